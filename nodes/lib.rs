@@ -1,0 +1,1 @@
+//! The nodes: joins engine, diffusion and assets.

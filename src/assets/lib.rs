@@ -1,0 +1,1 @@
+//! Model folders, inputs and outputs on disk. Knows no tensors and no graphs.

@@ -1,0 +1,1 @@
+//! Everything with a tensor. Knows no graphs, folders or HTTP.

@@ -1,0 +1,44 @@
+//! The file: names and literals, nothing checked.
+//!
+//! A [`Graph`] is ComfyUI's API prompt as it was written, in its order, with every field that we do not know kept.
+
+use serde_json::{Map, Value as Json};
+
+/// A node's id, any string. Flattened subgraphs join theirs with `:`.
+pub type NodeId = String;
+
+/// Where an input's value comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Binding {
+    /// A value written in the file.
+    Literal(Json),
+    /// `["4", 0]`: output 0 of node 4.
+    Link {
+        /// The node that makes the value.
+        node: NodeId,
+        /// Which of its outputs, from 0.
+        slot: usize,
+    },
+}
+
+/// One node of a graph.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Entry {
+    /// The class of node, `class_type` in the file.
+    pub class: String,
+    /// Inputs by name, in the file's order.
+    pub inputs: Vec<(String, Binding)>,
+    /// `_meta.title`, what the user calls the node.
+    pub title: Option<String>,
+    /// Every other field of the node, kept as it came.
+    pub rest: Map<String, Json>,
+}
+
+/// A workflow ready to be planned: nodes by id in the file's order.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Graph {
+    /// Nodes by id, ids unique, in the file's order.
+    pub nodes: Vec<(NodeId, Entry)>,
+    /// The UI workflow that this graph was made from, if it was: saved into pictures beside the prompt.
+    pub workflow: Option<Json>,
+}

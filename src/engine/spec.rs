@@ -1,0 +1,137 @@
+//! What a node is, as plain data: everything that the checks, the reference, the editor and the file formats know of it.
+//!
+//! A [`NodeSpec`] is written by `#[derive(Node)]` from a node's struct, and a test may build one by hand. It names no
+//! Rust type and holds no code.
+
+use serde_json::Value as Json;
+
+/// Where a node's work happens, which decides what may run beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Lane {
+    /// Any number side by side.
+    #[default]
+    Any,
+    /// One at a time: the node keeps the processor or the accelerator busy by itself.
+    Compute,
+}
+
+/// How an input is drawn, and which literals it takes. A socket takes none.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Widget {
+    /// Only a wire fits.
+    Socket,
+    /// `true` or `false`.
+    Toggle,
+    /// A number between `min` and `max`, both included.
+    Number {
+        /// Whole numbers only (`INT`), else `FLOAT`.
+        integer: bool,
+        /// Smallest value.
+        min: f64,
+        /// Largest value.
+        max: f64,
+        /// What one click of the arrow adds.
+        step: f64,
+        /// What the editor rounds to, where that differs from `step`.
+        round: Option<f64>,
+    },
+    /// Words.
+    Text {
+        /// Drawn as a box of several lines.
+        multiline: bool,
+        /// The client replaces `{a|b}` by one branch before it submits.
+        dynamic_prompts: bool,
+    },
+    /// One of a list.
+    Choice(Vec<String>),
+}
+
+impl Widget {
+    /// Whether the editor draws a field for it (a socket has none), so that `widgets_values` holds a value for it.
+    #[must_use]
+    pub fn has_value(&self) -> bool {
+        *self != Self::Socket
+    }
+}
+
+/// One input of a node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InputSpec {
+    /// Its name on the wire, ComfyUI's.
+    pub name: &'static str,
+    /// What both ends of a wire must agree on: `LATENT`, `MODEL`, `INT`; `COMBO` for a list; `*` for anything;
+    /// several joined by commas where any of them will do.
+    pub kind: &'static str,
+    /// For someone making a picture: the tooltip and the reference.
+    pub doc: &'static str,
+    /// Whether it must be wired or given. An optional input may be left out.
+    pub required: bool,
+    /// The literal that an editor starts with, and that a hand-written graph may leave out.
+    pub default: Option<Json>,
+    /// How it is drawn and bounded.
+    pub widget: Widget,
+    /// Only evaluated when the node asks for it.
+    pub lazy: bool,
+    /// A wire only, although the kind has a widget (ComfyUI's `forceInput`).
+    pub force_input: bool,
+    /// The editor draws a second field after it that says how the value moves between runs (`control_after_generate`).
+    pub control_after_generate: bool,
+    /// A choice among uploaded pictures (`image_upload`): the editor stores a second value, `"image"`, after it.
+    pub image_upload: bool,
+    /// Names a file whose content is part of the node's signature, and is checked by the node itself, not by its list.
+    pub names_file: bool,
+}
+
+/// One output of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutputSpec {
+    /// Its kind, as [`InputSpec::kind`].
+    pub kind: &'static str,
+    /// Its name: the kind, unless the node gives another.
+    pub name: &'static str,
+    /// The node returns a list here, one element a consumer's call.
+    pub is_list: bool,
+}
+
+/// All that the editor, the checks and the documentation know about a node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeSpec {
+    /// Its class name on the wire, ComfyUI's: `KSampler`.
+    pub name: &'static str,
+    /// Its title in the editor, where that differs from the class name.
+    pub display_name: Option<&'static str>,
+    /// Its place in the menu: `sampling`, `loaders`.
+    pub category: &'static str,
+    /// One sentence, then details; the reference's text.
+    pub doc: &'static str,
+    /// Raised when equal inputs give another result than before, so that nothing old is reused.
+    pub version: u32,
+    /// What may run beside it.
+    pub lane: Lane,
+    /// It produces something for the user (a file, a preview): a graph runs for the sake of its sinks.
+    pub sink: bool,
+    /// It is called once with whole lists, not once an element (ComfyUI's `INPUT_IS_LIST`).
+    pub input_is_list: bool,
+    /// Still found in workflows, but not offered.
+    pub deprecated: bool,
+    /// In the order in which the editor draws them: required inputs first.
+    pub inputs: Vec<InputSpec>,
+    /// In slot order.
+    pub outputs: Vec<OutputSpec>,
+}
+
+impl NodeSpec {
+    /// The input of that name.
+    #[must_use]
+    pub fn input(&self, name: &str) -> Option<&InputSpec> {
+        self.inputs.iter().find(|input| input.name == name)
+    }
+}
+
+/// Where the file formats look a class up; a registry is one, a test's list of specs another.
+pub trait Specs {
+    /// The node of that class, if there is one.
+    fn spec(&self, class: &str) -> Option<&NodeSpec>;
+    /// Every class name, sorted, for suggestions.
+    fn names(&self) -> Vec<&str>;
+}

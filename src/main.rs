@@ -1,0 +1,3 @@
+//! The paraflow command.
+
+fn main() {}
