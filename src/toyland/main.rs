@@ -1,0 +1,191 @@
+//! `toyland`: draws data sets, contact sheets, evaluation prompts and personal subjects. Everything follows from a seed.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, Subcommand};
+use image::RgbImage;
+use paraflow_toyland::captions::{caption, plain_caption};
+use paraflow_toyland::draw::{SIZE_PX, render};
+use paraflow_toyland::random::Random;
+use paraflow_toyland::scene::{Position, Scene, Size};
+use paraflow_toyland::world::{COLOURS, PLACES, STYLES, SUBJECTS, held_out};
+use serde_json::{Value, json};
+
+/// The drawn world of the embedded model.
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Writes `images.bin` (RGB bytes, 128 x 128 each) and `meta.jsonl` (captions and attributes).
+    Dataset {
+        /// The folder to write to.
+        out: PathBuf,
+        /// How many pictures.
+        #[arg(long, default_value_t = 1000)]
+        count: u64,
+        /// Which pictures.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// How many captions each gets.
+        #[arg(long, default_value_t = 6)]
+        captions: usize,
+    },
+    /// Draws a sheet of sampled scenes.
+    Sheet {
+        /// The PNG to write.
+        out: PathBuf,
+        /// How many columns and rows.
+        #[arg(long, default_value_t = 8)]
+        side: u32,
+        /// Which scenes.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// Every subject in every colour instead, places and styles taking turns.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Prints prompts with their attributes as JSON, for evaluation.
+    Prompts {
+        /// Only combinations that training never sees.
+        #[arg(long)]
+        held_out: bool,
+        /// How many.
+        #[arg(long, default_value_t = 200)]
+        count: usize,
+        /// Which ones.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+    },
+}
+
+fn main() -> io::Result<()> {
+    match Cli::parse().command {
+        Command::Dataset {
+            out,
+            count,
+            seed,
+            captions,
+        } => dataset(&out, count, seed, captions),
+        Command::Sheet {
+            out,
+            side,
+            seed,
+            all,
+        } => sheet(&out, side, seed, all),
+        Command::Prompts {
+            held_out,
+            count,
+            seed,
+        } => {
+            let text = serde_json::to_string_pretty(&prompts(held_out, count, seed))?;
+            writeln!(io::stdout().lock(), "{text}")
+        }
+    }
+}
+
+fn dataset(out: &Path, count: u64, seed: u64, captions: usize) -> io::Result<()> {
+    fs::create_dir_all(out)?;
+    let mut images = BufWriter::new(File::create(out.join("images.bin"))?);
+    let mut meta = BufWriter::new(File::create(out.join("meta.jsonl"))?);
+    let mut random = Random::new(seed);
+    for _ in 0..count {
+        let scene = Scene::sample(&mut random);
+        images.write_all(render(&scene).as_raw())?;
+        let mut row = attributes(&scene);
+        row["captions"] = (0..captions)
+            .map(|_| Value::from(caption(&scene, &mut random)))
+            .collect();
+        writeln!(meta, "{row}")?;
+    }
+    images.flush()?;
+    meta.flush()
+}
+
+fn attributes(scene: &Scene) -> Value {
+    let actor = |actor: &paraflow_toyland::scene::Actor| {
+        json!({
+            "subject": actor.subject.name,
+            "colour": actor.colour.name,
+            "size": match actor.size { Size::Small => "small", Size::Normal => "normal", Size::Big => "big" },
+            "position": match actor.position { Position::Left => "left", Position::Centre => "centre", Position::Right => "right" },
+        })
+    };
+    json!({
+        "place": scene.place.name,
+        "style": scene.style_name(),
+        "actors": scene.actors.iter().map(actor).collect::<Vec<_>>(),
+    })
+}
+
+fn sheet(out: &Path, side: u32, seed: u64, all: bool) -> io::Result<()> {
+    let mut random = Random::new(seed);
+    let (columns, rows) = if all {
+        (SUBJECTS.len() as u32, COLOURS.len() as u32)
+    } else {
+        (side, side)
+    };
+    let mut sheet = RgbImage::new(columns * SIZE_PX, rows * SIZE_PX);
+    for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
+        let scene = if all {
+            let place = (row + column) as usize % PLACES.len();
+            let style = STYLES[(row as usize + column as usize / 2) % 3].0;
+            Scene::of(column as usize, row as usize, place, style, &mut random)
+        } else {
+            Scene::sample(&mut random)
+        };
+        image::imageops::replace(
+            &mut sheet,
+            &render(&scene),
+            i64::from(column * SIZE_PX),
+            i64::from(row * SIZE_PX),
+        );
+    }
+    sheet.save(out).map_err(io::Error::other)
+}
+
+/// Single-subject prompts, each combination at most once; the style takes turns with three in five flat.
+fn prompts(only_held_out: bool, count: usize, seed: u64) -> Vec<Value> {
+    let mut random = Random::new(seed);
+    let mut triples = Vec::new();
+    for (subject, colour) in
+        (0..SUBJECTS.len()).flat_map(|s| (0..COLOURS.len()).map(move |c| (s, c)))
+    {
+        for place in 0..PLACES.len() {
+            if !only_held_out || held_out(subject, colour, place) {
+                triples.push((random.bits(), subject, colour, place));
+            }
+        }
+    }
+    triples.sort_unstable();
+    let styles = [0, 1, 0, 2, 0];
+    let scene_at = |index: usize| {
+        let (_, subject, colour, place) = triples[index % triples.len()];
+        let style = STYLES[styles[(index + index / triples.len()) % styles.len()]].0;
+        Scene::of(
+            subject,
+            colour,
+            place,
+            style,
+            &mut Random::new(index as u64),
+        )
+    };
+    (0..count)
+        .map(|index| {
+            let scene = scene_at(index);
+            json!({
+                "prompt": plain_caption(&scene),
+                "seed": index,
+                "subject": scene.actors[0].subject.name,
+                "colour": scene.actors[0].colour.name,
+                "place": scene.place.name,
+                "style": scene.style_name(),
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,1 @@
+//! Individuals outside the world's tables, for personalisation to learn.
