@@ -1,1 +1,7 @@
 //! Everything with a tensor. Knows no graphs, folders or HTTP.
+
+mod error;
+pub mod nn;
+pub mod noise;
+
+pub use error::{Error, FileFault, Result};

@@ -1,0 +1,71 @@
+//! Scaled dot-product attention of several heads.
+
+use candle_core::Tensor;
+
+use super::plain;
+use crate::error::{Error, Result};
+
+/// Which tokens a query may look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mask {
+    /// All of them.
+    None,
+    /// Itself and those before it.
+    Causal,
+}
+
+/// `softmax(q kᵀ / √dim) v` for each head, heads side by side in the last dimension.
+///
+/// # Shapes
+/// - `q`: `[batch, queries, heads · dim]`
+/// - `k`, `v`: `[batch, keys, heads · dim]`
+/// - output: `[batch, queries, heads · dim]`
+///
+/// # Errors
+/// [`Error::Shape`] when these do not fit each other or `heads` does not divide the last dimension.
+pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Result<Tensor> {
+    let (batch, queries, width) = sequence(q, "attention (queries)")?;
+    let (_, keys, _) = sequence(k, "attention (keys)")?;
+    let dim = width.checked_div(heads).unwrap_or(0);
+    check(
+        q,
+        heads * dim == width && dim > 0,
+        format!("a width that {heads} heads divide"),
+    )?;
+    check(
+        k,
+        k.dims() == [batch, keys, width],
+        format!("keys [{batch}, .., {width}]"),
+    )?;
+    check(v, v.dims() == k.dims(), format!("values {:?}", k.dims()))?;
+    let split = |x: &Tensor, tokens: usize| -> Result<Tensor> {
+        Ok(x.reshape((batch, tokens, heads, dim))?.transpose(1, 2)?) // [batch, heads, tokens, dim]
+    };
+    let y = plain::attention(
+        &split(q, queries)?,
+        &split(k, keys)?,
+        &split(v, keys)?,
+        mask == Mask::Causal,
+    )?;
+    Ok(y.transpose(1, 2)?.reshape((batch, queries, width))?)
+}
+
+fn sequence(x: &Tensor, name: &str) -> Result<(usize, usize, usize)> {
+    x.dims3().map_err(|_| Error::Shape {
+        layer: name.to_owned(),
+        expected: "[batch, tokens, channels]".to_owned(),
+        found: x.dims().to_vec(),
+    })
+}
+
+fn check(x: &Tensor, holds: bool, expected: String) -> Result<()> {
+    if holds {
+        Ok(())
+    } else {
+        Err(Error::Shape {
+            layer: "attention".to_owned(),
+            expected,
+            found: x.dims().to_vec(),
+        })
+    }
+}

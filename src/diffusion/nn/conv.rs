@@ -1,0 +1,117 @@
+//! Two-dimensional convolution over channels-last pictures, and their enlargement.
+
+use candle_core::Tensor;
+
+use super::plain;
+use super::weight::{Geometry, Layers, Weight};
+use super::weights::Weights;
+use crate::error::{Error, Result};
+
+/// A convolution with a square kernel, `[batch, height, width, input]` to `[batch, height', width', output]`.
+#[derive(Clone)]
+pub struct Conv2d {
+    weight: Weight,
+    bias: Tensor,
+}
+
+impl Conv2d {
+    /// Reads `weight` `[output, input, kernel, kernel]` and `bias` `[output]`, for a convolution that keeps the picture's
+    /// size: stride 1, `kernel / 2` zeros around.
+    ///
+    /// # Errors
+    /// What [`Weights::tensor`] says.
+    pub fn load(weights: &Weights, input: usize, output: usize, kernel: usize) -> Result<Self> {
+        let geometry = Geometry::Conv2d {
+            stride: 1,
+            before: kernel / 2,
+            after: kernel / 2,
+        };
+        Self::load_with(weights, input, output, kernel, geometry)
+    }
+
+    /// The same with another stride and other zeros around.
+    ///
+    /// # Errors
+    /// What [`Weights::tensor`] says.
+    pub fn load_with(
+        weights: &Weights,
+        input: usize,
+        output: usize,
+        kernel: usize,
+        geometry: Geometry,
+    ) -> Result<Self> {
+        let weight = Weight::load(weights, geometry, &[&[output, input, kernel, kernel]])?;
+        Ok(Self {
+            weight,
+            bias: weights.tensor("bias", &[output])?,
+        })
+    }
+
+    /// Applies the layer, and its adapters if it has any.
+    ///
+    /// # Shapes
+    /// - `x`: `[batch, height, width, input]`
+    /// - output: `[batch, height', width', output]`, each side `(side + before + after - kernel) / stride + 1`
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the input has other channels, or is smaller than the kernel.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.check(x)?;
+        let y = plain::product(x, &self.weight.base()?, self.weight.geometry())?;
+        Ok(self.weight.adapt(x, y)?.broadcast_add(&self.bias)?)
+    }
+
+    fn check(&self, x: &Tensor) -> Result<()> {
+        let (input, kernel) = (self.weight.shape()[1], self.weight.shape()[2]);
+        let around = match self.weight.geometry() {
+            Geometry::Conv2d { before, after, .. } => before + after,
+            Geometry::Linear => 0,
+        };
+        match x.dims() {
+            &[_, height, width, channels]
+                if channels == input && height.min(width) + around >= kernel =>
+            {
+                Ok(())
+            }
+            found => Err(Error::Shape {
+                layer: self.weight.layer().to_owned(),
+                expected: format!("[batch, height, width, {input}]"),
+                found: found.to_vec(),
+            }),
+        }
+    }
+
+    /// Its weight, with whatever acts on it.
+    #[must_use]
+    pub fn weight(&self) -> &Weight {
+        &self.weight
+    }
+
+    /// Its bias, `[output]`.
+    #[must_use]
+    pub fn bias(&self) -> &Tensor {
+        &self.bias
+    }
+}
+
+impl Layers for Conv2d {
+    fn visit(&mut self, visit: &mut dyn FnMut(&mut Weight)) {
+        visit(&mut self.weight);
+    }
+}
+
+/// A picture at another size, each pixel the nearest of `x`: `[batch, h, w, channels]` to `[batch, height, width, channels]`.
+///
+/// # Errors
+/// [`Error::Shape`] when `x` is no picture.
+pub fn upsample_nearest(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
+    if x.rank() != 4 {
+        let expected = "[batch, height, width, channels]".to_owned();
+        return Err(Error::Shape {
+            layer: "upsample".to_owned(),
+            expected,
+            found: x.dims().to_vec(),
+        });
+    }
+    plain::upsample_nearest(x, height, width)
+}

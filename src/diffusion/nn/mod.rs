@@ -1,0 +1,25 @@
+//! Layers: what the networks are made of. Each reads its parameters through [`Weights`] and [`Weight`], so that adapters,
+//! training and faster kernels attach here and the networks stay as they are.
+//!
+//! Pictures inside a network are `[batch, height, width, channels]`, sequences `[batch, tokens, channels]`, so nothing is
+//! transposed between a convolution and an attention. Knows no model.
+
+mod activation;
+mod attention;
+mod conv;
+mod embedding;
+mod header;
+mod linear;
+mod norm;
+mod plain;
+mod weight;
+mod weights;
+
+pub use activation::{geglu, gelu, quick_gelu, silu};
+pub use attention::{Mask, attention};
+pub use conv::{Conv2d, upsample_nearest};
+pub use embedding::Embedding;
+pub use linear::Linear;
+pub use norm::{GroupNorm, LayerNorm};
+pub use weight::{Adapter, Geometry, Layers, Weight, attach, layers};
+pub use weights::{TensorInfo, Weights};
