@@ -22,10 +22,17 @@ pub enum Widget {
     Socket,
     /// `true` or `false`.
     Toggle,
-    /// A number between `min` and `max`, both included.
+    /// A whole number between `min` and `max`, both included (`INT`). Wide enough for every seed, which an `f64` is not.
+    Integer {
+        /// Smallest value.
+        min: i128,
+        /// Largest value.
+        max: i128,
+        /// What one click of the arrow adds.
+        step: i128,
+    },
+    /// A number between `min` and `max`, both included (`FLOAT`).
     Number {
-        /// Whole numbers only (`INT`), else `FLOAT`.
-        integer: bool,
         /// Smallest value.
         min: f64,
         /// Largest value.
