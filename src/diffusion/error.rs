@@ -141,6 +141,14 @@ pub enum Error {
         /// The names that there are.
         known: Vec<&'static str>,
     },
+    /// A schedule has no levels for a number of steps.
+    #[error("schedule `{schedule}` cannot be spread over {steps} steps\nhint: use between 2 and 10000, and no tiny `denoise`")]
+    Schedule {
+        /// Its name.
+        schedule: &'static str,
+        /// How many steps were to be planned.
+        steps: usize,
+    },
     /// A latent says of another number of pictures than it holds which noise each is to get.
     #[error("the latent is a batch of {batch}, its `batch_index` names {indices}")]
     BatchIndex {
@@ -167,6 +175,14 @@ pub enum Error {
         rows: usize,
         /// Width of the latent.
         columns: usize,
+    },
+    /// A prompt weighs words by a number that no picture can be made with.
+    #[error("`{text}` in the prompt has the weight {weight}\nhint: write a number like 1.2, or `\\(` and `\\)` for brackets that are text")]
+    PromptWeight {
+        /// The words.
+        text: String,
+        /// Infinite, or no number.
+        weight: f64,
     },
     /// A tensor operation failed.
     #[error(transparent)]

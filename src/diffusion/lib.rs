@@ -3,5 +3,6 @@
 mod error;
 pub mod nn;
 pub mod noise;
+pub mod text;
 
 pub use error::{Error, FileFault, Result};

@@ -213,6 +213,17 @@ impl Weights {
         self.below().map(|(name, _)| &name[self.prefix.len()..])
     }
 
+    /// Every name below this prefix, without it, in the order of the tensors' bytes.
+    #[must_use]
+    pub fn names_in_file_order(&self) -> Vec<&str> {
+        let mut below: Vec<_> = self.below().collect();
+        below.sort_by_key(|(_, (entry, _))| entry.range.start);
+        below
+            .into_iter()
+            .map(|(name, _)| &name[self.prefix.len()..])
+            .collect()
+    }
+
     /// Whole keys below this prefix that no layer has asked for, sorted.
     #[must_use]
     pub fn unread(&self) -> Vec<String> {

@@ -1,0 +1,180 @@
+//! From a prompt to rows of 77 tokens with a weight each, as ComfyUI lays them out.
+
+use candle_core::Tensor;
+
+use super::embeddings::Embeddings;
+use super::prompt::{self, Segment, parse_weights};
+use super::tokenizer::{self, BEGIN, CONTEXT, END};
+use crate::error::{Error, Result};
+
+/// What names an embedding in a prompt.
+const MARK: &str = "embedding:";
+/// A group of fewer tokens moves to the next chunk as a whole where it does not fit; a longer one is split.
+const SPLITS_FROM: usize = 8;
+
+/// What the encoder reads at one place.
+#[derive(Debug, Clone)]
+pub enum Token {
+    /// A row of the encoder's table.
+    Id(u32),
+    /// A vector of an embedding, `[width]`.
+    Vector(Tensor),
+}
+
+/// What the encoder reads at once: [`CONTEXT`] tokens from [`BEGIN`] on.
+#[derive(Debug, Clone)]
+pub struct Chunk {
+    /// [`BEGIN`], up to 75 of the prompt, [`END`], then the encoder's padding.
+    pub tokens: Vec<Token>,
+    /// How strongly each counts. 1 for those that the prompt does not have.
+    pub weights: Vec<f64>,
+}
+
+/// An embedding that a prompt names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// Its name as it was looked up.
+    pub name: String,
+    /// Length of its vectors; `None` where there is no embedding of that name, which is then left out.
+    pub width: Option<usize>,
+}
+
+/// A prompt, ready to be encoded.
+#[derive(Debug, Clone)]
+pub struct Chunks {
+    /// At least one, the only one for an empty prompt.
+    pub chunks: Vec<Chunk>,
+    /// The embeddings that it names, found or not, in their order.
+    pub references: Vec<Reference>,
+}
+
+/// Tokens that stay together where they can: a stretch of equal weight, or an embedding.
+type Group = Vec<(Token, f64)>;
+
+/// Reads a prompt: weights, embeddings, tokens, chunks. `pad` fills what a chunk has left after its [`END`].
+///
+/// # Errors
+/// [`Error::PromptWeight`] for a weight that is infinite or no number, [`Error::Shape`] for an embedding that is no list of
+/// vectors, and what [`Embeddings::find`] says.
+pub fn chunks(prompt: &str, pad: u32, embeddings: &dyn Embeddings) -> Result<Chunks> {
+    let mut reader = Reader { embeddings, groups: Vec::new(), references: Vec::new() };
+    for segment in parse_weights(prompt) {
+        reader.read(&segment)?;
+    }
+    Ok(Chunks { chunks: lay_out(reader.groups, pad), references: reader.references })
+}
+
+struct Reader<'a> {
+    embeddings: &'a dyn Embeddings,
+    groups: Vec<Group>,
+    references: Vec<Reference>,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, segment: &Segment) -> Result<()> {
+        if !segment.weight.is_finite() {
+            return Err(Error::PromptWeight { text: segment.text.clone(), weight: segment.weight });
+        }
+        for part in split_at_embeddings(&segment.text) {
+            let rest = match part.strip_prefix(MARK) {
+                Some(reference) => self.read_embedding(reference, segment.weight)?,
+                None => part.to_owned(),
+            };
+            let tokens = tokenizer::tokens(&rest).into_iter();
+            self.groups.push(tokens.map(|token| (Token::Id(token), segment.weight)).collect());
+        }
+        Ok(())
+    }
+
+    /// Reads what follows `embedding:` and returns the text after the name. A name may have commas around it that are not
+    /// part of it: as many characters as they are then count as text again, from the name's end.
+    fn read_embedding(&mut self, reference: &str, weight: f64) -> Result<String> {
+        let mut words = reference.split(prompt::is_python_space).filter(|word| !word.is_empty());
+        let name = words.next().unwrap_or_default();
+        let rest = words.collect::<Vec<_>>().join(" ");
+        if self.add(name, weight)? {
+            return Ok(rest);
+        }
+        let bare = name.trim_matches(',');
+        let found = bare.len() < name.len() && self.add(bare, weight)?;
+        if !found {
+            self.references.push(Reference { name: bare.to_owned(), width: None });
+        }
+        let commas = &name[name.char_indices().nth(bare.chars().count()).map_or(name.len(), |(at, _)| at)..];
+        let tail = [commas, &rest].into_iter().filter(|text| !text.is_empty());
+        Ok(tail.collect::<Vec<_>>().join(" "))
+    }
+
+    /// Adds the vectors of a name as a group, if it has any.
+    fn add(&mut self, name: &str, weight: f64) -> Result<bool> {
+        if name.is_empty() {
+            return Ok(false);
+        }
+        let Some(vectors) = self.embeddings.find(name)? else {
+            return Ok(false);
+        };
+        let vectors = match vectors.rank() {
+            1 => vectors.unsqueeze(0)?,
+            2 => vectors,
+            _ => {
+                return Err(Error::Shape {
+                    layer: format!("{MARK}{name}"),
+                    expected: "[vectors, width]".to_owned(),
+                    found: vectors.dims().to_vec(),
+                });
+            }
+        };
+        let (count, width) = vectors.dims2()?;
+        let group = (0..count).map(|row| Ok((Token::Vector(vectors.get(row)?), weight)));
+        self.groups.push(group.collect::<Result<_>>()?);
+        self.references.push(Reference { name: name.to_owned(), width: Some(width) });
+        Ok(true)
+    }
+}
+
+/// Cuts a text before every `embedding:` that follows a space or the end of a line, or begins the text.
+fn split_at_embeddings(text: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let mut start = 0;
+    for (at, _) in text.match_indices(MARK) {
+        // The mark may come twice in a row; the space before it must lie within what is left.
+        if at > start && text[start..at].ends_with([' ', '\n']) {
+            parts.push(&text[start..at - 1]);
+            start = at;
+        }
+    }
+    parts.push(&text[start..]);
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+/// Fills chunks with groups.
+fn lay_out(groups: Vec<Group>, pad: u32) -> Vec<Chunk> {
+    /// Room for a prompt's tokens in a chunk.
+    const ROOM: usize = CONTEXT - 2;
+    let mut chunks = vec![Group::new()];
+    for group in groups {
+        let splits = group.len() >= SPLITS_FROM;
+        let mut rest = group.into_iter();
+        while rest.len() > 0 {
+            let chunk = chunks.last_mut().expect("there is one from the start");
+            let left = ROOM - chunk.len();
+            if rest.len() <= left || splits {
+                chunk.extend(rest.by_ref().take(left));
+            }
+            if rest.len() > 0 {
+                chunks.push(Group::new());
+            }
+        }
+    }
+    chunks.into_iter().map(|group| close(group, pad)).collect()
+}
+
+/// Puts the tokens around a chunk that every chunk has.
+fn close(group: Group, pad: u32) -> Chunk {
+    let plain = |id| (Token::Id(id), 1.0);
+    let all =
+        std::iter::once(plain(BEGIN)).chain(group).chain([plain(END)]).chain(std::iter::repeat_with(|| plain(pad)));
+    let (tokens, weights) = all.take(CONTEXT).unzip();
+    Chunk { tokens, weights }
+}

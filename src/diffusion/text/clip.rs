@@ -1,0 +1,219 @@
+//! CLIP's text encoder: a causal transformer over 77 tokens.
+//!
+//! Radford et al. 2021, arXiv:2103.00020, section 2.4. Widths, layers and vocabulary are read off the tensors' shapes, in the
+//! key layout of transformers (`embeddings.token_embedding`, `encoder.layers.0.self_attn.q_proj`). Knows no prompts.
+
+use candle_core::Tensor;
+
+use super::tokenizer::END;
+use crate::error::{Error, Result};
+use crate::nn::{Embedding, LayerNorm, Layers, Linear, Mask, Weight, Weights, attention, gelu, quick_gelu};
+
+/// Width of an attention head in every CLIP text encoder.
+const HEAD_WIDTH: usize = 64;
+const EPSILON: f64 = 1e-5;
+
+/// The nonlinearity between the two products of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `x · σ(1.702 x)`: OpenAI's encoders.
+    QuickGelu,
+    /// `x · Φ(x)`: OpenCLIP's.
+    Gelu,
+}
+
+/// Which state of the encoder is the conditioning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layer {
+    /// The last block's, after the final norm.
+    Last,
+    /// The state after the n-th block from the end, 1 being the last; [`Last`](Self::Last) where there are fewer blocks.
+    /// ComfyUI's `stop_at_clip_layer` is this number with a minus sign.
+    FromEnd(u32),
+}
+
+/// What the tensors of an encoder do not say about its use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Family {
+    /// The nonlinearity it was trained with.
+    pub activation: Activation,
+    /// Which state its UNet was trained on.
+    pub layer: Layer,
+    /// Whether the final norm acts on a state that [`Layer::FromEnd`] takes, too.
+    pub norms_hidden: bool,
+    /// The token that fills a chunk after its end.
+    pub pad: u32,
+}
+
+/// CLIP ViT-L/14 as Stable Diffusion 1.x uses it.
+pub const SD1: Family = Family { activation: Activation::QuickGelu, layer: Layer::Last, norms_hidden: true, pad: END };
+
+/// The encoder. Cheap to clone; clones share the weights.
+#[derive(Clone)]
+pub struct ClipText {
+    family: Family,
+    pub(super) tokens: Embedding,
+    /// Added to the tokens by place, `[77, width]`.
+    pub(super) positions: Tensor,
+    blocks: Vec<Block>,
+    final_norm: LayerNorm,
+}
+
+/// What the blocks make of a batch of sequences.
+pub(super) struct States {
+    /// The state that was asked for, `[batch, tokens, width]`.
+    pub(super) chosen: Tensor,
+    /// The last block's after the final norm, of the same shape.
+    pub(super) last: Tensor,
+}
+
+impl ClipText {
+    /// Finds an encoder's layers below `weights`, for a Stable Diffusion 1.x checkpoint the tensors below
+    /// `cond_stage_model.transformer.`. A level `text_model.` in between may be there or not; layers are named without it.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], [`Error::WrongShape`], [`Error::UnsupportedNumbers`].
+    pub fn load(weights: &Weights, family: Family) -> Result<Self> {
+        let nested = weights.names().any(|name| name.starts_with("text_model."));
+        let weights = weights.part(if nested { "text_model." } else { "" });
+        let embeddings = weights.at("embeddings");
+        let (vocabulary, width) = table_shape(&embeddings, "token_embedding.weight")?;
+        if !width.is_multiple_of(HEAD_WIDTH) {
+            return Err(Error::WrongShape {
+                file: weights.file().to_owned(),
+                name: embeddings.key("token_embedding.weight"),
+                expected: format!("a width that heads of {HEAD_WIDTH} divide"),
+                found: vec![vocabulary, width],
+            });
+        }
+        let (places, _) = table_shape(&embeddings, "position_embedding.weight")?;
+        let layers = weights.at("encoder").at("layers");
+        let blocks = (0..).map(|index| layers.at(index)).take_while(|layer| layer.contains("layer_norm1.weight"));
+        let blocks = blocks.map(|layer| Block::load(&layer, width, family.activation)).collect::<Result<Vec<_>>>()?;
+        if blocks.is_empty() {
+            return Err(layers.missing(&layers.key("0.layer_norm1.weight")));
+        }
+        Ok(Self {
+            family,
+            tokens: Embedding::load(&embeddings.at("token_embedding"), vocabulary, width)?,
+            positions: embeddings.tensor("position_embedding.weight", &[places, width])?,
+            blocks,
+            final_norm: LayerNorm::load(&weights.at("final_layer_norm"), width, EPSILON)?,
+        })
+    }
+
+    /// How it is used.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// Length of the vectors that it makes.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.tokens.width()
+    }
+
+    /// How many blocks it has.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Runs all blocks over `x`, `[batch, tokens, width]`, tokens and places already added.
+    pub(super) fn run(&self, x: Tensor, layer: Layer) -> Result<States> {
+        let stop = match layer {
+            Layer::Last => None,
+            // Of a layer before the first, ComfyUI makes the last.
+            Layer::FromEnd(from_end) => self.depth().checked_sub(from_end as usize),
+        };
+        let (mut x, mut hidden) = (x, None);
+        for (index, block) in self.blocks.iter().enumerate() {
+            x = block.forward(&x)?;
+            if Some(index) == stop {
+                hidden = Some(x.clone());
+            }
+        }
+        let last = self.final_norm.forward(&x)?;
+        let chosen = match hidden {
+            None => last.clone(),
+            Some(hidden) if self.family.norms_hidden => self.final_norm.forward(&hidden)?,
+            Some(hidden) => hidden,
+        };
+        Ok(States { chosen, last })
+    }
+}
+
+impl Layers for ClipText {
+    fn visit(&mut self, visit: &mut dyn FnMut(&mut Weight)) {
+        for block in &mut self.blocks {
+            for linear in
+                [&mut block.queries, &mut block.keys, &mut block.values, &mut block.out, &mut block.up, &mut block.down]
+            {
+                linear.visit(visit);
+            }
+        }
+    }
+}
+
+/// Rows and width of a table, as the file has it.
+fn table_shape(weights: &Weights, name: &str) -> Result<(usize, usize)> {
+    match weights.shape(name) {
+        None => Err(weights.missing(&weights.key(name))),
+        Some(&[rows, width]) if rows > 0 && width > 0 => Ok((rows, width)),
+        Some(found) => Err(Error::WrongShape {
+            file: weights.file().to_owned(),
+            name: weights.key(name),
+            expected: "[rows, width]".to_owned(),
+            found: found.to_vec(),
+        }),
+    }
+}
+
+/// Attention, then two products with a nonlinearity between them, each after a norm and added to what came in.
+#[derive(Clone)]
+struct Block {
+    before_attention: LayerNorm,
+    queries: Linear,
+    keys: Linear,
+    values: Linear,
+    out: Linear,
+    before_products: LayerNorm,
+    up: Linear,
+    activation: Activation,
+    down: Linear,
+}
+
+impl Block {
+    fn load(weights: &Weights, width: usize, activation: Activation) -> Result<Self> {
+        let (attention, mlp) = (weights.at("self_attn"), weights.at("mlp"));
+        let square = |name: &str| Linear::load(&attention.at(name), width, width);
+        let norm = |name: &str| LayerNorm::load(&weights.at(name), width, EPSILON);
+        let (hidden, _) = table_shape(&mlp, "fc1.weight")?;
+        Ok(Self {
+            before_attention: norm("layer_norm1")?,
+            queries: square("q_proj")?,
+            keys: square("k_proj")?,
+            values: square("v_proj")?,
+            out: square("out_proj")?,
+            before_products: norm("layer_norm2")?,
+            up: Linear::load(&mlp.at("fc1"), width, hidden)?,
+            activation,
+            down: Linear::load(&mlp.at("fc2"), hidden, width)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let normed = self.before_attention.forward(x)?;
+        let (q, k, v) = (self.queries.forward(&normed)?, self.keys.forward(&normed)?, self.values.forward(&normed)?);
+        let heads = q.dim(2)? / HEAD_WIDTH;
+        let attended = attention(&q, &k, &v, heads, Mask::Causal)?;
+        let x = (x + self.out.forward(&attended)?)?;
+        let wide = self.up.forward(&self.before_products.forward(&x)?)?;
+        let wide = match self.activation {
+            Activation::QuickGelu => quick_gelu(&wide)?,
+            Activation::Gelu => gelu(&wide)?,
+        };
+        Ok((x + self.down.forward(&wide)?)?)
+    }
+}
