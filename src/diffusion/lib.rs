@@ -3,6 +3,8 @@
 mod error;
 pub mod nn;
 pub mod noise;
+pub mod schedule;
+mod tensors;
 pub mod text;
 
 pub use error::{Error, FileFault, Result};
