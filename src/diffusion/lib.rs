@@ -3,6 +3,7 @@
 mod error;
 pub mod nn;
 pub mod noise;
+pub mod samplers;
 pub mod schedule;
 mod tensors;
 pub mod text;

@@ -46,7 +46,7 @@ fn lower(x: f64, a: f64, b: f64) -> f64 {
     let term = |k: u32| {
         let m = f64::from(k / 2);
         let base = a + f64::from(k);
-        let numerator = if k % 2 == 0 { m * (b - m) } else { -(a + m) * (a + b + m) };
+        let numerator = if k.is_multiple_of(2) { m * (b - m) } else { -(a + m) * (a + b + m) };
         numerator * x / (base * (base - 1.0))
     };
     // 1 + d₁ / (1 + d₂ / …), from the inside out. Far fewer terms do for shapes near 1.
