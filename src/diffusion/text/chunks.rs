@@ -178,3 +178,86 @@ fn close(group: Group, pad: u32) -> Chunk {
     let (tokens, weights) = all.take(CONTEXT).unzip();
     Chunk { tokens, weights }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::testing::{self, Recorded};
+    use super::*;
+
+    /// A token as the recordings spell it: its number, or `name/row` for a vector.
+    fn named(token: &Token) -> Value {
+        let vector: Vec<f32> = match token {
+            Token::Id(id) => return json!(id),
+            Token::Vector(vector) => vector.to_vec1().unwrap(),
+        };
+        for name in ["one", "three", "nine", "wide", "flat", "many", "a-b_c.1"] {
+            let all = Recorded.find(name).unwrap().unwrap();
+            let width = all.dims().last().copied().unwrap();
+            let all: Vec<f32> = all.flatten_all().unwrap().to_vec1().unwrap();
+            if let Some(row) = all.chunks(width).position(|row| row == vector) {
+                return json!(format!("{name}/{row}"));
+            }
+        }
+        panic!("an unknown vector")
+    }
+
+    fn read(prompt: &str) -> Chunks {
+        chunks(prompt, END, &Recorded).unwrap()
+    }
+
+    #[test]
+    fn agrees_with_comfyui() {
+        let cases = testing::cases("prompts.json");
+        assert!(cases.len() > 200);
+        for case in cases {
+            let prompt = case["prompt"].as_str().unwrap();
+            let pad = case["pad"].as_u64().unwrap() as u32;
+            let segments: Vec<_> = parse_weights(prompt).into_iter().map(|s| (s.text, s.weight)).collect();
+            assert_eq!(json!(segments), case["segments"], "{prompt:?}");
+            let found = chunks(prompt, pad, &Recorded).unwrap().chunks;
+            let expected = case["chunks"].as_array().unwrap();
+            assert_eq!(found.len(), expected.len(), "{prompt:?}");
+            for (found, expected) in found.iter().zip(expected) {
+                let mut tokens: Vec<Value> = found.tokens.iter().map(named).collect();
+                assert_eq!((tokens.len(), found.weights.len()), (CONTEXT, CONTEXT));
+                // The recordings leave out the padding.
+                let padding = tokens.split_off(expected["tokens"].as_array().unwrap().len());
+                assert!(padding.iter().all(|token| *token == json!(pad)), "{prompt:?}");
+                let (weights, of_padding) = found.weights.split_at(tokens.len());
+                assert!(of_padding.iter().all(|weight| *weight == 1.0), "{prompt:?}");
+                assert_eq!(json!(tokens), expected["tokens"], "{prompt:?}");
+                assert_eq!(json!(weights), expected["weights"], "{prompt:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn tells_which_embeddings_were_found() {
+        let reference = |name: &str, width| Reference { name: name.to_owned(), width };
+        let references =
+            read("a embedding:one, embedding:nope, (embedding:wide:1.2) embedding:three,x embedding:").references;
+        let expected = [("one", Some(64)), ("nope", None), ("wide", Some(128)), ("three,x", None), ("", None)];
+        assert_eq!(references, expected.map(|(name, width)| reference(name, width)));
+    }
+
+    #[test]
+    fn refuses_weights_that_are_no_numbers() {
+        for prompt in ["(a:nan)", "b (a:-inf)", "(a:1e999)"] {
+            let error = chunks(prompt, END, &Recorded).unwrap_err();
+            assert!(matches!(&error, Error::PromptWeight { text, .. } if text == "a"), "{error}");
+        }
+    }
+
+    #[test]
+    fn refuses_an_embedding_that_is_no_list_of_vectors() {
+        struct Cube;
+        impl Embeddings for Cube {
+            fn find(&self, _: &str) -> Result<Option<Tensor>> {
+                Ok(Some(Tensor::zeros((2, 2, 2), candle_core::DType::F32, &candle_core::Device::Cpu)?))
+            }
+        }
+        assert!(matches!(chunks("embedding:x", END, &Cube), Err(Error::Shape { .. })));
+    }
+}

@@ -217,3 +217,162 @@ impl Block {
         Ok((x + self.down.forward(&wide)?)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use candle_core::{DType, Device, Var};
+
+    use super::super::chunks::{Chunk, Chunks, Token};
+    use super::super::testing::{self, Tensors, encoder, recorded, relative_error};
+    use super::*;
+    use crate::nn::{Adapter, Geometry, attach, layers};
+
+    const PREFIX: &str = "cond_stage_model.transformer.";
+
+    fn load(tensors: &Tensors, prefix: &str) -> Result<ClipText> {
+        ClipText::load(&testing::file(tensors, prefix).part(PREFIX), SD1)
+    }
+
+    /// Every seventh token of a batch of sequences, as the recordings have them.
+    fn thinned(states: &Tensor) -> Tensor {
+        let places = Tensor::arange_step(0u32, 77, 7, &Device::Cpu).unwrap();
+        states.index_select(&places, 1).unwrap()
+    }
+
+    #[test]
+    fn agrees_with_transformers() {
+        let golden = Weights::open(testing::golden("clip.safetensors")).unwrap();
+        let ids: Vec<u32> = recorded(&golden, "ids")
+            .flatten_all()
+            .unwrap()
+            .to_vec1::<f32>()
+            .unwrap()
+            .into_iter()
+            .map(|id| id as u32)
+            .collect();
+        let encoders = [("two-heads", 128, 3, 320, Activation::QuickGelu), ("one-head", 64, 2, 256, Activation::Gelu)];
+        for (name, width, depth, hidden, activation) in encoders {
+            let family = Family { activation, norms_hidden: false, ..SD1 };
+            let file = testing::file(&encoder(width, depth, hidden), "text_model.");
+            let clip = ClipText::load(&file, family).unwrap();
+            assert_eq!((clip.width(), clip.depth(), file.unread()), (width, depth, vec![]));
+            let tokens = clip.tokens.rows(&ids).unwrap().reshape((2, 77, width)).unwrap();
+            let x = tokens.broadcast_add(&clip.positions).unwrap();
+            let check = |found: &Tensor, key: &str| {
+                let error = relative_error(&thinned(found), &recorded(&golden, &format!("{name}.{key}")));
+                eprintln!("{name}.{key}: {error:e}");
+                assert!(error < 1e-5, "{name}.{key}: {error}");
+            };
+            for n in 1..=depth {
+                let states = clip.run(x.clone(), Layer::FromEnd((depth + 1 - n) as u32)).unwrap();
+                check(&states.chosen, &format!("hidden.{n}"));
+                check(&states.last, "last");
+            }
+            check(&clip.run(x.clone(), Layer::Last).unwrap().chosen, "last");
+            let pooled = ids.chunks(77).map(|ids| {
+                let chunk = Chunk { tokens: ids.iter().copied().map(Token::Id).collect(), weights: vec![1.0; 77] };
+                let prompt = Chunks { chunks: vec![chunk], references: vec![] };
+                clip.encode(&prompt, Layer::Last).unwrap().pooled
+            });
+            let pooled = Tensor::cat(&pooled.collect::<Vec<_>>(), 0).unwrap();
+            let error = relative_error(&pooled, &recorded(&golden, &format!("{name}.pooled")));
+            eprintln!("{name}.pooled: {error:e}");
+            assert!(error < 1e-5, "{name}.pooled: {error}");
+            check(&clip.run(x.clone(), Layer::FromEnd(24)).unwrap().chosen, "last");
+        }
+    }
+
+    #[test]
+    fn takes_both_layouts_of_sd1_and_names_layers_alike() {
+        let mut tensors = encoder(64, 1, 64);
+        let nested = load(&tensors, "cond_stage_model.transformer.text_model.").unwrap();
+        // Old files carry the numbers of the places, which say nothing.
+        tensors.insert("embeddings.position_ids".to_owned(), (vec![1, 77], vec![half::f16::ZERO; 77]));
+        let flat = load(&tensors, PREFIX).unwrap();
+        assert_eq!(layers(&nested), layers(&flat));
+        let names: Vec<String> = layers(&nested).into_iter().map(|(name, _)| name).collect();
+        let expected =
+            ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2"];
+        assert_eq!(names, expected.map(|name| format!("encoder.layers.0.{name}")));
+        let x = nested.positions.unsqueeze(0).unwrap();
+        let run = |clip: &ClipText| clip.run(x.clone(), Layer::Last).unwrap().last;
+        assert_eq!(relative_error(&run(&nested), &run(&flat)), 0.0);
+    }
+
+    #[test]
+    fn says_what_a_broken_file_lacks() {
+        let whole = encoder(64, 2, 64);
+        let without = |name: &str| {
+            let mut tensors = whole.clone();
+            tensors.remove(name);
+            load(&tensors, PREFIX).map(|_| ()).unwrap_err()
+        };
+        for name in [
+            "embeddings.token_embedding.weight",
+            "encoder.layers.1.mlp.fc1.weight",
+            "encoder.layers.0.layer_norm1.weight",
+            "final_layer_norm.bias",
+        ] {
+            let error = without(name);
+            assert!(
+                matches!(&error, Error::MissingTensor { name: missing, .. } if *missing == format!("{PREFIX}{name}")),
+                "{error}"
+            );
+        }
+        let reshaped = |name: &str, shape: &[usize]| {
+            let mut tensors = whole.clone();
+            tensors.get_mut(name).unwrap().0 = shape.to_vec();
+            load(&tensors, PREFIX).map(|_| ()).unwrap_err()
+        };
+        for (name, shape) in [
+            ("embeddings.token_embedding.weight", vec![98_816, 32]),
+            ("encoder.layers.1.mlp.fc1.weight", vec![4096]),
+            ("encoder.layers.1.self_attn.q_proj.weight", vec![32, 128]),
+            ("embeddings.position_embedding.weight", vec![64, 77]),
+        ] {
+            let error = reshaped(name, &shape);
+            assert!(
+                matches!(&error, Error::WrongShape { name: found, .. } if *found == format!("{PREFIX}{name}")),
+                "{error}"
+            );
+        }
+    }
+
+    /// `y + x Δᵀ`, the full-rank case of any additive adapter.
+    struct Shift(Var);
+
+    impl Adapter for Shift {
+        fn weight(&self, base: &Tensor) -> Result<Tensor> {
+            Ok((base + self.0.as_tensor())?)
+        }
+        fn output(&self, _: Geometry, x: &Tensor, y: Tensor) -> Result<Tensor> {
+            Ok((y + x.broadcast_matmul(&self.0.t()?)?)?)
+        }
+    }
+
+    #[test]
+    fn adapters_on_every_layer_get_gradients() {
+        let clip = ClipText::load(&testing::file(&encoder(64, 2, 128), ""), SD1).unwrap();
+        let adapters: Vec<_> = layers(&clip)
+            .into_iter()
+            .map(|(name, shape)| (name, Var::zeros(shape, DType::F32, &Device::Cpu).unwrap()))
+            .collect();
+        let attached: Vec<_> = adapters
+            .iter()
+            .map(|(name, delta)| (name.clone(), Arc::new(Shift(delta.clone())) as Arc<dyn Adapter>))
+            .collect();
+        let adapted = attach(&clip, &attached).unwrap();
+        let x = clip.positions.unsqueeze(0).unwrap();
+        let last = adapted.run(x.clone(), Layer::Last).unwrap().last;
+        assert_eq!(relative_error(&last, &clip.run(x, Layer::Last).unwrap().last), 0.0);
+        let gradients = last.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+        assert_eq!(adapters.len(), 12);
+        for (name, delta) in &adapters {
+            let gradient = gradients.get(delta).unwrap_or_else(|| panic!("{name} has no gradient"));
+            let size = gradient.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+            assert!(size.is_finite() && size > 0.0, "{name}: {size}");
+        }
+    }
+}

@@ -123,7 +123,7 @@ impl ClipText {
                 found: sequence.dims().to_vec(),
             });
         }
-        // The end is counted from words and vectors, so vectors after an end that the prompt spells out move it: ComfyUI's doing.
+        // Counted from words and vectors, so vectors after an end that the prompt spells out move it: ComfyUI's doing.
         let end = (words + vectors).saturating_sub(1).min(chunk.tokens.len().saturating_sub(1));
         Ok(Sequence { vectors: sequence, end })
     }
@@ -159,8 +159,8 @@ struct Sequence {
     end: usize,
 }
 
-/// `(z - e) w + e` where `w ≠ 1`, else `z`, bit by bit. `z` `[sections, tokens, width]`, `empty` `[1, tokens, width]`, a weight a
-/// token.
+/// `(z - e) w + e` where `w ≠ 1`, else `z`, bit by bit. `z` `[sections, tokens, width]`, `empty` `[1, tokens, width]`, a
+/// weight for each token.
 fn weigh(z: &Tensor, empty: &Tensor, weights: Vec<f64>) -> Result<Tensor> {
     let (sections, tokens, _) = z.dims3()?;
     let changed: Vec<u8> = weights.iter().map(|weight| u8::from(*weight != 1.0)).collect();
@@ -170,4 +170,68 @@ fn weigh(z: &Tensor, empty: &Tensor, weights: Vec<f64>) -> Result<Tensor> {
     let weights = Tensor::from_vec(weights, column, z.device())?.to_dtype(z.dtype())?;
     let weighted = z.broadcast_sub(empty)?.broadcast_mul(&weights)?.broadcast_add(empty)?;
     Ok(changed.where_cond(&weighted, z)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{self, Recorded, encoder, recorded, relative_error};
+    use super::super::{Family, NoEmbeddings, SD1, chunks};
+    use super::*;
+    use crate::nn::Weights;
+
+    fn clip(family: Family) -> ClipText {
+        ClipText::load(&testing::file(&encoder(64, 3, 192), ""), family).unwrap()
+    }
+
+    #[test]
+    fn agrees_with_comfyui() {
+        let golden = Weights::open(testing::golden("encode.safetensors")).unwrap();
+        let (sd1, g_like) = (clip(SD1), clip(Family { layer: Layer::FromEnd(2), norms_hidden: false, pad: 0, ..SD1 }));
+        assert_eq!(golden.metadata().len(), 15);
+        for (name, how) in golden.metadata() {
+            let how: serde_json::Value = serde_json::from_str(how).unwrap();
+            let clip = if how["g_like"] == true { &g_like } else { &sd1 };
+            let layer =
+                how["stop"].as_i64().map_or(clip.family().layer, |stop| Layer::FromEnd(stop.unsigned_abs() as u32));
+            let prompt = chunks(how["prompt"].as_str().unwrap(), clip.family().pad, &Recorded).unwrap();
+            let found = clip.encode(&prompt, layer).unwrap();
+            let errors = [("cond", found.cond), ("pooled", found.pooled)]
+                .map(|(part, found)| relative_error(&found, &recorded(&golden, &format!("{name}.{part}"))));
+            eprintln!("{name}: cond {:e}, pooled {:e}", errors[0], errors[1]);
+            assert!(errors.iter().all(|error| *error < 1e-5), "{name}: {errors:?}");
+        }
+    }
+
+    #[test]
+    fn words_of_weight_one_are_not_touched() {
+        let clip = clip(SD1);
+        let cond = |text: &str| clip.encode(&chunks(text, END, &NoEmbeddings).unwrap(), Layer::Last).unwrap().cond;
+        let (plain, weighted) = (cond("a cat"), cond("a (cat:1.5)"));
+        let token = |cond: &Tensor, at: usize| cond.narrow(1, at, 1).unwrap();
+        assert_eq!(relative_error(&token(&weighted, 1), &token(&plain, 1)), 0.0);
+        assert!(relative_error(&token(&weighted, 2), &token(&plain, 2)) > 0.1);
+    }
+
+    #[test]
+    fn embeddings_without_effect_are_told() {
+        let prompt = chunks("embedding:nope embedding:wide embedding:one", END, &Recorded).unwrap();
+        let notices = clip(SD1).encode(&prompt, Layer::Last).unwrap().notices;
+        let expected = [
+            Notice::NoSuchEmbedding { name: "nope".to_owned() },
+            Notice::EmbeddingOfOtherWidth { name: "wide".to_owned(), found: 128, expected: 64 },
+        ];
+        assert_eq!(notices, expected);
+        assert!(notices[0].to_string().contains("`nope`") && notices[1].to_string().contains("128 numbers"));
+    }
+
+    #[test]
+    fn chunks_of_another_length_are_refused() {
+        let mut prompt = chunks("a cat", END, &NoEmbeddings).unwrap();
+        prompt.chunks[0].tokens.pop();
+        assert!(matches!(clip(SD1).encode(&prompt, Layer::Last), Err(Error::Shape { .. })));
+        prompt.chunks.clear();
+        let none = clip(SD1).encode(&prompt, Layer::Last).unwrap().cond;
+        let empty = clip(SD1).encode(&chunks("", END, &NoEmbeddings).unwrap(), Layer::Last).unwrap().cond;
+        assert_eq!(relative_error(&none, &empty), 0.0);
+    }
 }

@@ -10,6 +10,8 @@ mod clip;
 mod embeddings;
 mod encode;
 mod prompt;
+#[cfg(test)]
+mod testing;
 mod tokenizer;
 
 pub use chunks::{Chunk, Chunks, Reference, Token, chunks};

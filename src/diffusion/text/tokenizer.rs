@@ -1,8 +1,8 @@
 //! From text to CLIP's tokens: normalisation and the split into words. The words' tokens are `bpe`'s.
 //!
-//! Follows the tokenizer that current versions of transformers run (`CLIPTokenizer`, normaliser NFC and lower case by
-//! character). The older one in pure Python differs where a text has control characters, ideographs, a final sigma or
-//! ` <|EndOfText|>` in capitals.
+//! Follows the tokenizer of transformers 5 (`CLIPTokenizer`). The one in pure Python that came before it reads four things
+//! otherwise: control and format characters (also the joiners inside an emoji), ideographs, `Σ`, and `<|endoftext|>` spelled
+//! with capitals.
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
@@ -16,8 +16,9 @@ pub const END: u32 = 49_407;
 /// How many tokens the encoder reads at once, [`BEGIN`] and [`END`] included.
 pub const CONTEXT: usize = 77;
 
-/// The two special tokens, as somebody may spell them in a text.
-const SPECIAL: [(&str, u32); 2] = [("<|startoftext|>", BEGIN), ("<|endoftext|>", END)];
+/// The special tokens as somebody may spell them in a text.
+const BEGIN_NAME: &str = "<|startoftext|>";
+const END_NAME: &str = "<|endoftext|>";
 /// What is cut off the end of an English word.
 const CONTRACTIONS: [&str; 7] = ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d"];
 
@@ -27,47 +28,51 @@ const CONTRACTIONS: [&str; 7] = ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d"];
 #[must_use]
 pub fn tokens(text: &str) -> Vec<u32> {
     let mut tokens = Vec::new();
-    let mut rest = text;
-    while let Some((at, name, token)) = first_special(rest) {
-        append_plain(&rest[..at], &mut tokens);
-        tokens.push(token);
-        rest = &rest[at + name.len()..];
-    }
-    append_plain(rest, &mut tokens);
+    // The original looks for its end before it normalises and for its beginning after, so only the latter has capitals.
+    join(text.split(END_NAME), END, &mut tokens, |part, tokens| {
+        let normal: String = part.nfc().flat_map(char::to_lowercase).collect();
+        join(normal.split(BEGIN_NAME), BEGIN, tokens, |part, tokens| {
+            for_each_word(part, |word| bpe::append_word(word, tokens));
+        });
+    });
     tokens
 }
 
-/// What a token stands for, a space after the end of a word; `<|…|>` for the two special tokens, nothing for numbers that are no
-/// token.
+/// Appends what `append` makes of each part, and `separator` between them.
+fn join<'a>(
+    parts: impl Iterator<Item = &'a str>,
+    separator: u32,
+    tokens: &mut Vec<u32>,
+    append: impl Fn(&str, &mut Vec<u32>),
+) {
+    for (index, part) in parts.enumerate() {
+        if index > 0 {
+            tokens.push(separator);
+        }
+        append(part, tokens);
+    }
+}
+
+/// What a token stands for, a space after the end of a word; `<|…|>` for the two special tokens, nothing for numbers that
+/// are no token.
 #[must_use]
 pub fn spell(token: u32) -> String {
-    if let Some((name, _)) = SPECIAL.iter().find(|(_, special)| *special == token) {
-        return (*name).to_owned();
+    match token {
+        BEGIN => return BEGIN_NAME.to_owned(),
+        END => return END_NAME.to_owned(),
+        _ => {}
     }
     let (bytes, ends_word) = bpe::spell(token).unwrap_or_default();
     let end = if ends_word { " " } else { "" };
     format!("{}{end}", String::from_utf8_lossy(&bytes))
 }
 
-fn first_special(text: &str) -> Option<(usize, &'static str, u32)> {
-    let found = SPECIAL.iter().filter_map(|&(name, token)| Some((text.find(name)?, name, token)));
-    found.min_by_key(|(at, ..)| *at)
-}
-
-fn append_plain(text: &str, tokens: &mut Vec<u32>) {
-    let normal: String = text.nfc().flat_map(char::to_lowercase).collect();
-    for_each_word(&normal, |word| bpe::append_word(word, tokens));
-}
-
 /// Cuts a normalised text into words and leaves spaces out.
 fn for_each_word<'a>(text: &'a str, mut each: impl FnMut(&'a str)) {
     let mut rest = text.trim_start();
     while !rest.is_empty() {
-        // A special token that was spelled with capitals is not one, yet its brackets stay apart from what surrounds it.
-        let lengths = match SPECIAL.iter().find(|(name, _)| rest.starts_with(name)) {
-            Some((name, _)) => [2, name.len() - 4, 2],
-            None => [word_length(rest), 0, 0],
-        };
+        // An end that was spelled with capitals is none, yet its brackets stay apart from what surrounds it.
+        let lengths = if rest.starts_with(END_NAME) { [2, END_NAME.len() - 4, 2] } else { [word_length(rest), 0, 0] };
         for length in lengths.into_iter().filter(|&length| length > 0) {
             let (word, after) = rest.split_at(length);
             each(word);
@@ -107,12 +112,33 @@ fn kind(c: char) -> Kind {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing;
     use super::*;
 
     fn words(text: &str) -> Vec<&str> {
         let mut words = Vec::new();
         for_each_word(text, |word| words.push(word));
         words
+    }
+
+    #[test]
+    fn agrees_with_transformers() {
+        let cases = testing::cases("tokens.json");
+        assert!(cases.len() > 400);
+        for case in cases {
+            let text = case["text"].as_str().unwrap();
+            assert_eq!(serde_json::json!(tokens(text)), case["tokens"], "{text:?}");
+            if !case["slow"].is_null() {
+                assert!(text.chars().any(older_differs) || text.contains("<|"), "{text:?}");
+            }
+        }
+    }
+
+    /// The characters that this file's documentation says the older tokenizer reads otherwise.
+    fn older_differs(c: char) -> bool {
+        let ideograph = matches!(c, '\u{3400}'..='\u{9fff}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{2ffff}');
+        let other = c.general_category_group() == GeneralCategoryGroup::Other && !"\t\n\r".contains(c);
+        ideograph || other || c == 'Σ' || c == char::REPLACEMENT_CHARACTER
     }
 
     #[test]
