@@ -1,0 +1,184 @@
+//! Inputs that name a file: how they are listed, checked before a run, and made part of a node's signature.
+
+use crate::embedded::{self, Embedded};
+use crate::error::{Error, tell};
+use paraflow_assets::{Assets, Model, fingerprint};
+use paraflow_engine::{Given, Input, Mismatch, Services, Value, Widget};
+use std::marker::PhantomData;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A folder of models, as a type, so that a field says which one it chooses from.
+pub(crate) trait Folder {
+    /// Its key in [`paraflow_assets::Models`].
+    const KEY: &'static str;
+}
+
+/// `models/checkpoints`.
+pub(crate) struct Checkpoints;
+
+impl Folder for Checkpoints {
+    const KEY: &'static str = "checkpoints";
+}
+
+/// The name of a model in a folder, or of one that the program brings.
+pub(crate) struct ModelName<F> {
+    name: String,
+    folder: PhantomData<F>,
+}
+
+/// Where a model is.
+pub(crate) enum Place {
+    /// A file.
+    File(Model),
+    /// In the program.
+    Embedded(&'static Embedded),
+}
+
+impl<F: Folder> ModelName<F> {
+    /// The file of that name, else the embedded model.
+    ///
+    /// # Errors
+    /// That of [`paraflow_assets::Models::find`].
+    pub(crate) fn find(&self, services: &Services) -> Result<Place, Error> {
+        place::<F>(&self.name, services)
+    }
+}
+
+fn place<F: Folder>(name: &str, services: &Services) -> Result<Place, Error> {
+    let missing = match services.expect::<Arc<Assets>>().models().find(F::KEY, name) {
+        Ok(model) => return Ok(Place::File(model)),
+        Err(missing) => missing,
+    };
+    let embedded = embedded::models(F::KEY).find(|model| model.name == name);
+    embedded.map(Place::Embedded).ok_or_else(|| add_embedded::<F>(name, missing).into())
+}
+
+/// Adds what the program brings to the names that a wrong one may have meant.
+fn add_embedded<F: Folder>(name: &str, error: paraflow_assets::Error) -> paraflow_assets::Error {
+    match error {
+        paraflow_assets::Error::ModelNotFound { folder, name: wrong, nearest, searched } => {
+            let embedded = embedded::models(F::KEY).map(|model| model.name);
+            let names: Vec<_> = nearest.iter().map(String::as_str).chain(embedded).collect();
+            let nearest = paraflow_assets::nearest(name, names);
+            paraflow_assets::Error::ModelNotFound { folder, name: wrong, nearest, searched }
+        }
+        other => other,
+    }
+}
+
+impl<F: Folder> Input for ModelName<F> {
+    const KIND: &'static str = "COMBO";
+    const NAMES_FILE: bool = true;
+
+    fn widget(services: &Services) -> Widget {
+        let assets = services.get::<Arc<Assets>>();
+        let mut names = assets.and_then(|assets| assets.models().list(F::KEY).ok()).unwrap_or_default();
+        names.extend(embedded::models(F::KEY).map(|model| model.name.to_owned()));
+        names.sort();
+        names.dedup();
+        Widget::Choice(names)
+    }
+
+    fn check(literal: &Value, services: &Services) -> Result<(), Mismatch> {
+        let name = literal.get::<String>().map_or("", String::as_str);
+        place::<F>(name, services).map(|_| ()).map_err(|error| mismatch("the name of a model", name, &error))
+    }
+
+    fn fingerprint(literal: &Value, services: &Services) -> paraflow_engine::Result<Option<Vec<u8>>> {
+        let name = literal.get::<String>().map_or("", String::as_str);
+        Ok(Some(match place::<F>(name, services).map_err(tell)? {
+            Place::File(model) => fingerprint(&model.path).map_err(tell)?.as_bytes().to_vec(),
+            Place::Embedded(model) => model.fingerprint().to_vec(),
+        }))
+    }
+
+    fn take(given: Given<'_>) -> Result<Self, Mismatch> {
+        String::take(given).map(|name| Self { name, folder: PhantomData })
+    }
+}
+
+/// The name of a picture among the inputs, perhaps with its folder behind it: `x.png [output]`.
+pub(crate) struct PictureName(String);
+
+/// The same, chosen from a list of all files.
+pub(crate) struct AnyPictureName(pub(crate) PictureName);
+
+impl PictureName {
+    /// As the graph writes it.
+    pub(crate) fn name(&self) -> &str {
+        &self.0
+    }
+
+    /// The file of that name.
+    ///
+    /// # Errors
+    /// That of [`paraflow_assets::Inputs::find`].
+    pub(crate) fn find(&self, services: &Services) -> Result<PathBuf, Error> {
+        Ok(services.expect::<Arc<Assets>>().inputs().find(&self.0)?)
+    }
+}
+
+impl Input for PictureName {
+    const KIND: &'static str = "COMBO";
+    const NAMES_FILE: bool = true;
+
+    fn widget(services: &Services) -> Widget {
+        let assets = services.get::<Arc<Assets>>();
+        Widget::Choice(assets.map(|assets| assets.inputs().pictures()).unwrap_or_default())
+    }
+
+    fn check(literal: &Value, services: &Services) -> Result<(), Mismatch> {
+        let name = literal.get::<String>().map_or("", String::as_str);
+        let found = services.expect::<Arc<Assets>>().inputs().find(name);
+        found.map(|_| ()).map_err(|error| mismatch("the name of a picture", name, &error.into()))
+    }
+
+    fn fingerprint(literal: &Value, services: &Services) -> paraflow_engine::Result<Option<Vec<u8>>> {
+        let name = literal.get::<String>().map_or("", String::as_str);
+        let path = services.expect::<Arc<Assets>>().inputs().find(name).map_err(tell)?;
+        Ok(Some(fingerprint(&path).map_err(tell)?.as_bytes().to_vec()))
+    }
+
+    fn take(given: Given<'_>) -> Result<Self, Mismatch> {
+        String::take(given).map(Self)
+    }
+}
+
+impl Input for AnyPictureName {
+    const KIND: &'static str = "COMBO";
+    const NAMES_FILE: bool = true;
+
+    fn widget(services: &Services) -> Widget {
+        let assets = services.get::<Arc<Assets>>();
+        Widget::Choice(assets.map(|assets| assets.inputs().all()).unwrap_or_default())
+    }
+
+    fn check(literal: &Value, services: &Services) -> Result<(), Mismatch> {
+        PictureName::check(literal, services)
+    }
+
+    fn fingerprint(literal: &Value, services: &Services) -> paraflow_engine::Result<Option<Vec<u8>>> {
+        PictureName::fingerprint(literal, services)
+    }
+
+    fn take(given: Given<'_>) -> Result<Self, Mismatch> {
+        PictureName::take(given).map(Self)
+    }
+}
+
+/// A name that is no file's, told before anything runs.
+fn mismatch(expected: &str, name: &str, error: &Error) -> Mismatch {
+    let found = match error {
+        Error::Asset(paraflow_assets::Error::BadName { why, .. }) => format!("{name:?}, which {why}"),
+        Error::Asset(paraflow_assets::Error::ModelNotFound { .. } | paraflow_assets::Error::InputNotFound { .. }) => {
+            format!("{name:?}, which is not there")
+        }
+        other => other.to_string(),
+    };
+    let mismatch = Mismatch::new(expected, found);
+    match error.hint() {
+        Some(hint) => mismatch.with_hint(hint),
+        None => mismatch,
+    }
+}

@@ -1,0 +1,228 @@
+//! Latents: empty ones, other sizes, masks.
+
+use crate::error::{Error, tell};
+use crate::memory::Memory;
+use crate::resize::{FOR_LATENTS, Method, crop_to_aspect, resize};
+use crate::scaling::{CROPS, Crop, round};
+use crate::wires::{Latent, MAX_SIZE, Mask};
+use candle_core::{DType, Device, Tensor};
+use paraflow_engine::{Choice, Context, Node, NodeDef, Result, Run, Shared};
+
+pub(crate) fn nodes() -> Vec<NodeDef> {
+    vec![
+        NodeDef::of::<EmptyLatentImage>(),
+        NodeDef::of::<LatentFromBatch>(),
+        NodeDef::of::<LatentUpscale>(),
+        NodeDef::of::<LatentUpscaleBy>(),
+        NodeDef::of::<RepeatLatentBatch>(),
+        NodeDef::of::<SetLatentNoiseMask>(),
+    ]
+}
+
+/// Pixels a latent cell stands for, in each direction.
+pub(crate) const CELL: usize = 8;
+
+/// An empty canvas: where text-to-image starts.
+#[derive(Node)]
+#[node(category = "latent", display_name = "Empty Latent Image")]
+struct EmptyLatentImage {
+    /// Width of the pictures in pixels, a multiple of 8.
+    #[input(default = 512, range = 16..=MAX_SIZE, step = 8)]
+    width: u32,
+    /// Height of the pictures in pixels, a multiple of 8.
+    #[input(default = 512, range = 16..=MAX_SIZE, step = 8)]
+    height: u32,
+    /// How many pictures to make at once.
+    #[input(default = 1, range = 1..=4096)]
+    batch_size: u32,
+}
+
+impl Run for EmptyLatentImage {
+    type Output = Latent;
+
+    fn run(self, cx: &Context<'_>) -> Result<Latent> {
+        let width = cells(self.width as usize, "width", cx).map_err(tell)?;
+        let height = cells(self.height as usize, "height", cx).map_err(tell)?;
+        let shape = (self.batch_size as usize, 4, height, width);
+        let bytes = (shape.0 * shape.1 * shape.2 * shape.3 * DType::F32.size_in_bytes()) as u64;
+        Memory::of(cx.services())
+            .require(bytes, || format!("{} latents of {} x {} pixels", self.batch_size, self.width, self.height))
+            .map_err(tell)?;
+        Latent::new(Tensor::zeros(shape, DType::F32, &Device::Cpu).map_err(tell)?).map_err(tell)
+    }
+}
+
+/// How many cells a size in pixels has room for. What is left over is dropped, as in ComfyUI, but not in silence.
+pub(crate) fn cells(pixels: usize, name: &'static str, cx: &Context<'_>) -> Result<usize, Error> {
+    let cells = pixels / CELL;
+    if cells == 0 {
+        let expected = format!("at least {CELL} pixels of {name}");
+        return Err(Error::Unfit { what: "a latent", expected, found: pixels.to_string() });
+    }
+    warn_of_rest(pixels, name, cx);
+    Ok(cells)
+}
+
+/// Tells of pixels that fill no cell.
+fn warn_of_rest(pixels: usize, name: &str, cx: &Context<'_>) {
+    if pixels % CELL != 0 {
+        cx.warn(format!("{name} {pixels} is no multiple of {CELL}: the picture gets {}", pixels / CELL * CELL));
+    }
+}
+
+/// Scales latents to a size in pixels.
+#[derive(Node)]
+#[node(category = "latent", display_name = "Upscale Latent")]
+struct LatentUpscale {
+    /// The latents to scale.
+    samples: Shared<Latent>,
+    /// How new cells follow from old ones: `bislerp` keeps the strength of the latent, the others blend.
+    #[input(choices = FOR_LATENTS)]
+    upscale_method: Choice<Method>,
+    /// The new width in pixels; 0: whatever keeps the shape.
+    #[input(default = 512, range = 0..=MAX_SIZE, step = 8)]
+    width: u32,
+    /// The new height in pixels; 0: whatever keeps the shape.
+    #[input(default = 512, range = 0..=MAX_SIZE, step = 8)]
+    height: u32,
+    /// `center` cuts off what does not fit the new shape, `disabled` stretches.
+    #[input(choices = CROPS)]
+    crop: Choice<Crop>,
+}
+
+impl Run for LatentUpscale {
+    type Output = Shared<Latent>;
+
+    fn run(self, cx: &Context<'_>) -> Result<Shared<Latent>> {
+        /// ComfyUI makes no latent smaller than this.
+        const LEAST: usize = 64;
+        let (_, _, rows, columns) = self.samples.dims();
+        let in_proportion = |of: usize, new: usize, old: usize| round((of * new) as f64 / old as f64).max(LEAST);
+        let at_least = |pixels: u32| (pixels as usize).max(LEAST);
+        let (width, height) = match (self.width, self.height) {
+            (0, 0) => return Ok(self.samples),
+            (0, height) => (in_proportion(columns, at_least(height), rows), at_least(height)),
+            (width, 0) => (at_least(width), in_proportion(rows, at_least(width), columns)),
+            (width, height) => (at_least(width), at_least(height)),
+        };
+        warn_of_rest(self.width as usize, "width", cx);
+        warn_of_rest(self.height as usize, "height", cx);
+        let (columns, rows) = (width / CELL, height / CELL);
+        scale(&self.samples, columns, rows, *self.upscale_method, *self.crop, cx).map(Shared::new).map_err(tell)
+    }
+}
+
+/// Scales latents by a factor.
+#[derive(Node)]
+#[node(category = "latent", display_name = "Upscale Latent By")]
+struct LatentUpscaleBy {
+    /// The latents to scale.
+    samples: Shared<Latent>,
+    /// How new cells follow from old ones: `bislerp` keeps the strength of the latent, the others blend.
+    #[input(choices = FOR_LATENTS)]
+    upscale_method: Choice<Method>,
+    /// How many times as wide and high.
+    #[input(default = 1.5, range = 0.01..=8.0, step = 0.01)]
+    scale_by: f64,
+}
+
+impl Run for LatentUpscaleBy {
+    type Output = Latent;
+
+    fn run(self, cx: &Context<'_>) -> Result<Latent> {
+        let (_, _, rows, columns) = self.samples.dims();
+        let (columns, rows) = (round(columns as f64 * self.scale_by), round(rows as f64 * self.scale_by));
+        if columns == 0 || rows == 0 {
+            return Err(tell(Error::Unfit {
+                what: "`scale_by`",
+                expected: "a factor that leaves at least one cell of 8 x 8 pixels".to_owned(),
+                found: self.scale_by.to_string(),
+            }));
+        }
+        scale(&self.samples, columns, rows, *self.upscale_method, Crop::Disabled, cx).map_err(tell)
+    }
+}
+
+fn scale(
+    latent: &Latent,
+    columns: usize,
+    rows: usize,
+    method: Method,
+    crop: Crop,
+    cx: &Context<'_>,
+) -> Result<Latent, Error> {
+    let (batch, channels, _, _) = latent.dims();
+    let bytes = (batch * channels * rows * columns * 3 * DType::F32.size_in_bytes()) as u64;
+    let (width, height) = (columns * CELL, rows * CELL);
+    Memory::of(cx.services()).require(bytes, || format!("scaling a latent to {width} x {height} pixels"))?;
+    let mut samples = latent.samples().clone();
+    if crop == Crop::Center {
+        samples = crop_to_aspect(&samples, columns, rows)?;
+    }
+    latent.with_samples(resize(&samples.contiguous()?, columns, rows, method)?)
+}
+
+/// Tells the sampler to change only what the mask selects.
+#[derive(Node)]
+#[node(category = "latent/inpaint", display_name = "Set Latent Noise Mask")]
+struct SetLatentNoiseMask {
+    /// The picture to change a part of, as a latent.
+    samples: Shared<Latent>,
+    /// What to change: 1 is made anew, 0 stays, between them is a bit of both. It may have another size.
+    mask: Shared<Mask>,
+}
+
+impl Run for SetLatentNoiseMask {
+    type Output = Latent;
+
+    fn run(self, _: &Context<'_>) -> Result<Latent> {
+        self.samples.with_noise_mask(self.mask.values().unsqueeze(1).map_err(tell)?).map_err(tell)
+    }
+}
+
+/// Takes some latents out of a batch. Sampled again, they get the noise that they had in the batch.
+#[derive(Node)]
+#[node(category = "latent/batch", display_name = "Latent From Batch")]
+struct LatentFromBatch {
+    /// The batch.
+    samples: Shared<Latent>,
+    /// The first to take, counted from 0.
+    #[input(default = 0, range = 0..=63)]
+    batch_index: u32,
+    /// How many to take.
+    #[input(default = 1, range = 1..=64)]
+    length: u32,
+}
+
+impl Run for LatentFromBatch {
+    type Output = Latent;
+
+    fn run(self, _: &Context<'_>) -> Result<Latent> {
+        let batch = self.samples.dims().0;
+        let first = (self.batch_index as usize).min(batch - 1);
+        let length = (self.length as usize).clamp(1, batch - first);
+        self.samples.part(first, length).map_err(tell)
+    }
+}
+
+/// Repeats the latents of a batch.
+#[derive(Node)]
+#[node(category = "latent/batch", display_name = "Repeat Latent Batch")]
+struct RepeatLatentBatch {
+    /// The batch.
+    samples: Shared<Latent>,
+    /// How many times each is there afterwards.
+    #[input(default = 1, range = 1..=64)]
+    amount: u32,
+}
+
+impl Run for RepeatLatentBatch {
+    type Output = Latent;
+
+    fn run(self, cx: &Context<'_>) -> Result<Latent> {
+        let amount = self.amount.max(1) as usize;
+        let bytes = (self.samples.samples().elem_count() * amount * DType::F32.size_in_bytes()) as u64;
+        Memory::of(cx.services()).require(bytes, || format!("repeating latents {amount} times")).map_err(tell)?;
+        self.samples.repeat(amount).map_err(tell)
+    }
+}

@@ -1,0 +1,99 @@
+//! Plain values as nodes, for one value that several inputs read.
+
+use paraflow_engine::{Context, Node, NodeDef, Result, Run};
+
+pub(crate) fn nodes() -> Vec<NodeDef> {
+    vec![
+        NodeDef::of::<PrimitiveBoolean>(),
+        NodeDef::of::<PrimitiveFloat>(),
+        NodeDef::of::<PrimitiveInt>(),
+        NodeDef::of::<PrimitiveString>(),
+        NodeDef::of::<PrimitiveStringMultiline>(),
+    ]
+}
+
+/// The largest number that both ends of a primitive's range reach, ComfyUI's `sys.maxsize`.
+const MOST: i64 = i64::MAX;
+
+/// A line of text.
+#[derive(Node)]
+#[node(category = "utils/primitive", display_name = "String")]
+struct PrimitiveString {
+    /// The text that every connected input reads.
+    value: String,
+}
+
+impl Run for PrimitiveString {
+    type Output = String;
+
+    fn run(self, _: &Context<'_>) -> Result<String> {
+        Ok(self.value)
+    }
+}
+
+/// Text of several lines.
+#[derive(Node)]
+#[node(category = "utils/primitive", display_name = "String (Multiline)")]
+struct PrimitiveStringMultiline {
+    /// The text that every connected input reads.
+    #[input(multiline)]
+    value: String,
+}
+
+impl Run for PrimitiveStringMultiline {
+    type Output = String;
+
+    fn run(self, _: &Context<'_>) -> Result<String> {
+        Ok(self.value)
+    }
+}
+
+/// A whole number.
+#[derive(Node)]
+#[node(category = "utils/primitive", display_name = "Int")]
+struct PrimitiveInt {
+    /// The number that every connected input reads.
+    #[input(range = -MOST..=MOST, control_after_generate)]
+    value: i64,
+}
+
+impl Run for PrimitiveInt {
+    type Output = i64;
+
+    fn run(self, _: &Context<'_>) -> Result<i64> {
+        Ok(self.value)
+    }
+}
+
+/// A number with a fraction.
+#[derive(Node)]
+#[node(category = "utils/primitive", display_name = "Float")]
+struct PrimitiveFloat {
+    /// The number that every connected input reads.
+    #[input(range = -(MOST as f64)..=MOST as f64, step = 0.1)]
+    value: f64,
+}
+
+impl Run for PrimitiveFloat {
+    type Output = f64;
+
+    fn run(self, _: &Context<'_>) -> Result<f64> {
+        Ok(self.value)
+    }
+}
+
+/// Yes or no.
+#[derive(Node)]
+#[node(category = "utils/primitive", display_name = "Boolean")]
+struct PrimitiveBoolean {
+    /// The answer that every connected input reads.
+    value: bool,
+}
+
+impl Run for PrimitiveBoolean {
+    type Output = bool;
+
+    fn run(self, _: &Context<'_>) -> Result<bool> {
+        Ok(self.value)
+    }
+}

@@ -1,0 +1,216 @@
+//! What travels between nodes: the vocabulary of the editor.
+//!
+//! Every value is checked where it is made, so that who reads one can count on its shape, and none ever changes: a node
+//! that alters something makes a new one, which shares what stayed.
+
+use crate::error::Error;
+use candle_core::{DType, Tensor};
+use paraflow_engine::Port;
+
+/// The largest width and height in pixels, ComfyUI's `MAX_RESOLUTION`.
+pub(crate) const MAX_SIZE: u32 = 16384;
+
+/// A batch of pictures.
+#[derive(Clone, Debug)]
+pub struct Image(Tensor);
+
+impl Image {
+    /// # Shapes
+    /// `[batch, height, width, channels]` f32, 0 black to 1 white; channels are grey, or red, green, blue and perhaps
+    /// opacity. None of them is 0.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] for anything else.
+    pub fn new(pixels: Tensor) -> Result<Self, Error> {
+        let fits = matches!(pixels.dims(), [batch, height, width, 1 | 3 | 4] if batch * height * width > 0);
+        let expected = "numbers [batch, height, width, 1, 3 or 4], none of them 0";
+        require(fits && pixels.dtype() == DType::F32, "a batch of pictures", expected, &pixels)?;
+        Ok(Self(pixels.contiguous()?))
+    }
+
+    /// `[batch, height, width, channels]` f32, contiguous.
+    #[must_use]
+    pub fn pixels(&self) -> &Tensor {
+        &self.0
+    }
+
+    /// Batch, height, width, channels.
+    #[must_use]
+    pub fn dims(&self) -> (usize, usize, usize, usize) {
+        self.0.dims4().expect("checked when it was made")
+    }
+
+    /// The values of one picture of the batch, row by row, pixel by pixel.
+    ///
+    /// # Errors
+    /// A place that is not in the batch.
+    pub fn values(&self, picture: usize) -> Result<Vec<f32>, Error> {
+        Ok(self.0.narrow(0, picture, 1)?.flatten_all()?.to_vec1()?)
+    }
+}
+
+impl Port for Image {
+    const KIND: &'static str = "IMAGE";
+
+    fn bytes(&self) -> usize {
+        bytes(&self.0)
+    }
+}
+
+/// A batch of masks: how much of a pixel is selected, or see-through.
+#[derive(Clone, Debug)]
+pub struct Mask(Tensor);
+
+impl Mask {
+    /// # Shapes
+    /// `[batch, height, width]` f32, 0 not selected to 1 selected. None of them is 0.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] for anything else.
+    pub fn new(values: Tensor) -> Result<Self, Error> {
+        let fits = values.rank() == 3 && values.elem_count() > 0 && values.dtype() == DType::F32;
+        require(fits, "a batch of masks", "numbers [batch, height, width], none of them 0", &values)?;
+        Ok(Self(values.contiguous()?))
+    }
+
+    /// `[batch, height, width]` f32, contiguous.
+    #[must_use]
+    pub fn values(&self) -> &Tensor {
+        &self.0
+    }
+}
+
+impl Port for Mask {
+    const KIND: &'static str = "MASK";
+
+    fn bytes(&self) -> usize {
+        bytes(&self.0)
+    }
+}
+
+/// A batch of pictures as a model works on them: an eighth of the width and height, in numbers of the autoencoder's.
+#[derive(Clone, Debug)]
+pub struct Latent {
+    samples: Tensor,
+    noise_mask: Option<Tensor>,
+    batch_index: Option<Vec<usize>>,
+}
+
+impl Latent {
+    /// A latent without mask or history.
+    ///
+    /// # Shapes
+    /// `[batch, channels, height/8, width/8]` f32, none of them 0.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] for anything else.
+    pub fn new(samples: Tensor) -> Result<Self, Error> {
+        let fits = samples.rank() == 4 && samples.elem_count() > 0 && samples.dtype() == DType::F32;
+        require(fits, "a latent", "numbers [batch, channels, height/8, width/8], none of them 0", &samples)?;
+        Ok(Self { samples: samples.contiguous()?, noise_mask: None, batch_index: None })
+    }
+
+    /// `[batch, channels, height/8, width/8]` f32, contiguous.
+    #[must_use]
+    pub fn samples(&self) -> &Tensor {
+        &self.samples
+    }
+
+    /// Batch, channels, height/8, width/8.
+    #[must_use]
+    pub fn dims(&self) -> (usize, usize, usize, usize) {
+        self.samples.dims4().expect("checked when it was made")
+    }
+
+    /// What the sampler changes, `[masks, 1, height, width]` of any size: 1 is made anew, 0 stays.
+    #[must_use]
+    pub fn noise_mask(&self) -> Option<&Tensor> {
+        self.noise_mask.as_ref()
+    }
+
+    /// The place that each latent had in the batch it was taken from, which decides its noise.
+    #[must_use]
+    pub fn batch_index(&self) -> Option<&[usize]> {
+        self.batch_index.as_deref()
+    }
+
+    /// The same mask and history with other samples.
+    ///
+    /// # Errors
+    /// As [`Latent::new`].
+    pub fn with_samples(&self, samples: Tensor) -> Result<Self, Error> {
+        Ok(Self { samples: Self::new(samples)?.samples, ..self.clone() })
+    }
+
+    /// The same with another mask.
+    ///
+    /// # Shapes
+    /// `[masks, 1, height, width]` f32, of any size.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] for anything else.
+    pub fn with_noise_mask(&self, mask: Tensor) -> Result<Self, Error> {
+        let fits = matches!(mask.dims(), [masks, 1, height, width] if masks * height * width > 0);
+        require(fits && mask.dtype() == DType::F32, "a noise mask", "numbers [masks, 1, height, width]", &mask)?;
+        Ok(Self { noise_mask: Some(mask.contiguous()?), ..self.clone() })
+    }
+
+    /// `length` of the latents from `first` on, with their masks and their places.
+    ///
+    /// # Errors
+    /// A range that is not in the batch.
+    pub fn part(&self, first: usize, length: usize) -> Result<Self, Error> {
+        let batch = self.samples.dim(0)?;
+        let noise_mask = match &self.noise_mask {
+            Some(masks) if masks.dim(0)? > 1 => Some(cycle(masks, batch)?.narrow(0, first, length)?.contiguous()?),
+            masks => masks.clone(),
+        };
+        let places = |places: &[usize]| places.iter().skip(first).take(length).copied().collect();
+        let batch_index = self.batch_index.as_deref().map_or_else(|| (first..first + length).collect(), places);
+        let samples = self.samples.narrow(0, first, length)?.contiguous()?;
+        Ok(Self { samples, noise_mask, batch_index: Some(batch_index) })
+    }
+
+    /// Every latent `times` times, the whole batch after itself. Places, if there are any, go on counting.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn repeat(&self, times: usize) -> Result<Self, Error> {
+        let batch = self.samples.dim(0)?;
+        let noise_mask = match &self.noise_mask {
+            Some(masks) if masks.dim(0)? > 1 => Some(cycle(masks, batch)?.repeat((times, 1, 1, 1))?),
+            masks => masks.clone(),
+        };
+        let batch_index = self.batch_index.as_ref().map(|places| {
+            let span = places.iter().max().zip(places.iter().min()).map_or(0, |(max, min)| max - min + 1);
+            (0..times).flat_map(|turn| places.iter().map(move |place| place + turn * span)).collect()
+        });
+        Ok(Self { samples: self.samples.repeat((times, 1, 1, 1))?, noise_mask, batch_index })
+    }
+}
+
+impl Port for Latent {
+    const KIND: &'static str = "LATENT";
+
+    fn bytes(&self) -> usize {
+        bytes(&self.samples) + self.noise_mask.as_ref().map_or(0, bytes)
+    }
+}
+
+/// The first `count` of a batch that starts over when it ends.
+fn cycle(batch: &Tensor, count: usize) -> Result<Tensor, Error> {
+    let times = count.div_ceil(batch.dim(0)?);
+    Ok(batch.repeat((times, 1, 1, 1))?.narrow(0, 0, count)?)
+}
+
+fn bytes(tensor: &Tensor) -> usize {
+    tensor.elem_count() * tensor.dtype().size_in_bytes()
+}
+
+fn require(fits: bool, what: &'static str, expected: &str, found: &Tensor) -> Result<(), Error> {
+    if fits {
+        return Ok(());
+    }
+    let found = format!("{:?} of {:?}", found.dims(), found.dtype());
+    Err(Error::Unfit { what, expected: expected.to_owned(), found })
+}
