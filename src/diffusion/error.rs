@@ -51,9 +51,7 @@ pub enum Error {
         found: Vec<usize>,
     },
     /// A tensor of a model file is stored in numbers that this build does not compute with.
-    #[error(
-        "`{file}`: tensor `{name}` is stored as {dtype}\nhint: convert the file to f16, bf16 or f32"
-    )]
+    #[error("`{file}`: tensor `{name}` is stored as {dtype}\nhint: convert the file to f16, bf16 or f32")]
     UnsupportedNumbers {
         /// The file.
         file: String,
@@ -114,9 +112,7 @@ pub enum Error {
     #[error("stopped")]
     Stopped,
     /// A step of sampling left numbers that are no numbers.
-    #[error(
-        "step {step} of {steps} (sigma {sigma}) made NaN or infinite numbers\nhint: {NOT_FINITE_HINT}"
-    )]
+    #[error("step {step} of {steps} (sigma {sigma}) made NaN or infinite numbers\nhint: {NOT_FINITE_HINT}")]
     NotFinite {
         /// The step, from 1.
         step: usize,
@@ -142,7 +138,9 @@ pub enum Error {
         known: Vec<&'static str>,
     },
     /// A schedule has no levels for a number of steps.
-    #[error("schedule `{schedule}` cannot be spread over {steps} steps\nhint: use between 2 and 10000, and no tiny `denoise`")]
+    #[error(
+        "schedule `{schedule}` cannot be spread over {steps} steps\nhint: use between 2 and 10000, and no tiny `denoise`"
+    )]
     Schedule {
         /// Its name.
         schedule: &'static str,
@@ -177,7 +175,9 @@ pub enum Error {
         columns: usize,
     },
     /// A prompt weighs words by a number that no picture can be made with.
-    #[error("`{text}` in the prompt has the weight {weight}\nhint: write a number like 1.2, or `\\(` and `\\)` for brackets that are text")]
+    #[error(
+        "`{text}` in the prompt has the weight {weight}\nhint: write a number like 1.2, or `\\(` and `\\)` for brackets that are text"
+    )]
     PromptWeight {
         /// The words.
         text: String,
@@ -262,10 +262,9 @@ impl fmt::Display for FileFault {
                 f,
                 "the file is cut short: it has {bytes} bytes and its header alone needs {needed}\nhint: download or copy it again"
             ),
-            Self::HeaderTooLong { bytes, limit } => write!(
-                f,
-                "not a safetensors file: its header would be {bytes} bytes long, the limit is {limit}"
-            ),
+            Self::HeaderTooLong { bytes, limit } => {
+                write!(f, "not a safetensors file: its header would be {bytes} bytes long, the limit is {limit}")
+            }
             Self::BadHeader { reason } => write!(f, "not a safetensors file: {reason}"),
             Self::Pickle => write!(
                 f,
@@ -283,49 +282,21 @@ impl fmt::Display for FileFault {
                 "this is a Git LFS pointer, not the file that it points to\nhint: run `git lfs pull` where it came from"
             ),
             Self::OtherFormat { format } => {
-                write!(
-                    f,
-                    "this is {format}, not safetensors\nhint: look for the same model as .safetensors"
-                )
+                write!(f, "this is {format}, not safetensors\nhint: look for the same model as .safetensors")
             }
-            Self::OutOfRange {
-                name,
-                end,
-                available,
-            } => write!(
+            Self::OutOfRange { name, end, available } => write!(
                 f,
                 "the file is cut short: tensor `{name}` ends at byte {end} of the tensors' part, which has {available}\nhint: \
                  download or copy it again"
             ),
-            Self::SizeMismatch {
-                name,
-                expected: Some(expected),
-                found,
-            } => {
-                write!(
-                    f,
-                    "tensor `{name}` has {found} bytes, its shape and type come to {expected}"
-                )
+            Self::SizeMismatch { name, expected: Some(expected), found } => {
+                write!(f, "tensor `{name}` has {found} bytes, its shape and type come to {expected}")
             }
-            Self::SizeMismatch {
-                name,
-                expected: None,
-                found,
-            } => {
-                write!(
-                    f,
-                    "tensor `{name}` has {found} bytes, and its shape more elements than can be counted"
-                )
+            Self::SizeMismatch { name, expected: None, found } => {
+                write!(f, "tensor `{name}` has {found} bytes, and its shape more elements than can be counted")
             }
-            Self::NotContiguous {
-                name,
-                expected,
-                found,
-            } => {
-                write!(
-                    f,
-                    "the bytes do not add up at tensor `{name}`: expected offset {expected}, found {found}"
-                )
+            Self::NotContiguous { name, expected, found } => {
+                write!(f, "the bytes do not add up at tensor `{name}`: expected offset {expected}, found {found}")
             }
         }
     }
@@ -337,9 +308,7 @@ const NOT_FINITE_HINT: &str = "lower cfg, weaken the adapters, or use a model an
 /// `, perhaps you mean …`, or nothing.
 fn did_you_mean(name: &str, known: &[&'static str]) -> String {
     let likeness = |candidate: &str| strsim::jaro_winkler(name, candidate);
-    let nearest = known
-        .iter()
-        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    let nearest = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
     match nearest {
         Some(nearest) if likeness(nearest) > 0.7 => format!(", perhaps you mean `{nearest}`"),
         _ => String::new(),

@@ -6,6 +6,10 @@ pub mod noise;
 pub mod samplers;
 pub mod schedule;
 mod tensors;
+#[cfg(test)]
+mod testing;
 pub mod text;
+pub mod unet;
+pub mod vae;
 
 pub use error::{Error, FileFault, Result};

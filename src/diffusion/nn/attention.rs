@@ -27,26 +27,13 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -
     let (batch, queries, width) = sequence(q, "attention (queries)")?;
     let (_, keys, _) = sequence(k, "attention (keys)")?;
     let dim = width.checked_div(heads).unwrap_or(0);
-    check(
-        q,
-        heads * dim == width && dim > 0,
-        format!("a width that {heads} heads divide"),
-    )?;
-    check(
-        k,
-        k.dims() == [batch, keys, width],
-        format!("keys [{batch}, .., {width}]"),
-    )?;
+    check(q, heads * dim == width && dim > 0, format!("a width that {heads} heads divide"))?;
+    check(k, k.dims() == [batch, keys, width], format!("keys [{batch}, .., {width}]"))?;
     check(v, v.dims() == k.dims(), format!("values {:?}", k.dims()))?;
     let split = |x: &Tensor, tokens: usize| -> Result<Tensor> {
         Ok(x.reshape((batch, tokens, heads, dim))?.transpose(1, 2)?) // [batch, heads, tokens, dim]
     };
-    let y = plain::attention(
-        &split(q, queries)?,
-        &split(k, keys)?,
-        &split(v, keys)?,
-        mask == Mask::Causal,
-    )?;
+    let y = plain::attention(&split(q, queries)?, &split(k, keys)?, &split(v, keys)?, mask == Mask::Causal)?;
     Ok(y.transpose(1, 2)?.reshape((batch, queries, width))?)
 }
 
@@ -59,13 +46,5 @@ fn sequence(x: &Tensor, name: &str) -> Result<(usize, usize, usize)> {
 }
 
 fn check(x: &Tensor, holds: bool, expected: String) -> Result<()> {
-    if holds {
-        Ok(())
-    } else {
-        Err(Error::Shape {
-            layer: "attention".to_owned(),
-            expected,
-            found: x.dims().to_vec(),
-        })
-    }
+    if holds { Ok(()) } else { Err(Error::Shape { layer: "attention".to_owned(), expected, found: x.dims().to_vec() }) }
 }

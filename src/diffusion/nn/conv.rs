@@ -21,11 +21,7 @@ impl Conv2d {
     /// # Errors
     /// What [`Weights::tensor`] says.
     pub fn load(weights: &Weights, input: usize, output: usize, kernel: usize) -> Result<Self> {
-        let geometry = Geometry::Conv2d {
-            stride: 1,
-            before: kernel / 2,
-            after: kernel / 2,
-        };
+        let geometry = Geometry::Conv2d { stride: 1, before: kernel / 2, after: kernel / 2 };
         Self::load_with(weights, input, output, kernel, geometry)
     }
 
@@ -41,10 +37,7 @@ impl Conv2d {
         geometry: Geometry,
     ) -> Result<Self> {
         let weight = Weight::load(weights, geometry, &[&[output, input, kernel, kernel]])?;
-        Ok(Self {
-            weight,
-            bias: weights.tensor("bias", &[output])?,
-        })
+        Ok(Self { weight, bias: weights.tensor("bias", &[output])? })
     }
 
     /// Applies the layer, and its adapters if it has any.
@@ -61,6 +54,22 @@ impl Conv2d {
         Ok(self.weight.adapt(x, y)?.broadcast_add(&self.bias)?)
     }
 
+    /// The layer's output added to `residual`, which has the output's shape.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), and when the shapes differ.
+    pub fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        Ok((self.forward(x)? + residual)?)
+    }
+
+    /// The layer's output, every pixel of a picture moved by the picture's `shift`, `[batch, output]`.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), and when the shapes differ.
+    pub fn forward_shift(&self, x: &Tensor, shift: &Tensor) -> Result<Tensor> {
+        Ok(self.forward(x)?.broadcast_add(&shift.unsqueeze(1)?.unsqueeze(1)?)?)
+    }
+
     fn check(&self, x: &Tensor) -> Result<()> {
         let (input, kernel) = (self.weight.shape()[1], self.weight.shape()[2]);
         let around = match self.weight.geometry() {
@@ -68,11 +77,7 @@ impl Conv2d {
             Geometry::Linear => 0,
         };
         match x.dims() {
-            &[_, height, width, channels]
-                if channels == input && height.min(width) + around >= kernel =>
-            {
-                Ok(())
-            }
+            &[_, height, width, channels] if channels == input && height.min(width) + around >= kernel => Ok(()),
             found => Err(Error::Shape {
                 layer: self.weight.layer().to_owned(),
                 expected: format!("[batch, height, width, {input}]"),
@@ -107,11 +112,7 @@ impl Layers for Conv2d {
 pub fn upsample_nearest(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
     if x.rank() != 4 {
         let expected = "[batch, height, width, channels]".to_owned();
-        return Err(Error::Shape {
-            layer: "upsample".to_owned(),
-            expected,
-            found: x.dims().to_vec(),
-        });
+        return Err(Error::Shape { layer: "upsample".to_owned(), expected, found: x.dims().to_vec() });
     }
     plain::upsample_nearest(x, height, width)
 }

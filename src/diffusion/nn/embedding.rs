@@ -20,11 +20,7 @@ impl Embedding {
     /// What [`Weights::tensor`] says.
     pub fn load(weights: &Weights, count: usize, width: usize) -> Result<Self> {
         let table = weights.claim("weight", &[&[count, width]])?;
-        Ok(Self {
-            name: weights.layer(),
-            table,
-            weights: weights.clone(),
-        })
+        Ok(Self { name: weights.layer(), table, weights: weights.clone() })
     }
 
     /// How many rows the table has.
@@ -49,17 +45,11 @@ impl Embedding {
         for (row, &id) in rows.chunks_exact_mut(width.max(1)).zip(ids) {
             if id as usize >= self.count() {
                 let expected = format!("numbers below {}", self.count());
-                return Err(Error::Shape {
-                    layer: self.name.clone(),
-                    expected,
-                    found: vec![id as usize],
-                });
+                return Err(Error::Shape { layer: self.name.clone(), expected, found: vec![id as usize] });
             }
             self.table.read(id as usize * width, row);
         }
         let rows = Tensor::from_vec(rows, (ids.len(), width), &Device::Cpu)?;
-        Ok(rows
-            .to_dtype(self.weights.dtype())?
-            .to_device(self.weights.device())?)
+        Ok(rows.to_dtype(self.weights.dtype())?.to_device(self.weights.device())?)
     }
 }

@@ -36,19 +36,15 @@ impl Header {
     /// Reads and checks the header of a whole file. No input makes it panic.
     pub(super) fn parse(file: &[u8]) -> Result<Self, FileFault> {
         let (json, data_start) = split(file)?;
-        let raw: Raw = serde_json::from_slice(json).map_err(|error| FileFault::BadHeader {
-            reason: error.to_string(),
-        })?;
+        let raw: Raw =
+            serde_json::from_slice(json).map_err(|error| FileFault::BadHeader { reason: error.to_string() })?;
         let mut tensors = BTreeMap::new();
         for (name, tensor) in raw.tensors {
             let entry = tensor.place(&name, file.len(), data_start)?;
             tensors.insert(name, entry);
         }
         check_coverage(&tensors, file.len(), data_start)?;
-        Ok(Self {
-            tensors,
-            metadata: raw.metadata,
-        })
+        Ok(Self { tensors, metadata: raw.metadata })
     }
 }
 
@@ -64,10 +60,7 @@ fn split(file: &[u8]) -> Result<(&[u8], usize), FileFault> {
         return Err(fault);
     }
     if length > LONGEST_HEADER {
-        return Err(FileFault::HeaderTooLong {
-            bytes: length,
-            limit: LONGEST_HEADER,
-        });
+        return Err(FileFault::HeaderTooLong { bytes: length, limit: LONGEST_HEADER });
     }
     let needed = length + 8;
     if needed > bytes {
@@ -83,12 +76,8 @@ fn recognise(file: &[u8]) -> Option<FileFault> {
     match file {
         [] => Some(FileFault::Empty),
         [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => Some(FileFault::Pickle),
-        [b'G', b'G', b'U', b'F', ..] => Some(FileFault::OtherFormat {
-            format: "a GGUF file",
-        }),
-        [0x89, b'H', b'D', b'F', ..] => Some(FileFault::OtherFormat {
-            format: "an HDF5 file",
-        }),
+        [b'G', b'G', b'U', b'F', ..] => Some(FileFault::OtherFormat { format: "a GGUF file" }),
+        [0x89, b'H', b'D', b'F', ..] => Some(FileFault::OtherFormat { format: "an HDF5 file" }),
         _ if text.starts_with(b"version https://git-lfs") => Some(FileFault::LfsPointer),
         _ if text.starts_with(b"<") => Some(FileFault::WebPage),
         _ => None,
@@ -97,11 +86,7 @@ fn recognise(file: &[u8]) -> Option<FileFault> {
 
 /// The tensors must follow one another without gap or overlap to the end of the file, as every writer lays them: anything
 /// else is damage.
-fn check_coverage(
-    tensors: &BTreeMap<String, Entry>,
-    file_length: usize,
-    data_start: usize,
-) -> Result<(), FileFault> {
+fn check_coverage(tensors: &BTreeMap<String, Entry>, file_length: usize, data_start: usize) -> Result<(), FileFault> {
     let mut by_place: Vec<(&String, &Entry)> = tensors.iter().collect();
     by_place.sort_by_key(|(_, entry)| (entry.range.start, entry.range.end));
     let mut expected = data_start;
@@ -118,9 +103,7 @@ fn check_coverage(
     if expected == file_length {
         return Ok(());
     }
-    let name = by_place
-        .last()
-        .map_or_else(String::new, |(name, _)| (*name).clone());
+    let name = by_place.last().map_or_else(String::new, |(name, _)| (*name).clone());
     Err(FileFault::NotContiguous {
         name,
         expected: (file_length - data_start) as u64,
@@ -148,50 +131,25 @@ impl RawTensor {
         let available = (file_length - data_start) as u64;
         let name = || name.to_owned();
         if end > available {
-            return Err(FileFault::OutOfRange {
-                name: name(),
-                end,
-                available,
-            });
+            return Err(FileFault::OutOfRange { name: name(), end, available });
         }
-        let found = end
-            .checked_sub(start)
-            .ok_or_else(|| FileFault::NotContiguous {
-                name: name(),
-                expected: start,
-                found: end,
-            })?;
-        let elements = self
-            .shape
-            .iter()
-            .try_fold(1u64, |product, &dim| product.checked_mul(dim));
+        let found = end.checked_sub(start).ok_or_else(|| FileFault::NotContiguous {
+            name: name(),
+            expected: start,
+            found: end,
+        })?;
+        let elements = self.shape.iter().try_fold(1u64, |product, &dim| product.checked_mul(dim));
         // Types that we do not know are listed by `inspect` and refused when read; their size cannot be checked.
         if let Some(width) = bytes_per_element(&self.dtype) {
             let expected = elements.and_then(|elements| elements.checked_mul(width));
             if expected != Some(found) {
-                return Err(FileFault::SizeMismatch {
-                    name: name(),
-                    expected,
-                    found,
-                });
+                return Err(FileFault::SizeMismatch { name: name(), expected, found });
             }
         }
-        let shape = self
-            .shape
-            .iter()
-            .map(|&dim| usize::try_from(dim))
-            .collect::<Result<_, _>>();
-        let shape = shape.map_err(|_| FileFault::SizeMismatch {
-            name: name(),
-            expected: None,
-            found,
-        })?;
+        let shape = self.shape.iter().map(|&dim| usize::try_from(dim)).collect::<Result<_, _>>();
+        let shape = shape.map_err(|_| FileFault::SizeMismatch { name: name(), expected: None, found })?;
         // Both ends were found to be within the file, whose length is a usize.
-        Ok(Entry {
-            dtype: self.dtype,
-            shape,
-            range: data_start + start as usize..data_start + end as usize,
-        })
+        Ok(Entry { dtype: self.dtype, shape, range: data_start + start as usize..data_start + end as usize })
     }
 }
 
@@ -222,16 +180,11 @@ impl<'de> Visitor<'de> for RawVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw, A::Error> {
-        let mut raw = Raw {
-            tensors: Vec::new(),
-            metadata: BTreeMap::new(),
-        };
+        let mut raw = Raw { tensors: Vec::new(), metadata: BTreeMap::new() };
         let mut seen = std::collections::BTreeSet::new();
         while let Some(name) = map.next_key::<String>()? {
             if !seen.insert(name.clone()) {
-                return Err(A::Error::custom(format_args!(
-                    "`{name}` is described twice"
-                )));
+                return Err(A::Error::custom(format_args!("`{name}` is described twice")));
             }
             if name == METADATA {
                 raw.metadata = map.next_value()?;
@@ -265,14 +218,7 @@ mod tests {
         let header = Header::parse(&file(TWO, 16)).unwrap();
         let start = 8 + TWO.len();
         assert_eq!(header.metadata["format"], "pt");
-        assert_eq!(
-            header.tensors["a"],
-            Entry {
-                dtype: "F16".into(),
-                shape: vec![2, 3],
-                range: start..start + 12
-            }
-        );
+        assert_eq!(header.tensors["a"], Entry { dtype: "F16".into(), shape: vec![2, 3], range: start..start + 12 });
         assert_eq!(header.tensors["b"].shape, [] as [usize; 0]);
     }
 
@@ -281,44 +227,15 @@ mod tests {
         let fault = |bytes: &[u8]| Header::parse(bytes).unwrap_err();
         assert_eq!(fault(b""), FileFault::Empty);
         assert_eq!(fault(b"PK\x03\x04 archive/data.pkl"), FileFault::Pickle);
-        assert_eq!(
-            fault(b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."),
-            FileFault::Pickle
-        );
+        assert_eq!(fault(b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."), FileFault::Pickle);
         assert_eq!(fault(b"  <!DOCTYPE html><html>"), FileFault::WebPage);
         assert_eq!(fault(b"<h"), FileFault::WebPage);
-        assert_eq!(
-            fault(b"GGUF\x03\0\0\0\0\0\0\0"),
-            FileFault::OtherFormat {
-                format: "a GGUF file"
-            }
-        );
-        assert_eq!(
-            fault(b"version https://git-lfs.github.com/spec/v1\n"),
-            FileFault::LfsPointer
-        );
-        assert_eq!(
-            fault(&[7, 0]),
-            FileFault::HeaderCut {
-                bytes: 2,
-                needed: 8
-            }
-        );
-        assert_eq!(
-            fault(&[200, 0, 0, 0, 0, 0, 0, 0, b'{']),
-            FileFault::HeaderCut {
-                bytes: 9,
-                needed: 208
-            }
-        );
+        assert_eq!(fault(b"GGUF\x03\0\0\0\0\0\0\0"), FileFault::OtherFormat { format: "a GGUF file" });
+        assert_eq!(fault(b"version https://git-lfs.github.com/spec/v1\n"), FileFault::LfsPointer);
+        assert_eq!(fault(&[7, 0]), FileFault::HeaderCut { bytes: 2, needed: 8 });
+        assert_eq!(fault(&[200, 0, 0, 0, 0, 0, 0, 0, b'{']), FileFault::HeaderCut { bytes: 9, needed: 208 });
         let long = fault(&[255, 255, 255, 255, 0, 0, 0, 0, b'{']);
-        assert_eq!(
-            long,
-            FileFault::HeaderTooLong {
-                bytes: 0xffff_ffff,
-                limit: LONGEST_HEADER
-            }
-        );
+        assert_eq!(long, FileFault::HeaderTooLong { bytes: 0xffff_ffff, limit: LONGEST_HEADER });
     }
 
     #[test]
@@ -332,59 +249,20 @@ mod tests {
     #[test]
     fn refuses_tensors_that_do_not_add_up() {
         let fault = |header: &str, data| Header::parse(&file(header, data)).unwrap_err();
-        assert!(matches!(
-            fault(TWO, 15),
-            FileFault::OutOfRange {
-                end: 16,
-                available: 15,
-                ..
-            }
-        ));
-        assert!(matches!(
-            fault(TWO, 17),
-            FileFault::NotContiguous {
-                expected: 17,
-                found: 16,
-                ..
-            }
-        ));
+        assert!(matches!(fault(TWO, 15), FileFault::OutOfRange { end: 16, available: 15, .. }));
+        assert!(matches!(fault(TWO, 17), FileFault::NotContiguous { expected: 17, found: 16, .. }));
         let overlap = TWO.replace("[12,16]", "[8,12]");
-        assert!(matches!(
-            fault(&overlap, 12),
-            FileFault::NotContiguous {
-                expected: 12,
-                found: 8,
-                ..
-            }
-        ));
+        assert!(matches!(fault(&overlap, 12), FileFault::NotContiguous { expected: 12, found: 8, .. }));
         let backwards = TWO.replace("[12,16]", "[16,12]");
-        assert!(matches!(
-            fault(&backwards, 16),
-            FileFault::NotContiguous { .. }
-        ));
+        assert!(matches!(fault(&backwards, 16), FileFault::NotContiguous { .. }));
         let wrong_shape = TWO.replace("[2,3]", "[2,4]");
-        assert!(matches!(
-            fault(&wrong_shape, 16),
-            FileFault::SizeMismatch {
-                expected: Some(16),
-                found: 12,
-                ..
-            }
-        ));
+        assert!(matches!(fault(&wrong_shape, 16), FileFault::SizeMismatch { expected: Some(16), found: 12, .. }));
         let endless = TWO.replace("[2,3]", "[9223372036854775807,9223372036854775807]");
-        assert!(matches!(
-            fault(&endless, 16),
-            FileFault::SizeMismatch { expected: None, .. }
-        ));
+        assert!(matches!(fault(&endless, 16), FileFault::SizeMismatch { expected: None, .. }));
         let twice = TWO.replace("\"b\"", "\"a\"");
-        assert!(
-            matches!(fault(&twice, 16), FileFault::BadHeader { reason } if reason.contains("twice"))
-        );
+        assert!(matches!(fault(&twice, 16), FileFault::BadHeader { reason } if reason.contains("twice")));
         assert!(matches!(fault("[1, 2]", 0), FileFault::BadHeader { .. }));
-        assert!(matches!(
-            fault("{\"a\": 3}", 0),
-            FileFault::BadHeader { .. }
-        ));
+        assert!(matches!(fault("{\"a\": 3}", 0), FileFault::BadHeader { .. }));
     }
 
     proptest! {

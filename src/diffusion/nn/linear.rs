@@ -22,10 +22,7 @@ impl Linear {
     /// What [`Weights::tensor`] says.
     pub fn load(weights: &Weights, input: usize, output: usize) -> Result<Self> {
         let bias = weights.tensor("bias", &[output])?;
-        Ok(Self {
-            bias: Some(bias),
-            ..Self::load_without_bias(weights, input, output)?
-        })
+        Ok(Self { bias: Some(bias), ..Self::load_without_bias(weights, input, output)? })
     }
 
     /// The same for a layer that has no bias.
@@ -33,11 +30,7 @@ impl Linear {
     /// # Errors
     /// What [`Weights::tensor`] says.
     pub fn load_without_bias(weights: &Weights, input: usize, output: usize) -> Result<Self> {
-        let weight = Weight::load(
-            weights,
-            Geometry::Linear,
-            &[&[output, input], &[output, input, 1, 1]],
-        )?;
+        let weight = Weight::load(weights, Geometry::Linear, &[&[output, input], &[output, input, 1, 1]])?;
         Ok(Self { weight, bias: None })
     }
 
@@ -64,6 +57,14 @@ impl Linear {
             Some(bias) => Ok(y.broadcast_add(bias)?),
             None => Ok(y),
         }
+    }
+
+    /// The layer's output added to `residual`, which has the output's shape.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the last dimension is not the layer's.
+    pub fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        Ok((self.forward(x)? + residual)?)
     }
 
     /// Its weight, with whatever acts on it.

@@ -26,16 +26,8 @@ impl LayerNorm {
     /// # Errors
     /// What [`Weights::tensor`] says.
     pub fn load(weights: &Weights, width: usize, epsilon: f64) -> Result<Self> {
-        let (scale, shift) = (
-            weights.tensor("weight", &[width])?,
-            weights.tensor("bias", &[width])?,
-        );
-        Ok(Self {
-            name: weights.layer(),
-            scale,
-            shift,
-            epsilon,
-        })
+        let (scale, shift) = (weights.tensor("weight", &[width])?, weights.tensor("bias", &[width])?);
+        Ok(Self { name: weights.layer(), scale, shift, epsilon })
     }
 
     /// Applies the norm, `[.., width]` to the same shape.
@@ -73,16 +65,8 @@ impl GroupNorm {
                 found: vec![channels],
             });
         }
-        let (scale, shift) = (
-            weights.tensor("weight", &[channels])?,
-            weights.tensor("bias", &[channels])?,
-        );
-        Ok(Self {
-            name: weights.layer(),
-            scale,
-            shift,
-            epsilon,
-        })
+        let (scale, shift) = (weights.tensor("weight", &[channels])?, weights.tensor("bias", &[channels])?);
+        Ok(Self { name: weights.layer(), scale, shift, epsilon })
     }
 
     /// Applies the norm, `[batch, .., channels]` to the same shape.
@@ -109,9 +93,5 @@ fn check_channels(name: &str, x: &Tensor, scale: &Tensor) -> Result<()> {
         return Ok(());
     }
     let expected = format!("[.., {channels}]");
-    Err(Error::Shape {
-        layer: name.to_owned(),
-        expected,
-        found: x.dims().to_vec(),
-    })
+    Err(Error::Shape { layer: name.to_owned(), expected, found: x.dims().to_vec() })
 }

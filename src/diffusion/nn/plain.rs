@@ -19,20 +19,12 @@ pub(super) fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
 }
 
 /// A convolution of `[batch, height, width, in]` with `[out, in, kernel, kernel]`.
-pub(super) fn conv2d(
-    x: &Tensor,
-    weight: &Tensor,
-    stride: usize,
-    before: usize,
-    after: usize,
-) -> Result<Tensor> {
+pub(super) fn conv2d(x: &Tensor, weight: &Tensor, stride: usize, before: usize, after: usize) -> Result<Tensor> {
     let x = x.permute((0, 3, 1, 2))?.contiguous()?; // [batch, in, height, width]
     let y = if before == after {
         x.conv2d(weight, before, stride, 1, 1)?
     } else {
-        let x = x
-            .pad_with_zeros(2, before, after)?
-            .pad_with_zeros(3, before, after)?;
+        let x = x.pad_with_zeros(2, before, after)?.pad_with_zeros(3, before, after)?;
         x.conv2d(weight, 0, stride, 1, 1)?
     };
     Ok(y.permute((0, 2, 3, 1))?.contiguous()?)
@@ -42,53 +34,29 @@ pub(super) fn conv2d(
 pub(super) fn product(x: &Tensor, weight: &Tensor, geometry: Geometry) -> Result<Tensor> {
     match geometry {
         Geometry::Linear => linear(x, weight),
-        Geometry::Conv2d {
-            stride,
-            before,
-            after,
-        } => conv2d(x, weight, stride, before, after),
+        Geometry::Conv2d { stride, before, after } => conv2d(x, weight, stride, before, after),
     }
 }
 
 /// Layer norm over the last dimension.
-pub(super) fn layer_norm(
-    x: &Tensor,
-    scale: &Tensor,
-    shift: &Tensor,
-    epsilon: f64,
-) -> Result<Tensor> {
+pub(super) fn layer_norm(x: &Tensor, scale: &Tensor, shift: &Tensor, epsilon: f64) -> Result<Tensor> {
     let wide = x.to_dtype(DType::F32)?;
     let centred = wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)?;
     let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
     let normed = centred.broadcast_div(&(variance + epsilon)?.sqrt()?)?;
-    Ok(normed
-        .to_dtype(x.dtype())?
-        .broadcast_mul(scale)?
-        .broadcast_add(shift)?)
+    Ok(normed.to_dtype(x.dtype())?.broadcast_mul(scale)?.broadcast_add(shift)?)
 }
 
 /// Group norm of `[batch, .., channels]`, each group of neighbouring channels over all pixels.
-pub(super) fn group_norm(
-    x: &Tensor,
-    groups: usize,
-    scale: &Tensor,
-    shift: &Tensor,
-    epsilon: f64,
-) -> Result<Tensor> {
+pub(super) fn group_norm(x: &Tensor, groups: usize, scale: &Tensor, shift: &Tensor, epsilon: f64) -> Result<Tensor> {
     let shape = x.dims();
     let (batch, channels) = (shape[0], shape[shape.len() - 1]);
     let pixels = x.elem_count() / (batch * channels).max(1);
-    let wide = x
-        .to_dtype(DType::F32)?
-        .reshape((batch, pixels, groups, channels / groups))?;
+    let wide = x.to_dtype(DType::F32)?.reshape((batch, pixels, groups, channels / groups))?;
     let centred = wide.broadcast_sub(&wide.mean_keepdim((1, 3))?)?;
     let variance = centred.sqr()?.mean_keepdim((1, 3))?;
     let normed = centred.broadcast_div(&(variance + epsilon)?.sqrt()?)?;
-    Ok(normed
-        .reshape(shape)?
-        .to_dtype(x.dtype())?
-        .broadcast_mul(scale)?
-        .broadcast_add(shift)?)
+    Ok(normed.reshape(shape)?.to_dtype(x.dtype())?.broadcast_mul(scale)?.broadcast_add(shift)?)
 }
 
 /// Softmax over the last dimension.
@@ -112,11 +80,7 @@ pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, causal: bool) -> Res
 /// 0 where a token may look, minus infinity at those after it; `[queries, keys]`.
 fn causal_mask(queries: usize, keys: usize, like: &Tensor) -> Result<Tensor> {
     let cell = |index: usize| {
-        if index % keys > index / keys {
-            f32::NEG_INFINITY
-        } else {
-            0.0
-        }
+        if index % keys > index / keys { f32::NEG_INFINITY } else { 0.0 }
     };
     let mask: Vec<f32> = (0..queries * keys).map(cell).collect();
     Ok(Tensor::from_vec(mask, (queries, keys), like.device())?.to_dtype(like.dtype())?)
@@ -148,7 +112,5 @@ pub(super) fn geglu(x: &Tensor) -> Result<Tensor> {
 /// Nearest neighbours of `[batch, height, width, channels]` at another size.
 pub(super) fn upsample_nearest(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
     let x = x.permute((0, 3, 1, 2))?.contiguous()?;
-    Ok(x.upsample_nearest2d(height, width)?
-        .permute((0, 2, 3, 1))?
-        .contiguous()?)
+    Ok(x.upsample_nearest2d(height, width)?.permute((0, 2, 3, 1))?.contiguous()?)
 }

@@ -73,16 +73,8 @@ impl Weight {
     /// The tensor `weight` below `weights`, which must have one of these shapes, taken as the first of them.
     pub(super) fn load(weights: &Weights, geometry: Geometry, shapes: &[&[usize]]) -> Result<Self> {
         let stored = weights.claim("weight", shapes)?;
-        let base = Base {
-            origin: Origin::File(stored),
-            shape: shapes[0].to_vec(),
-        };
-        Ok(Self {
-            layer: weights.layer().into(),
-            geometry,
-            base: Arc::new(base),
-            adapters: Vec::new(),
-        })
+        let base = Base { origin: Origin::File(stored), shape: shapes[0].to_vec() };
+        Ok(Self { layer: weights.layer().into(), geometry, base: Arc::new(base), adapters: Vec::new() })
     }
 
     /// The layer's name as adapters address it: its key in the file without part prefix and without `.weight`.
@@ -119,9 +111,7 @@ impl Weight {
     /// # Errors
     /// When an adapter does not fit.
     pub fn effective(&self) -> Result<Tensor> {
-        self.adapters
-            .iter()
-            .try_fold(self.base()?, |weight, adapter| adapter.weight(&weight))
+        self.adapters.iter().try_fold(self.base()?, |weight, adapter| adapter.weight(&weight))
     }
 
     /// This weight with one more adapter, acting after those it has.
@@ -140,11 +130,7 @@ impl Weight {
     /// # Errors
     /// When an adapter does not fit.
     pub fn baked(&self) -> Result<Self> {
-        if self.adapters.is_empty() {
-            Ok(self.clone())
-        } else {
-            self.replaced(self.effective()?)
-        }
+        if self.adapters.is_empty() { Ok(self.clone()) } else { self.replaced(self.effective()?) }
     }
 
     /// This layer with another frozen weight and no adapters.
@@ -159,23 +145,13 @@ impl Weight {
                 found: weight.dims().to_vec(),
             });
         }
-        let base = Base {
-            origin: Origin::Memory(weight),
-            shape: self.shape().to_vec(),
-        };
-        Ok(Self {
-            layer: self.layer.clone(),
-            geometry: self.geometry,
-            base: Arc::new(base),
-            adapters: Vec::new(),
-        })
+        let base = Base { origin: Origin::Memory(weight), shape: self.shape().to_vec() };
+        Ok(Self { layer: self.layer.clone(), geometry: self.geometry, base: Arc::new(base), adapters: Vec::new() })
     }
 
     /// What the adapters make of the product `y = W x`.
     pub(super) fn adapt(&self, x: &Tensor, y: Tensor) -> Result<Tensor> {
-        self.adapters
-            .iter()
-            .try_fold(y, |y, adapter| adapter.output(self.geometry, x, y))
+        self.adapters.iter().try_fold(y, |y, adapter| adapter.output(self.geometry, x, y))
     }
 }
 
@@ -185,12 +161,22 @@ pub trait Layers {
     fn visit(&mut self, visit: &mut dyn FnMut(&mut Weight));
 }
 
+impl<T: Layers> Layers for Option<T> {
+    fn visit(&mut self, visit: &mut dyn FnMut(&mut Weight)) {
+        self.iter_mut().for_each(|part| part.visit(visit));
+    }
+}
+
+impl<T: Layers> Layers for Vec<T> {
+    fn visit(&mut self, visit: &mut dyn FnMut(&mut Weight)) {
+        self.iter_mut().for_each(|part| part.visit(visit));
+    }
+}
+
 /// Names and weight shapes of a network's layers.
 pub fn layers<M: Layers + Clone>(model: &M) -> Vec<(String, Vec<usize>)> {
     let mut layers = Vec::new();
-    model
-        .clone()
-        .visit(&mut |weight| layers.push((weight.layer().to_owned(), weight.shape().to_vec())));
+    model.clone().visit(&mut |weight| layers.push((weight.layer().to_owned(), weight.shape().to_vec())));
     layers
 }
 
@@ -207,9 +193,7 @@ pub fn attach<M: Layers + Clone>(model: &M, adapters: &[(String, Arc<dyn Adapter
         for ((name, adapter), fits) in adapters.iter().zip(&mut fits) {
             if name == weight.layer() && outcome.is_ok() {
                 *fits = true;
-                outcome = weight
-                    .with(adapter.clone())
-                    .map(|adapted| *weight = adapted);
+                outcome = weight.with(adapter.clone()).map(|adapted| *weight = adapted);
             }
         }
     });

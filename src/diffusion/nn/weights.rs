@@ -77,10 +77,7 @@ impl Weights {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let name = path.display().to_string();
-        let bytes = map(path).map_err(|source| Error::Unreadable {
-            file: name.clone(),
-            source,
-        })?;
+        let bytes = map(path).map_err(|source| Error::Unreadable { file: name.clone(), source })?;
         Self::parse(name, bytes)
     }
 
@@ -93,58 +90,29 @@ impl Weights {
     }
 
     fn parse(name: String, bytes: Bytes) -> Result<Self> {
-        let header = Header::parse(bytes.as_slice()).map_err(|fault| Error::BadFile {
-            file: name.clone(),
-            fault,
-        })?;
-        let entries = header
-            .tensors
-            .into_iter()
-            .map(|(name, entry)| (name, (entry, AtomicBool::new(false))))
-            .collect();
-        let source = Arc::new(Source {
-            name,
-            bytes,
-            entries,
-            metadata: header.metadata,
-        });
-        Ok(Self {
-            source,
-            prefix: String::new(),
-            root: 0,
-            device: Device::Cpu,
-            dtype: DType::F32,
-        })
+        let header = Header::parse(bytes.as_slice()).map_err(|fault| Error::BadFile { file: name.clone(), fault })?;
+        let entries = header.tensors.into_iter().map(|(name, entry)| (name, (entry, AtomicBool::new(false)))).collect();
+        let source = Arc::new(Source { name, bytes, entries, metadata: header.metadata });
+        Ok(Self { source, prefix: String::new(), root: 0, device: Device::Cpu, dtype: DType::F32 })
     }
 
     /// The same tensors, to be computed with on another device in another type. The default is the CPU in f32.
     #[must_use]
     pub fn on(&self, device: &Device, dtype: DType) -> Self {
-        Self {
-            device: device.clone(),
-            dtype,
-            ..self.clone()
-        }
+        Self { device: device.clone(), dtype, ..self.clone() }
     }
 
     /// The tensors below one more step of the path: `weights.at("input_blocks").at(1)`.
     #[must_use]
     pub fn at(&self, step: impl Display) -> Self {
-        Self {
-            prefix: format!("{}{step}.", self.prefix),
-            ..self.clone()
-        }
+        Self { prefix: format!("{}{step}.", self.prefix), ..self.clone() }
     }
 
     /// The tensors of one part of a file, `model.diffusion_model.` say. Layers below it are named from here on.
     #[must_use]
     pub fn part(&self, prefix: &str) -> Self {
         let prefix = format!("{}{prefix}", self.prefix);
-        Self {
-            root: prefix.len(),
-            prefix,
-            ..self.clone()
-        }
+        Self { root: prefix.len(), prefix, ..self.clone() }
     }
 
     /// The file's name, for messages.
@@ -187,19 +155,13 @@ impl Weights {
     #[must_use]
     pub fn info(&self, name: &str) -> Option<TensorInfo> {
         let (entry, _) = self.source.entries.get(&self.key(name))?;
-        Some(TensorInfo {
-            dtype: entry.dtype.clone(),
-            shape: entry.shape.clone(),
-        })
+        Some(TensorInfo { dtype: entry.dtype.clone(), shape: entry.shape.clone() })
     }
 
     /// The dimensions of a tensor, if the file has it.
     #[must_use]
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.source
-            .entries
-            .get(&self.key(name))
-            .map(|(entry, _)| entry.shape.as_slice())
+        self.source.entries.get(&self.key(name)).map(|(entry, _)| entry.shape.as_slice())
     }
 
     /// Whether the file has a tensor of that name here.
@@ -218,18 +180,13 @@ impl Weights {
     pub fn names_in_file_order(&self) -> Vec<&str> {
         let mut below: Vec<_> = self.below().collect();
         below.sort_by_key(|(_, (entry, _))| entry.range.start);
-        below
-            .into_iter()
-            .map(|(name, _)| &name[self.prefix.len()..])
-            .collect()
+        below.into_iter().map(|(name, _)| &name[self.prefix.len()..]).collect()
     }
 
     /// Whole keys below this prefix that no layer has asked for, sorted.
     #[must_use]
     pub fn unread(&self) -> Vec<String> {
-        let unread = self
-            .below()
-            .filter(|(_, (_, read))| !read.load(Ordering::Relaxed));
+        let unread = self.below().filter(|(_, (_, read))| !read.load(Ordering::Relaxed));
         unread.map(|(name, _)| name.clone()).collect()
     }
 
@@ -271,43 +228,26 @@ impl Weights {
             });
         };
         read.store(true, Ordering::Relaxed);
-        Ok(Stored {
-            weights: self.clone(),
-            key,
-            numbers,
-        })
+        Ok(Stored { weights: self.clone(), key, numbers })
     }
 
     /// The error for a key that is not there, with the keys that resemble it.
     pub(crate) fn missing(&self, key: &str) -> Error {
         let names = self.source.entries.keys().map(String::as_str);
-        Error::MissingTensor {
-            file: self.source.name.clone(),
-            name: key.to_owned(),
-            nearest: nearest(key, names),
-        }
+        Error::MissingTensor { file: self.source.name.clone(), name: key.to_owned(), nearest: nearest(key, names) }
     }
 }
 
 /// Up to three names that resemble one, most alike first.
 pub(crate) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let mut scored: Vec<(f64, &str)> = names
-        .map(|other| (strsim::jaro_winkler(name, other), other))
-        .collect();
+    let mut scored: Vec<(f64, &str)> =
+        names.map(|other| (strsim::normalized_damerau_levenshtein(name, other), other)).collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
-    scored
-        .iter()
-        .take(3)
-        .filter(|(score, _)| *score > 0.85)
-        .map(|(_, name)| (*name).to_owned())
-        .collect()
+    scored.iter().take(3).filter(|(score, _)| *score > 0.6).map(|(_, name)| (*name).to_owned()).collect()
 }
 
 /// Maps a file; an empty one, which cannot be mapped, is read as no bytes.
-#[expect(
-    unsafe_code,
-    reason = "mapping a checkpoint is the one way to load gigabytes without a copy"
-)]
+#[expect(unsafe_code, reason = "mapping a checkpoint is the one way to load gigabytes without a copy")]
 fn map(path: &Path) -> std::io::Result<Bytes> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
@@ -366,13 +306,7 @@ impl Stored {
     }
 
     fn entry(&self) -> &Entry {
-        &self
-            .weights
-            .source
-            .entries
-            .get(&self.key)
-            .expect("only `claim` makes one, of a key that it found")
-            .0
+        &self.weights.source.entries.get(&self.key).expect("only `claim` makes one, of a key that it found").0
     }
 
     /// All its numbers in order.
@@ -398,9 +332,7 @@ impl Stored {
     /// The whole tensor in the type and on the device of its [`Weights`].
     pub(super) fn tensor(&self) -> Result<Tensor> {
         let tensor = Tensor::from_vec(self.to_f32(), self.shape(), &Device::Cpu)?;
-        Ok(tensor
-            .to_dtype(self.weights.dtype)?
-            .to_device(&self.weights.device)?)
+        Ok(tensor.to_dtype(self.weights.dtype)?.to_device(&self.weights.device)?)
     }
 }
 

@@ -1,0 +1,147 @@
+//! The attentive half of a UNet: pixels look at each other, then at the prompt.
+
+use candle_core::Tensor;
+
+use super::config::Config;
+use crate::error::{Error, Result};
+use crate::nn::{GroupNorm, LayerNorm, Layers, Linear, Mask, Weight, Weights, attention, geglu};
+
+/// Smaller than in the residual blocks.
+const GROUP_EPSILON: f64 = 1e-6;
+const LAYER_EPSILON: f64 = 1e-5;
+/// How much wider the feed-forward layers are than the rest.
+const WIDENING: usize = 4;
+
+/// Takes a picture apart into pixels, runs transformer blocks over them, and adds the result to the picture.
+#[derive(Clone)]
+pub(super) struct SpatialTransformer {
+    norm: GroupNorm,
+    proj_in: Linear,
+    blocks: Vec<Block>,
+    proj_out: Linear,
+}
+
+impl SpatialTransformer {
+    /// `depth` blocks over `width` channels. The projections are Linear layers or 1x1 convolutions, which are the same thing.
+    pub(super) fn load(weights: &Weights, width: usize, depth: usize, config: &Config) -> Result<Self> {
+        let block = |index| Block::load(&weights.at("transformer_blocks").at(index), width, config);
+        Ok(Self {
+            norm: GroupNorm::load(&weights.at("norm"), width, GROUP_EPSILON)?,
+            proj_in: Linear::load(&weights.at("proj_in"), width, width)?,
+            blocks: (0..depth).map(block).collect::<Result<_>>()?,
+            proj_out: Linear::load(&weights.at("proj_out"), width, width)?,
+        })
+    }
+
+    /// # Shapes
+    /// - `x` and output: `[batch, height, width, channels]`
+    /// - `context`: `[batch, tokens, context]`
+    pub(super) fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+        let (batch, height, width, channels) = x.dims4()?;
+        let pixels = x.reshape((batch, height * width, channels))?;
+        let mut h = self.proj_in.forward(&self.norm.forward(&pixels)?)?;
+        for block in &self.blocks {
+            h = block.forward(&h, context)?;
+        }
+        Ok(self.proj_out.forward_add(&h, &pixels)?.reshape((batch, height, width, channels))?)
+    }
+}
+
+impl Layers for SpatialTransformer {
+    fn visit(&mut self, visit: &mut dyn FnMut(&mut Weight)) {
+        self.proj_in.visit(visit);
+        self.blocks.visit(visit);
+        self.proj_out.visit(visit);
+    }
+}
+
+/// Self-attention, cross-attention, feed-forward, each after a layer norm and added to what came in.
+#[derive(Clone)]
+struct Block {
+    norm1: LayerNorm,
+    attn1: Attention,
+    norm2: LayerNorm,
+    attn2: Attention,
+    norm3: LayerNorm,
+    widen: Linear,
+    narrow: Linear,
+}
+
+impl Block {
+    fn load(weights: &Weights, width: usize, config: &Config) -> Result<Self> {
+        let heads = config.heads(width);
+        let context = config.context.unwrap_or(width);
+        let norm = |name| LayerNorm::load(&weights.at(name), width, LAYER_EPSILON);
+        Ok(Self {
+            norm1: norm("norm1")?,
+            attn1: Attention::load(&weights.at("attn1"), width, width, heads)?,
+            norm2: norm("norm2")?,
+            attn2: Attention::load(&weights.at("attn2"), width, context, heads)?,
+            norm3: norm("norm3")?,
+            widen: Linear::load(&weights.at("ff.net.0.proj"), width, 2 * WIDENING * width)?,
+            narrow: Linear::load(&weights.at("ff.net.2"), WIDENING * width, width)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+        let h = self.norm1.forward(x)?;
+        let x = self.attn1.forward(&h, &h, x)?;
+        let x = self.attn2.forward(&self.norm2.forward(&x)?, context, &x)?;
+        let h = geglu(&self.widen.forward(&self.norm3.forward(&x)?)?)?;
+        self.narrow.forward_add(&h, &x)
+    }
+}
+
+impl Layers for Block {
+    fn visit(&mut self, visit: &mut dyn FnMut(&mut Weight)) {
+        self.attn1.visit(visit);
+        self.attn2.visit(visit);
+        self.widen.visit(visit);
+        self.narrow.visit(visit);
+    }
+}
+
+/// Several heads of attention, queries from one sequence, keys and values from another.
+#[derive(Clone)]
+struct Attention {
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+    heads: usize,
+}
+
+impl Attention {
+    fn load(weights: &Weights, width: usize, context: usize, heads: usize) -> Result<Self> {
+        if !width.is_multiple_of(heads) {
+            return Err(Error::WrongShape {
+                file: weights.file().to_owned(),
+                name: weights.key("to_q.weight"),
+                expected: format!("a width that {heads} heads divide"),
+                found: vec![width, width],
+            });
+        }
+        Ok(Self {
+            to_q: Linear::load_without_bias(&weights.at("to_q"), width, width)?,
+            to_k: Linear::load_without_bias(&weights.at("to_k"), context, width)?,
+            to_v: Linear::load_without_bias(&weights.at("to_v"), context, width)?,
+            to_out: Linear::load(&weights.at("to_out.0"), width, width)?,
+            heads,
+        })
+    }
+
+    /// What `x` `[batch, queries, width]` finds in `context` `[batch, keys, context]`, added to `residual`.
+    fn forward(&self, x: &Tensor, context: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        let (k, v) = (self.to_k.forward(context)?, self.to_v.forward(context)?);
+        let found = attention(&self.to_q.forward(x)?, &k, &v, self.heads, Mask::None)?;
+        self.to_out.forward_add(&found, residual)
+    }
+}
+
+impl Layers for Attention {
+    fn visit(&mut self, visit: &mut dyn FnMut(&mut Weight)) {
+        for linear in [&mut self.to_q, &mut self.to_k, &mut self.to_v, &mut self.to_out] {
+            linear.visit(visit);
+        }
+    }
+}
