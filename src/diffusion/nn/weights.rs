@@ -27,10 +27,10 @@ pub struct TensorInfo {
 }
 
 impl TensorInfo {
-    /// How many numbers it holds.
+    /// How many numbers it holds, as far as a `usize` counts.
     #[must_use]
     pub fn elements(&self) -> usize {
-        self.shape.iter().product()
+        self.shape.iter().fold(1, |product, &dim| product.saturating_mul(dim))
     }
 }
 
@@ -211,7 +211,7 @@ impl Weights {
         let Some((entry, read)) = self.source.entries.get(&key) else {
             return Err(self.missing(&key));
         };
-        if !shapes.contains(&entry.shape.as_slice()) {
+        if !shapes.contains(&entry.shape.as_slice()) || entry.shape.contains(&0) {
             let shapes: Vec<String> = shapes.iter().map(|shape| format!("{shape:?}")).collect();
             return Err(Error::WrongShape {
                 file: self.source.name.clone(),

@@ -1,0 +1,154 @@
+//! Names for files that are not loaded: other families of UNets by their measures, other kinds of files by their keys.
+
+use super::LAYOUTS;
+use crate::error::Error;
+use crate::nn::Weights;
+use crate::unet::Config;
+
+/// A family of UNets that is known but not loaded.
+struct Family {
+    name: &'static str,
+    fits: fn(&Config) -> bool,
+}
+
+/// In the order in which they are tried.
+static FAMILIES: &[Family] = &[
+    Family { name: "Stable Diffusion 1.x for inpainting", fits: |unet| !unet.linear_projection && unet.input == 9 },
+    Family { name: "InstructPix2Pix", fits: |unet| !unet.linear_projection && unet.input == 8 },
+    Family { name: "Stable Video Diffusion", fits: |unet| unet.input == 8 && unet.label == Some(768) },
+    Family { name: "the Stable Diffusion x4 upscaler", fits: |unet| unet.input == 7 },
+    Family { name: "SDXL's refiner", fits: |unet| unet.label == Some(2560) },
+    Family {
+        name: "an SDXL distillation such as SSD-1B",
+        fits: |unet| unet.label == Some(2816) && unet.depths().iter().all(|&depth| depth < 10) && unet.channels == 320,
+    },
+    Family { name: "SDXL", fits: |unet| unet.label == Some(2816) },
+    Family { name: "Stable Diffusion 2.x", fits: |unet| unet.context == Some(1024) },
+];
+
+/// A kind of file that is no checkpoint, or none with such a UNet.
+struct Kind {
+    name: &'static str,
+    /// Whether a key belongs to such a file.
+    key: fn(&str) -> bool,
+    /// What the file lacks or is, and what to do with it.
+    advice: Advice,
+}
+
+enum Advice {
+    /// It is one part of a model: the loader that takes it.
+    Loader(&'static str),
+    /// It is a whole model of another architecture.
+    Architecture,
+}
+
+/// In the order in which they are tried: adapters first, whose keys contain those of the models they act on.
+static KINDS: &[Kind] = &[
+    Kind { name: "a PaRa", key: |key| key.contains(".para_q"), advice: Advice::Loader("with PaRaLoad") },
+    Kind {
+        name: "a LoRA",
+        key: |key| {
+            [".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", "_lora.up.", "_lora.down."]
+                .iter()
+                .any(|part| key.contains(part))
+        },
+        advice: Advice::Loader("with LoraLoader"),
+    },
+    Kind {
+        name: "a LyCORIS adapter",
+        key: |key| key.contains(".hada_w1") || key.contains(".lokr_w1") || key.contains(".oft_blocks"),
+        advice: Advice::Loader("with LoraLoader"),
+    },
+    Kind {
+        name: "a ControlNet",
+        key: |key| key.contains("input_hint_block.") || key.contains("controlnet_cond_embedding."),
+        advice: Advice::Loader("with ControlNetLoader"),
+    },
+    Kind {
+        name: "an embedding",
+        key: |key| matches!(key, "emb_params" | "clip_l" | "clip_g") || key.contains("string_to_param"),
+        advice: Advice::Loader("by writing `embedding:name` in a prompt"),
+    },
+    Kind { name: "Flux", key: |key| key.contains("double_blocks.0."), advice: Advice::Architecture },
+    Kind { name: "Stable Diffusion 3", key: |key| key.contains("joint_blocks.0."), advice: Advice::Architecture },
+    Kind {
+        name: "a UNet in the layout of diffusers",
+        key: |key| key.starts_with("down_blocks.0.resnets."),
+        advice: Advice::Architecture,
+    },
+    Kind {
+        name: "a VAE",
+        key: |key| key.ends_with("decoder.conv_in.weight"),
+        advice: Advice::Loader("with VAELoader"),
+    },
+    Kind {
+        name: "a text encoder",
+        key: |key| key.contains("encoder.layers.0.self_attn.") || key.contains("transformer.resblocks.0.attn."),
+        advice: Advice::Loader("with CLIPLoader"),
+    },
+];
+
+fn kind(weights: &Weights) -> Option<&'static Kind> {
+    KINDS.iter().find(|kind| weights.names().any(kind.key))
+}
+
+/// What a file without a latent-diffusion UNet is called, in a few words.
+pub(super) fn name(weights: &Weights) -> String {
+    kind(weights).map_or_else(|| "unknown".to_owned(), |kind| kind.name.to_owned())
+}
+
+/// What a UNet that is not loaded is called.
+pub(super) fn family(config: &Config) -> Option<&'static str> {
+    FAMILIES.iter().find(|family| (family.fits)(config)).map(|family| family.name)
+}
+
+/// A UNet's measures in words.
+pub(super) fn measures(config: &Config) -> String {
+    let mut words = vec![format!("{} channels", config.channels)];
+    words.extend(config.context.map(|width| format!("prompt vectors of {width}")));
+    words.extend(config.label.map(|width| format!("an extra vector of {width}")));
+    if config.input != 4 {
+        words.push(format!("{} input channels", config.input));
+    }
+    let depths: Vec<String> = config.depths().iter().map(ToString::to_string).collect();
+    words.push(format!("transformer blocks {}", depths.join(" ")));
+    words.join(", ")
+}
+
+/// The error for a file that has no UNet.
+pub(super) fn no_unet(weights: &Weights) -> Error {
+    let file = weights.file().to_owned();
+    match kind(weights) {
+        Some(Kind { name, advice: Advice::Loader(loader), .. }) => {
+            Error::MissingPart { file, part: "UNet", hint: format!("it looks like {name}: load it {loader}") }
+        }
+        Some(Kind { name, .. }) => {
+            Error::UnknownModel { file, found: format!("looks like {name}, which is not loaded yet"), known: known() }
+        }
+        None => Error::UnknownModel { file, found: strangers(weights), known: known() },
+    }
+}
+
+/// The error for a UNet of a family that is not loaded.
+pub(super) fn unknown_unet(weights: &Weights, config: &Config) -> Error {
+    let measures = measures(config);
+    let found = match family(config) {
+        Some(name) => format!("looks like {name} ({measures}), which is not loaded yet"),
+        None => format!("a UNet of no known family ({measures})"),
+    };
+    Error::UnknownModel { file: weights.file().to_owned(), found, known: known() }
+}
+
+fn strangers(weights: &Weights) -> String {
+    match weights.names().next() {
+        None => "there are no tensors in this file".to_owned(),
+        Some(first) => {
+            format!("no known model: {} tensors, the first called `{first}`", weights.names().count())
+        }
+    }
+}
+
+fn known() -> String {
+    let names: Vec<&str> = LAYOUTS.iter().map(|layout| layout.name).collect();
+    names.join(", ")
+}
