@@ -147,6 +147,14 @@ pub enum Error {
         /// How many steps were to be planned.
         steps: usize,
     },
+    /// A picture or latent would have no cells.
+    #[error("a size of {width} x {height} has no pixels")]
+    EmptySize {
+        /// Width asked for or left.
+        width: usize,
+        /// Height asked for or left.
+        height: usize,
+    },
     /// A latent says of another number of pictures than it holds which noise each is to get.
     #[error("the latent is a batch of {batch}, its `batch_index` names {indices}")]
     BatchIndex {

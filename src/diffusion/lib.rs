@@ -4,6 +4,7 @@ pub mod checkpoint;
 mod error;
 pub mod nn;
 pub mod noise;
+pub mod resize;
 pub mod samplers;
 pub mod schedule;
 mod tensors;

@@ -1,0 +1,134 @@
+//! Pillow's Lanczos filter on 8-bit pictures, exact: fixed-point weights, and bytes between the two passes.
+
+use rayon::prelude::*;
+
+use super::Grid;
+
+/// Bits behind the binary point of a weight.
+const PRECISION: u32 = 32 - 8 - 2;
+const LOBES: f64 = 3.0;
+
+pub(super) fn resize(grid: &Grid, width: usize, height: usize) -> Vec<f32> {
+    let channels = grid.channels;
+    let size = grid.rows * grid.columns;
+    let entries = grid.values.par_chunks(channels * size).flat_map_iter(|entry| {
+        let mut bytes = vec![0; entry.len()];
+        for (channel, plane) in entry.chunks(size).enumerate() {
+            for (at, value) in plane.iter().enumerate() {
+                // A cast of a number that is none gives 0.
+                bytes[at * channels + channel] = (255.0 * value).clamp(0.0, 255.0) as u8;
+            }
+        }
+        let resized = resize_bytes(bytes, grid.columns, grid.rows, channels, width, height);
+        let plane = move |channel: usize| {
+            let resized = &resized;
+            (0..width * height).map(|at| f32::from(resized[at * channels + channel]) / 255.0).collect::<Vec<_>>()
+        };
+        (0..channels).flat_map(plane)
+    });
+    entries.collect()
+}
+
+/// Resizes one picture, pixel after pixel in memory.
+fn resize_bytes(
+    mut bytes: Vec<u8>,
+    columns: usize,
+    rows: usize,
+    channels: usize,
+    width: usize,
+    height: usize,
+) -> Vec<u8> {
+    if (columns, rows) == (width, height) {
+        return bytes;
+    }
+    // What is transparent must not bleed its colour into its neighbours.
+    let has_opacity = channels == 4;
+    if has_opacity {
+        bytes.chunks_exact_mut(4).for_each(multiply_opacity);
+    }
+    if columns != width {
+        let windows = windows(columns, width);
+        let wide = bytes.par_chunks_exact(columns * channels).flat_map_iter(|row| {
+            windows
+                .iter()
+                .flat_map(move |window| (0..channels).map(move |channel| window.sum(|at| row[at * channels + channel])))
+        });
+        bytes = wide.collect();
+    }
+    if rows != height {
+        let stride = width * channels;
+        let windows = windows(rows, height);
+        let high = windows.par_iter().flat_map_iter(|window| {
+            let bytes = &bytes;
+            (0..stride).map(move |i| window.sum(|at| bytes[at * stride + i]))
+        });
+        bytes = high.collect();
+    }
+    if has_opacity {
+        bytes.chunks_exact_mut(4).for_each(divide_opacity);
+    }
+    bytes
+}
+
+/// The old cells that a new one is made of: weights from `start` on.
+struct Window {
+    start: usize,
+    weights: Vec<i32>,
+}
+
+impl Window {
+    fn sum(&self, value: impl Fn(usize) -> u8) -> u8 {
+        let half = 1 << (PRECISION - 1);
+        let cells = self.weights.iter().enumerate();
+        let sum = cells.fold(half, |sum: i32, (i, weight)| sum + i32::from(value(self.start + i)) * weight);
+        (sum >> PRECISION).clamp(0, 255) as u8
+    }
+}
+
+fn windows(old: usize, new: usize) -> Vec<Window> {
+    let scale = old as f64 / new as f64;
+    // Made smaller, the filter grows to cover all that falls into a cell.
+    let stretch = scale.max(1.0);
+    let support = LOBES * stretch;
+    let window = |i: usize| {
+        let centre = (i as f64 + 0.5) * scale;
+        let start = (centre - support + 0.5).max(0.0) as usize;
+        let end = ((centre + support + 0.5) as usize).min(old);
+        let weights: Vec<f64> = (start..end).map(|at| lanczos((at as f64 - centre + 0.5) * (1.0 / stretch))).collect();
+        let sum: f64 = weights.iter().sum();
+        let fixed = |weight: f64| {
+            let weight = if sum == 0.0 { weight } else { weight / sum } * f64::from(1 << PRECISION);
+            (weight + 0.5_f64.copysign(weight)) as i32
+        };
+        Window { start, weights: weights.into_iter().map(fixed).collect() }
+    };
+    (0..new).map(window).collect()
+}
+
+fn lanczos(x: f64) -> f64 {
+    let sinc = |x: f64| {
+        let angle = x * std::f64::consts::PI;
+        if angle == 0.0 { 1.0 } else { angle.sin() / angle }
+    };
+    if (-LOBES..LOBES).contains(&x) { sinc(x) * sinc(x / LOBES) } else { 0.0 }
+}
+
+/// Colours times opacity, `a·b / 255` rounded.
+fn multiply_opacity(pixel: &mut [u8]) {
+    let opacity = u32::from(pixel[3]);
+    for value in &mut pixel[..3] {
+        let product = u32::from(*value) * opacity + 128;
+        *value = (((product >> 8) + product) >> 8) as u8;
+    }
+}
+
+/// Colours divided by opacity, cut off at 255.
+fn divide_opacity(pixel: &mut [u8]) {
+    let opacity = u32::from(pixel[3]);
+    if opacity == 0 {
+        return;
+    }
+    for value in &mut pixel[..3] {
+        *value = (255 * u32::from(*value) / opacity).min(255) as u8;
+    }
+}
