@@ -1,0 +1,68 @@
+"""Muon (Jordan et al. 2024): momentum whose matrices are made orthogonal before the step. Half again as far per sample
+as AdamW on this model, for a tenth more work per step."""
+
+import torch
+
+
+def orthogonal(update):
+    """The nearest semi-orthogonal matrix to `[rows, columns]`, by five steps of a quintic Newton-Schulz iteration."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = update.T if update.shape[0] > update.shape[1] else update
+    x = x / (x.norm() + 1e-7)
+    for _ in range(5):
+        square = x @ x.T
+        x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
+    return x.T if update.shape[0] > update.shape[1] else x
+
+
+class Muon(torch.optim.Optimizer):
+    """For weights of two or more dimensions; convolutions count as matrices `[out, in * height * width]`. Steps are
+    scaled to the size of AdamW's (Liu et al. 2025, arXiv:2502.16982, equation 4), so that rates carry over."""
+
+    def __init__(self, params, lr, momentum=0.95, weight_decay=0.01):
+        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                kept = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
+                kept.lerp_(weight.grad, 1 - group["momentum"])
+                update = weight.grad.lerp(kept, group["momentum"]).flatten(1)
+                update = orthogonal(update) * (0.2 * max(update.shape) ** 0.5)
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.add_(update.view_as(weight), alpha=-group["lr"])
+
+
+class Both:
+    """Muon for the matrices inside a network, AdamW for the rest: vectors, embeddings, first and last layer."""
+
+    def __init__(self, networks, lr, muon=True):
+        matrices, rest = [], []
+        for network, scale in networks:
+            inside = ("out.2", "input_blocks.0.", "embedding")
+            for name, parameter in network.named_parameters():
+                is_matrix = muon and parameter.dim() >= 2 and not any(part in name for part in inside)
+                (matrices if is_matrix else rest).append((parameter, scale))
+        by_scale = lambda chosen: [  # noqa: E731
+            dict(params=[p for p, s in chosen if s == scale], scale=scale) for scale in sorted({s for _, s in chosen})
+        ]
+        self.all = [torch.optim.AdamW(by_scale(rest), lr=lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)]
+        if matrices:
+            self.all.append(Muon(by_scale(matrices), lr=lr))
+
+    def step(self, lr):
+        for optimizer in self.all:
+            for group in optimizer.param_groups:
+                group["lr"] = lr * group["scale"]
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def state_dict(self):
+        return [optimizer.state_dict() for optimizer in self.all]
+
+    def load_state_dict(self, states):
+        for optimizer, state in zip(self.all, states):
+            optimizer.load_state_dict(state)
