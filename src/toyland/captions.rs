@@ -8,11 +8,7 @@ use crate::world::Style;
 /// then, so that short prompts work too.
 pub fn caption(scene: &Scene, random: &mut Random) -> String {
     let bare = random.chance(0.05);
-    let who = scene
-        .actors
-        .iter()
-        .map(|actor| noun_phrase(actor, random, bare))
-        .collect::<Vec<_>>();
+    let who = scene.actors.iter().map(|actor| noun_phrase(actor, random, bare)).collect::<Vec<_>>();
     let alone = scene.actors.len() == 1;
     let who = match (alone, random.below(4)) {
         (true, _) => who.join(""),
@@ -20,16 +16,8 @@ pub fn caption(scene: &Scene, random: &mut Random) -> String {
         (false, 1) => who.join(" beside "),
         (false, _) => who.join(" and "),
     };
-    let stand = if alone {
-        position_phrase(&scene.actors[0], random)
-    } else {
-        ""
-    };
-    let place = if random.chance(0.05) {
-        None
-    } else {
-        Some(*random.pick(scene.place.phrases))
-    };
+    let stand = if alone { position_phrase(&scene.actors[0], random) } else { "" };
+    let place = if random.chance(0.05) { None } else { Some(*random.pick(scene.place.phrases)) };
     let scene_words = match (place, random.unit()) {
         (None, _) => format!("{who}{stand}"),
         (Some(place), u) if u < 0.1 && alone => format!("{place}, {who}{stand}"),
@@ -76,11 +64,7 @@ fn noun_phrase(actor: &Actor, random: &mut Random, bare: bool) -> String {
 }
 
 fn with_article(phrase: &str) -> String {
-    let article = if phrase.starts_with(['a', 'e', 'i', 'o', 'u']) {
-        "an"
-    } else {
-        "a"
-    };
+    let article = if phrase.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
     format!("{article} {phrase}")
 }
 
@@ -108,20 +92,12 @@ fn in_style(style: Style, words: &str, random: &mut Random) -> String {
             "flat drawing of {}",
             "{}, flat",
         ],
-        Style::Line => &[
-            "line drawing of {}",
-            "a line drawing of {}",
-            "line drawing of {}",
-            "{}, line drawing",
-            "line art of {}",
-        ],
-        Style::Pixel => &[
-            "pixel art of {}",
-            "pixel art of {}",
-            "{}, pixel art",
-            "pixel art, {}",
-            "a pixel art picture of {}",
-        ],
+        Style::Line => {
+            &["line drawing of {}", "a line drawing of {}", "line drawing of {}", "{}, line drawing", "line art of {}"]
+        }
+        Style::Pixel => {
+            &["pixel art of {}", "pixel art of {}", "{}, pixel art", "pixel art, {}", "a pixel art picture of {}"]
+        }
     };
     random.pick(patterns).replace("{}", words)
 }
@@ -141,21 +117,11 @@ mod tests {
             for actor in &scene.actors {
                 assert!(words.contains(actor.subject.name), "{words}");
             }
-            colours += usize::from(
-                scene
-                    .actors
-                    .iter()
-                    .all(|actor| words.contains(actor.colour.name)),
-            );
-            places += usize::from(
-                scene.place.phrases.iter().any(|p| words.contains(p))
-                    || words.contains(scene.place.name),
-            );
+            colours += usize::from(scene.actors.iter().all(|actor| words.contains(actor.colour.name)));
+            places +=
+                usize::from(scene.place.phrases.iter().any(|p| words.contains(p)) || words.contains(scene.place.name));
         }
-        assert!(
-            colours > 1850 && places > 1850,
-            "{colours} colours, {places} places"
-        );
+        assert!(colours > 1850 && places > 1850, "{colours} colours, {places} places");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use image::RgbImage;
 use paraflow_toyland::captions::{caption, plain_caption};
 use paraflow_toyland::draw::{SIZE_PX, render};
+use paraflow_toyland::personal::{self, INDIVIDUALS, pictures};
 use paraflow_toyland::random::Random;
 use paraflow_toyland::scene::{Position, Scene, Size};
 use paraflow_toyland::world::{COLOURS, PLACES, STYLES, SUBJECTS, held_out};
@@ -61,32 +62,55 @@ enum Command {
         /// Which ones.
         #[arg(long, default_value_t = 0)]
         seed: u64,
+        /// Also draws what each prompt describes into this folder: the best that a model could do.
+        #[arg(long)]
+        pictures: Option<PathBuf>,
+    },
+    /// Draws the personal subjects, a folder each with a `subject.json`.
+    Personal {
+        /// The folder to write to.
+        out: PathBuf,
     },
 }
 
 fn main() -> io::Result<()> {
     match Cli::parse().command {
-        Command::Dataset {
-            out,
-            count,
-            seed,
-            captions,
-        } => dataset(&out, count, seed, captions),
-        Command::Sheet {
-            out,
-            side,
-            seed,
-            all,
-        } => sheet(&out, side, seed, all),
-        Command::Prompts {
-            held_out,
-            count,
-            seed,
-        } => {
-            let text = serde_json::to_string_pretty(&prompts(held_out, count, seed))?;
-            writeln!(io::stdout().lock(), "{text}")
+        Command::Dataset { out, count, seed, captions } => dataset(&out, count, seed, captions),
+        Command::Sheet { out, side, seed, all } => sheet(&out, side, seed, all),
+        Command::Prompts { held_out, count, seed, pictures } => {
+            let scenes = prompt_scenes(held_out, count, seed);
+            if let Some(folder) = pictures {
+                fs::create_dir_all(&folder)?;
+                for (index, scene) in scenes.iter().enumerate() {
+                    save(&render(scene), &folder.join(format!("{index:04}.png")))?;
+                }
+            }
+            let rows: Vec<_> = scenes.iter().enumerate().map(prompt_row).collect();
+            writeln!(io::stdout().lock(), "{}", serde_json::to_string_pretty(&rows)?)
         }
+        Command::Personal { out } => personal(&out),
     }
+}
+
+fn personal(out: &Path) -> io::Result<()> {
+    for individual in &INDIVIDUALS {
+        let folder = out.join(individual.name);
+        fs::create_dir_all(&folder)?;
+        for (index, picture) in pictures(individual).iter().enumerate() {
+            save(picture, &folder.join(format!("{index}.png")))?;
+        }
+        let about = json!({
+            "class": SUBJECTS[individual.subject].name,
+            "about": individual.about,
+            "captions": personal::prompts(individual),
+        });
+        fs::write(folder.join("subject.json"), format!("{about:#}\n"))?;
+    }
+    Ok(())
+}
+
+fn save(picture: &RgbImage, path: &Path) -> io::Result<()> {
+    picture.save(path).map_err(io::Error::other)
 }
 
 fn dataset(out: &Path, count: u64, seed: u64, captions: usize) -> io::Result<()> {
@@ -98,9 +122,7 @@ fn dataset(out: &Path, count: u64, seed: u64, captions: usize) -> io::Result<()>
         let scene = Scene::sample(&mut random);
         images.write_all(render(&scene).as_raw())?;
         let mut row = attributes(&scene);
-        row["captions"] = (0..captions)
-            .map(|_| Value::from(caption(&scene, &mut random)))
-            .collect();
+        row["captions"] = (0..captions).map(|_| Value::from(caption(&scene, &mut random))).collect();
         writeln!(meta, "{row}")?;
     }
     images.flush()?;
@@ -125,11 +147,7 @@ fn attributes(scene: &Scene) -> Value {
 
 fn sheet(out: &Path, side: u32, seed: u64, all: bool) -> io::Result<()> {
     let mut random = Random::new(seed);
-    let (columns, rows) = if all {
-        (SUBJECTS.len() as u32, COLOURS.len() as u32)
-    } else {
-        (side, side)
-    };
+    let (columns, rows) = if all { (SUBJECTS.len() as u32, COLOURS.len() as u32) } else { (side, side) };
     let mut sheet = RgbImage::new(columns * SIZE_PX, rows * SIZE_PX);
     for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
         let scene = if all {
@@ -139,23 +157,16 @@ fn sheet(out: &Path, side: u32, seed: u64, all: bool) -> io::Result<()> {
         } else {
             Scene::sample(&mut random)
         };
-        image::imageops::replace(
-            &mut sheet,
-            &render(&scene),
-            i64::from(column * SIZE_PX),
-            i64::from(row * SIZE_PX),
-        );
+        image::imageops::replace(&mut sheet, &render(&scene), i64::from(column * SIZE_PX), i64::from(row * SIZE_PX));
     }
-    sheet.save(out).map_err(io::Error::other)
+    save(&sheet, out)
 }
 
-/// Single-subject prompts, each combination at most once; the style takes turns with three in five flat.
-fn prompts(only_held_out: bool, count: usize, seed: u64) -> Vec<Value> {
+/// Single-subject scenes, each combination at most once; the style takes turns with three in five flat.
+fn prompt_scenes(only_held_out: bool, count: usize, seed: u64) -> Vec<Scene> {
     let mut random = Random::new(seed);
     let mut triples = Vec::new();
-    for (subject, colour) in
-        (0..SUBJECTS.len()).flat_map(|s| (0..COLOURS.len()).map(move |c| (s, c)))
-    {
+    for (subject, colour) in (0..SUBJECTS.len()).flat_map(|s| (0..COLOURS.len()).map(move |c| (s, c))) {
         for place in 0..PLACES.len() {
             if !only_held_out || held_out(subject, colour, place) {
                 triples.push((random.bits(), subject, colour, place));
@@ -167,25 +178,18 @@ fn prompts(only_held_out: bool, count: usize, seed: u64) -> Vec<Value> {
     let scene_at = |index: usize| {
         let (_, subject, colour, place) = triples[index % triples.len()];
         let style = STYLES[styles[(index + index / triples.len()) % styles.len()]].0;
-        Scene::of(
-            subject,
-            colour,
-            place,
-            style,
-            &mut Random::new(index as u64),
-        )
+        Scene::of(subject, colour, place, style, &mut Random::new(index as u64))
     };
-    (0..count)
-        .map(|index| {
-            let scene = scene_at(index);
-            json!({
-                "prompt": plain_caption(&scene),
-                "seed": index,
-                "subject": scene.actors[0].subject.name,
-                "colour": scene.actors[0].colour.name,
-                "place": scene.place.name,
-                "style": scene.style_name(),
-            })
-        })
-        .collect()
+    (0..count).map(scene_at).collect()
+}
+
+fn prompt_row((seed, scene): (usize, &Scene)) -> Value {
+    json!({
+        "prompt": plain_caption(scene),
+        "seed": seed,
+        "subject": scene.actors[0].subject.name,
+        "colour": scene.actors[0].colour.name,
+        "place": scene.place.name,
+        "style": scene.style_name(),
+    })
 }

@@ -78,42 +78,19 @@ impl Scene {
             u if u < 0.8 => Style::Line,
             _ => Style::Pixel,
         };
-        let actors = if random.chance(PAIRS) {
-            pair(random, place)
-        } else {
-            vec![single(random, place)]
-        };
-        Self {
-            actors,
-            place: &PLACES[place],
-            style,
-            jitter_seed: random.bits(),
-        }
+        let actors = if random.chance(PAIRS) { pair(random, place) } else { vec![single(random, place)] };
+        Self { actors, place: &PLACES[place], style, jitter_seed: random.bits() }
     }
 
     /// The single-subject scene of one row of each table, posed from `random`.
-    pub fn of(
-        subject: usize,
-        colour: usize,
-        place: usize,
-        style: Style,
-        random: &mut Random,
-    ) -> Self {
+    pub fn of(subject: usize, colour: usize, place: usize, style: Style, random: &mut Random) -> Self {
         let actor = posed(random, subject, colour);
-        Self {
-            actors: vec![actor],
-            place: &PLACES[place],
-            style,
-            jitter_seed: random.bits(),
-        }
+        Self { actors: vec![actor], place: &PLACES[place], style, jitter_seed: random.bits() }
     }
 
     /// The name of this scene's style.
     pub fn style_name(&self) -> &'static str {
-        STYLES
-            .iter()
-            .find(|(style, _)| *style == self.style)
-            .map_or("", |(_, name)| name)
+        STYLES.iter().find(|(style, _)| *style == self.style).map_or("", |(_, name)| name)
     }
 }
 
@@ -130,10 +107,7 @@ fn pair(random: &mut Random, place: usize) -> Vec<Actor> {
             break (subject, colour);
         }
     };
-    let spots = [
-        (left, left_colour, 0.27, Position::Left),
-        (right, right_colour, 0.73, Position::Right),
-    ];
+    let spots = [(left, left_colour, 0.27, Position::Left), (right, right_colour, 0.73, Position::Right)];
     let actors = spots.map(|(subject, colour, x, position)| {
         let mut actor = posed(random, subject, colour);
         actor.x = x + random.between(-0.02, 0.02);
@@ -157,27 +131,13 @@ fn allowed(random: &mut Random, place: usize) -> (usize, usize) {
 
 fn posed(random: &mut Random, subject: usize, colour: usize) -> Actor {
     let (size, height, floor) = match random.unit() {
-        u if u < 0.14 => (
-            Size::Small,
-            random.between(0.4, 0.45),
-            random.between(0.84, 0.9),
-        ),
-        u if u < 0.8 => (
-            Size::Normal,
-            random.between(0.57, 0.66),
-            random.between(0.88, 0.92),
-        ),
-        _ => (
-            Size::Big,
-            random.between(0.74, 0.8),
-            random.between(0.93, 0.96),
-        ),
+        u if u < 0.14 => (Size::Small, random.between(0.4, 0.45), random.between(0.84, 0.9)),
+        u if u < 0.8 => (Size::Normal, random.between(0.57, 0.66), random.between(0.88, 0.92)),
+        _ => (Size::Big, random.between(0.74, 0.8), random.between(0.93, 0.96)),
     };
     let (position, x) = match random.unit() {
         u if u < 0.13 && size != Size::Big => (Position::Left, random.between(0.28, 0.33)),
-        u if (0.13..0.26).contains(&u) && size != Size::Big => {
-            (Position::Right, random.between(0.67, 0.72))
-        }
+        u if (0.13..0.26).contains(&u) && size != Size::Big => (Position::Right, random.between(0.67, 0.72)),
         _ => (Position::Centre, random.between(0.45, 0.55)),
     };
     let reach = height * SUBJECTS[subject].scale * 0.49;
@@ -197,11 +157,7 @@ fn posed(random: &mut Random, subject: usize, colour: usize) -> Actor {
 }
 
 fn jittered(random: &mut Random, colour: Rgb) -> Rgb {
-    let mut channel = |value: u8| {
-        (f32::from(value) + random.between(-8.0, 8.0))
-            .round()
-            .clamp(0.0, 255.0) as u8
-    };
+    let mut channel = |value: u8| (f32::from(value) + random.between(-8.0, 8.0)).round().clamp(0.0, 255.0) as u8;
     Rgb(channel(colour.0), channel(colour.1), channel(colour.2))
 }
 
@@ -211,10 +167,7 @@ mod tests {
     use crate::draw::render;
 
     fn row<T>(table: &[T], item: &T) -> usize {
-        table
-            .iter()
-            .position(|other| std::ptr::eq(other, item))
-            .expect("rows of the table")
+        table.iter().position(|other| std::ptr::eq(other, item)).expect("rows of the table")
     }
 
     #[test]
@@ -231,11 +184,7 @@ mod tests {
             let scene = Scene::sample(&mut random);
             let place = row(&PLACES, scene.place);
             for actor in &scene.actors {
-                assert!(!held_out(
-                    row(&SUBJECTS, actor.subject),
-                    row(&COLOURS, actor.colour),
-                    place
-                ));
+                assert!(!held_out(row(&SUBJECTS, actor.subject), row(&COLOURS, actor.colour), place));
             }
         }
     }
@@ -244,19 +193,10 @@ mod tests {
     fn every_subject_shows_its_colour_in_every_style() {
         for subject in 0..SUBJECTS.len() {
             for (style, _) in STYLES {
-                let picture =
-                    |colour| render(&Scene::of(subject, colour, 1, style, &mut Random::new(5)));
+                let picture = |colour| render(&Scene::of(subject, colour, 1, style, &mut Random::new(5)));
                 let (red, blue) = (picture(0), picture(4));
-                let changed = red
-                    .pixels()
-                    .zip(blue.pixels())
-                    .filter(|(a, b)| a != b)
-                    .count();
-                assert!(
-                    changed > 1000,
-                    "{} {style:?}: only {changed} pixels",
-                    SUBJECTS[subject].name
-                );
+                let changed = red.pixels().zip(blue.pixels()).filter(|(a, b)| a != b).count();
+                assert!(changed > 1000, "{} {style:?}: only {changed} pixels", SUBJECTS[subject].name);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Makes the picture of a [`Scene`]: background, then each actor, then the style's last touch.
 
 pub mod places;
-mod sketch;
+pub(crate) mod sketch;
 pub mod subjects;
 
 use image::RgbImage;
@@ -22,36 +22,23 @@ pub fn render(scene: &Scene) -> RgbImage {
     let mut pixmap = Pixmap::new(SIZE_PX, SIZE_PX).expect("the size is not zero");
     let mut random = Random::new(scene.jitter_seed);
     let full = Transform::from_scale(SIZE_PX as f32, SIZE_PX as f32);
-    (scene.place.draw)(
-        &mut Sketch::backdrop(&mut pixmap, scene.style, full),
-        &mut random,
-    );
+    (scene.place.draw)(&mut Sketch::backdrop(&mut pixmap, scene.style, full), &mut random);
     for actor in &scene.actors {
         draw_actor(&mut pixmap, scene.style, actor, actor.subject.draw);
     }
     let picture = to_rgb(&pixmap);
-    if scene.style == Style::Pixel {
-        pixelate(&picture)
-    } else {
-        picture
-    }
+    if scene.style == Style::Pixel { pixelate(&picture) } else { picture }
 }
 
 /// Draws one actor with `draw`, which may be a personal variant of its subject.
-pub(crate) fn draw_actor(
-    pixmap: &mut Pixmap,
-    style: Style,
-    actor: &Actor,
-    draw: fn(&mut Sketch<'_>),
-) {
+pub(crate) fn draw_actor(pixmap: &mut Pixmap, style: Style, actor: &Actor, draw: fn(&mut Sketch<'_>)) {
     let half = actor.height * actor.subject.scale * SIZE_PX as f32 / 2.0;
     let floor = actor.floor * SIZE_PX as f32;
     let flip = if actor.flipped { -1.0 } else { 1.0 };
     let place = Transform::from_translate(actor.x * SIZE_PX as f32, floor - half);
     let shadow = place.pre_scale(half, half);
-    let transform = place
-        .pre_concat(Transform::from_rotate(actor.tilt_degrees))
-        .pre_scale(flip * half * actor.widen, half);
+    let transform =
+        place.pre_concat(Transform::from_rotate(actor.tilt_degrees)).pre_scale(flip * half * actor.widen, half);
     Sketch::actor(pixmap, style, shadow, actor.rgb).shadow();
     draw(&mut Sketch::actor(pixmap, style, transform, actor.rgb));
 }
@@ -75,12 +62,6 @@ pub(crate) fn pixelate(picture: &RgbImage) -> RgbImage {
         }
         image::Rgb(sum.map(|total| ((total / (BLOCK_PX * BLOCK_PX) + 8) / 17 * 17).min(255) as u8))
     };
-    let blocks = RgbImage::from_fn(
-        picture.width() / BLOCK_PX,
-        picture.height() / BLOCK_PX,
-        block,
-    );
-    RgbImage::from_fn(picture.width(), picture.height(), |x, y| {
-        *blocks.get_pixel(x / BLOCK_PX, y / BLOCK_PX)
-    })
+    let blocks = RgbImage::from_fn(picture.width() / BLOCK_PX, picture.height() / BLOCK_PX, block);
+    RgbImage::from_fn(picture.width(), picture.height(), |x, y| *blocks.get_pixel(x / BLOCK_PX, y / BLOCK_PX))
 }
