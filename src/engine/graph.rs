@@ -10,7 +10,8 @@ pub type NodeId = String;
 /// Where an input's value comes from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Binding {
-    /// A value written in the file.
+    /// A value written in the file, as it was written: a list that is meant as a value stands in its wrapper,
+    /// `{"__value__": [...]}`, and a bare list is a link that went wrong.
     Literal(Json),
     /// `["4", 0]`: output 0 of node 4.
     Link {

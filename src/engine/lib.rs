@@ -164,6 +164,7 @@ mod cancel;
 mod context;
 mod error;
 mod event;
+pub mod formats;
 pub mod graph;
 mod input;
 mod nearest;
