@@ -140,7 +140,6 @@ impl Entries {
             return;
         }
         let enough = self.budget_bytes - self.budget_bytes / 8;
-        #[expect(clippy::iter_over_hash_type, reason = "sorted below")]
         let mut oldest: Vec<(u64, u64, Signature)> =
             self.by_signature.iter().map(|(key, entry)| (entry.last_run, entry.added, *key)).collect();
         oldest.sort_unstable_by_key(|(last_run, added, _)| (*last_run, *added));

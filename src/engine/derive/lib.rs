@@ -1,7 +1,7 @@
 //! `#[derive(Node)]`: reads a documented struct into a node's declaration. Knows nothing but the names of the items that
 //! it writes, all of them in `paraflow_engine`.
 
-use proc_macro2::{Ident, TokenStream, TokenTree};
+use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::{quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::meta::ParseNestedMeta;
@@ -150,7 +150,7 @@ impl NodeAttributes {
         let display_name = option(self.display_name.as_ref());
         let lane = if *compute { quote!(Compute) } else { quote!(Any) };
         let names = self.outputs.as_ref().map_or_else(|| quote!(&[]), |names| quote!(&#names));
-        quote_spanned! { self.ident.span() =>
+        quote_spanned! { Span::call_site().located_at(self.ident.span()) =>
             ::paraflow_engine::NodeSpec {
                 name: #name,
                 display_name: #display_name,
@@ -232,10 +232,15 @@ impl<'a> InputField<'a> {
         Ok(())
     }
 
+    /// Where the compiler points when the type will not do; the names inside are still the macro's.
+    fn span(&self) -> Span {
+        Span::call_site().located_at(self.ty.span())
+    }
+
     /// The expression of its `Field`.
     fn declaration(&self) -> TokenStream {
         let Self { ty, name, doc, calls, .. } = self;
-        quote_spanned! { self.ty.span() =>
+        quote_spanned! { self.span() =>
             ::paraflow_engine::Field::new::<#ty>(#name, #doc, services)#(#calls)*
         }
     }
@@ -246,7 +251,7 @@ impl<'a> InputField<'a> {
         if self.rest {
             return quote!(#ident: inputs.rest());
         }
-        quote_spanned!(self.ty.span() => #ident: inputs.take::<#ty>(#name)?)
+        quote_spanned!(self.span() => #ident: inputs.take::<#ty>(#name)?)
     }
 }
 

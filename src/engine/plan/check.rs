@@ -227,7 +227,7 @@ impl<'a> Checker<'a> {
         for position in 0..node.spec.inputs.len() {
             match self.resolve(at, node, position) {
                 Ok(source) => inputs.push(source),
-                Err(fault) => self.fault(at, fault),
+                Err(fault) => self.fault(at, *fault),
             }
         }
         let rest = self.undeclared(at, node);
@@ -235,7 +235,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Where one declared input gets its value.
-    fn resolve(&mut self, at: usize, node: &NodeType, position: usize) -> Result<Source, Fault> {
+    fn resolve(&mut self, at: usize, node: &NodeType, position: usize) -> Result<Source, Box<Fault>> {
         let spec = &node.spec.inputs[position];
         let (_, entry) = self.entry(at);
         match entry.inputs.iter().find(|(name, _)| name == spec.name) {
@@ -245,11 +245,11 @@ impl<'a> Checker<'a> {
             }
             Some((name, Binding::Literal(literal))) => {
                 if literal.is_array() {
-                    return Err(Fault::BadLink { input: name.clone(), found: literal.clone() });
+                    return Err(Box::new(Fault::BadLink { input: name.clone(), found: literal.clone() }));
                 }
                 let value = self.literal(spec, literal)?;
                 (node.fields[position].check)(&value, self.registry.services())
-                    .map_err(|mismatch| Fault::Rejected { input: name.clone(), mismatch })?;
+                    .map_err(|mismatch| Box::new(Fault::Rejected { input: name.clone(), mismatch }))?;
                 if !is_as_written(&value, literal::unwrapped(literal)) {
                     self.convert(at, spec, literal, &value);
                 }
@@ -259,7 +259,7 @@ impl<'a> Checker<'a> {
     }
 
     /// An input that the graph leaves out: its default where it is required and has one.
-    fn fill(&mut self, at: usize, node: &NodeType, spec: &InputSpec) -> Result<Source, Fault> {
+    fn fill(&mut self, at: usize, node: &NodeType, spec: &InputSpec) -> Result<Source, Box<Fault>> {
         if !spec.required {
             return Ok(Source::Absent);
         }
@@ -273,19 +273,19 @@ impl<'a> Checker<'a> {
         let (_, entry) = self.entry(at);
         let undeclared =
             entry.inputs.iter().map(|(name, _)| name.as_str()).filter(|name| node.spec.input(name).is_none());
-        Err(Fault::MissingInput {
+        Err(Box::new(Fault::MissingInput {
             input: spec.name.to_owned(),
             expected: spec.kind.to_owned(),
             misspelt: nearest(spec.name, undeclared).map(str::to_owned),
             source_class: self.suggest.source(spec.kind),
-        })
+        }))
     }
 
     /// A link, from a node that is there and gives what fits.
-    fn wire(&mut self, (name, kind, lazy): (&str, &str, bool), from: &NodeId, slot: usize) -> Result<Wire, Fault> {
+    fn wire(&mut self, (name, kind, lazy): (&str, &str, bool), from: &NodeId, slot: usize) -> Result<Wire, Box<Fault>> {
         let (input, expected) = (name.to_owned(), kind.to_owned());
         let Some(&source) = self.positions.get(from.as_str()) else {
-            return Err(Fault::Dangling { input, expected, target: from.clone() });
+            return Err(Box::new(Fault::Dangling { input, expected, target: from.clone() }));
         };
         let wire = Wire { from: source, slot, lazy };
         let Some(maker) = self.nodes[source] else { return Ok(wire) };
@@ -293,34 +293,40 @@ impl<'a> Checker<'a> {
         let fitting = || outputs.iter().position(|output| fits(output.kind, kind));
         let Some(output) = outputs.get(slot) else {
             let (slots, fitting) = (outputs.len(), fitting());
-            return Err(Fault::NoSlot { input, expected, from: from.clone(), slot, slots, fitting });
+            return Err(Box::new(Fault::NoSlot { input, expected, from: from.clone(), slot, slots, fitting }));
         };
         if fits(output.kind, kind) {
             return Ok(wire);
         }
         let (found, fitting) = (output.kind.to_owned(), fitting());
         let bridge = self.suggest.bridge(output.kind, kind);
-        Err(Fault::WrongKind { input, expected, found, from: from.clone(), fitting, bridge })
+        Err(Box::new(Fault::WrongKind { input, expected, found, from: from.clone(), fitting, bridge }))
     }
 
-    fn literal(&mut self, spec: &InputSpec, literal: &Json) -> Result<Value, Fault> {
+    fn literal(&mut self, spec: &InputSpec, literal: &Json) -> Result<Value, Box<Fault>> {
         let refusal = match literal::parse(spec, literal) {
             Ok(value) => return Ok(value),
             Err(refusal) => refusal,
         };
         let (input, found, expected) = (spec.name.to_owned(), literal.clone(), spec.kind.to_owned());
-        Err(match refusal {
+        let fault = match refusal {
             Refusal::Socket => Fault::NotALink { input, expected, found, source_class: self.suggest.source(spec.kind) },
             Refusal::Type => Fault::WrongType { input, expected, found },
-            Refusal::Small { min, max } => Fault::TooSmall { input, found, min, max },
-            Refusal::Big { min, max } => Fault::TooBig { input, found, min, max },
+            Refusal::Small | Refusal::Big => {
+                let (min, max) = literal::range(spec);
+                match refusal {
+                    Refusal::Small => Fault::TooSmall { input, found, min, max },
+                    _ => Fault::TooBig { input, found, min, max },
+                }
+            }
             Refusal::List => {
                 let choices = if let Widget::Choice(choices) = &spec.widget { choices.clone() } else { Vec::new() };
                 let close = found.as_str().and_then(|name| nearest(name, choices.iter().map(String::as_str)));
                 let nearest = close.map(str::to_owned);
                 Fault::NotInList { input, found, choices, nearest }
             }
-        })
+        };
+        Err(Box::new(fault))
     }
 
     /// Keeps the converted literal for the saved prompt, and tells of the conversion that surprises.
@@ -351,7 +357,7 @@ impl<'a> Checker<'a> {
                 Binding::Link { node: from, slot } if node.def.variadic => {
                     match self.wire((input, "*", false), from, *slot) {
                         Ok(wire) => rest.push((position, wire)),
-                        Err(fault) => self.fault(at, fault),
+                        Err(fault) => self.fault(at, *fault),
                     }
                 }
                 Binding::Link { .. } => {

@@ -13,9 +13,9 @@ pub(crate) enum Refusal {
     /// It cannot become the input's kind.
     Type,
     /// Below the range.
-    Small { min: Json, max: Json },
+    Small,
     /// Above the range.
-    Big { min: Json, max: Json },
+    Big,
     /// Not one of the list.
     List,
 }
@@ -115,35 +115,37 @@ fn truth(literal: &Json) -> bool {
 }
 
 fn bounded_integer(spec: &InputSpec, integer: i128) -> Result<Value, Refusal> {
-    let (min, max) = match spec.widget {
-        Widget::Integer { min, max, .. } => (min, max),
-        // Without a range: what a file can hold.
-        _ => (i128::from(i64::MIN), i128::from(u64::MAX)),
-    };
-    let range = || (integer_json(min), integer_json(max));
-    if integer < min {
-        let (min, max) = range();
-        return Err(Refusal::Small { min, max });
+    let (min, max) = integer_range(spec);
+    match integer {
+        _ if integer < min => Err(Refusal::Small),
+        _ if integer > max => Err(Refusal::Big),
+        _ => Ok(Value::new(integer)),
     }
-    if integer > max {
-        let (min, max) = range();
-        return Err(Refusal::Big { min, max });
-    }
-    Ok(Value::new(integer))
 }
 
 fn bounded_float(spec: &InputSpec, number: f64) -> Result<Value, Refusal> {
-    let Widget::Number { min, max, .. } = spec.widget else { return Ok(Value::new(number)) };
-    let range = || (Json::from(min), Json::from(max));
-    if number < min {
-        let (min, max) = range();
-        return Err(Refusal::Small { min, max });
+    match spec.widget {
+        Widget::Number { min, .. } if number < min => Err(Refusal::Small),
+        Widget::Number { max, .. } if number > max => Err(Refusal::Big),
+        _ => Ok(Value::new(number)),
     }
-    if number > max {
-        let (min, max) = range();
-        return Err(Refusal::Big { min, max });
+}
+
+/// Without a range of its own, an input takes what 64 bits hold.
+fn integer_range(spec: &InputSpec) -> (i128, i128) {
+    match spec.widget {
+        Widget::Integer { min, max, .. } => (min, max),
+        _ => (i128::from(i64::MIN), i128::from(u64::MAX)),
     }
-    Ok(Value::new(number))
+}
+
+/// The smallest and the largest number that the input takes.
+pub(crate) fn range(spec: &InputSpec) -> (Json, Json) {
+    if let Widget::Number { min, max, .. } = spec.widget {
+        return (min.into(), max.into());
+    }
+    let (min, max) = integer_range(spec);
+    (integer_json(min), integer_json(max))
 }
 
 /// One of the list, which a number or a truth of the same spelling is too. A file name is checked by its own type.
@@ -160,7 +162,7 @@ fn choice(spec: &InputSpec, literal: &Json) -> Result<Value, Refusal> {
 }
 
 /// A whole number as JSON, which holds those of 64 bits exactly.
-pub(crate) fn integer_json(integer: i128) -> Json {
+fn integer_json(integer: i128) -> Json {
     Number::from_i128(integer).map_or_else(|| Json::from(integer as f64), Json::Number)
 }
 
@@ -214,15 +216,14 @@ mod tests {
 
     #[test]
     fn ranges_include_their_ends_and_name_them_exactly() {
-        let range = |literal| read("INT", seed(), literal);
-        let (min, max) = (json!(0), json!(18_446_744_073_709_551_615_u64));
-        assert_eq!(range(json!(-1)), Err(Refusal::Small { min: min.clone(), max: max.clone() }));
-        assert_eq!(range(json!("18446744073709551616")), Err(Refusal::Big { min, max }));
+        assert_eq!(read("INT", seed(), json!(-1)), Err(Refusal::Small));
+        assert_eq!(read("INT", seed(), json!("18446744073709551616")), Err(Refusal::Big));
+        assert_eq!(range(&spec("INT", seed())), (json!(0), json!(18_446_744_073_709_551_615_u64)));
         let strength = Widget::Number { min: 0.0, max: 1.0, step: 0.01, round: None };
         assert_eq!(read("FLOAT", strength.clone(), json!(1)), Ok(json!(1.0)));
         assert_eq!(read("FLOAT", strength.clone(), json!("0.5")), Ok(json!(0.5)));
-        let big = Refusal::Big { min: json!(0.0), max: json!(1.0) };
-        assert_eq!(read("FLOAT", strength.clone(), json!(1.0001)), Err(big));
+        assert_eq!(read("FLOAT", strength.clone(), json!(1.0001)), Err(Refusal::Big));
+        assert_eq!(range(&spec("FLOAT", strength.clone())), (json!(0.0), json!(1.0)));
         assert_eq!(read("FLOAT", strength, json!("nan")), Err(Refusal::Type));
     }
 

@@ -4,6 +4,7 @@
 //! standing in for the missing; a node with `input_is_list` is called once with all of it.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -15,52 +16,106 @@ use crate::error::{Error, Mismatch, Result, RunError};
 use crate::event::Event;
 use crate::input::{Given, Inputs};
 use crate::node::Returned;
+use crate::plan::{Plan, Source, Task, Wire};
 use crate::registry::NodeType;
 use crate::spec::{InputSpec, Widget};
 use crate::value::Value;
 
-/// One node with all that arrived: whole lists, by input.
+/// What arrived at a node, by input: whole lists, or what one call of it gets.
+#[derive(Clone)]
+pub(crate) struct Arrived<'a> {
+    /// In the order of the node's inputs.
+    given: Vec<(&'static str, Given<'a>)>,
+    /// Wires that the node did not declare, in the graph's order.
+    rest: Vec<(&'a str, Given<'a>)>,
+}
+
+/// One node with all that arrived.
 pub(crate) struct Call<'a> {
     node: &'a NodeType,
-    given: Vec<(&'static str, Given<'a>)>,
-    rest: Vec<(&'a str, Given<'a>)>,
+    arrived: Arrived<'a>,
     /// How many times the node is called.
     times: usize,
 }
 
+impl<'a> Arrived<'a> {
+    /// Literals from the task; results in the order of [`Task::wires`]. Of the lazy ones, only those that were asked for
+    /// arrive: another may be there by chance, and what a node gives must not depend on chance.
+    pub(crate) fn new(plan: &'a Plan, task: &'a Task, results: &'a [Option<Arc<Outcome>>], asked: &[&str]) -> Self {
+        let mut results = results.iter();
+        let mut from_wire = |wire: &Wire| match results.next() {
+            Some(Some(outcome)) => Given::Values(outcome.slots.get(wire.slot).map_or(&[], Vec::as_slice)),
+            _ => Given::Waiting,
+        };
+        let mut from_anywhere = |spec: &InputSpec, source: &'a Source| match source {
+            Source::Absent => Given::Absent,
+            Source::Literal(value) => Given::Values(std::slice::from_ref(value)),
+            Source::Wire(wire) => match from_wire(wire) {
+                Given::Values(_) if wire.lazy && !asked.contains(&spec.name) => Given::Waiting,
+                given => given,
+            },
+        };
+        let declared = task.node.spec.inputs.iter().zip(&task.inputs);
+        let given = declared.map(|(spec, source)| (spec.name, from_anywhere(spec, source))).collect();
+        let names = &plan.entry(task).inputs;
+        let rest = task.rest.iter().map(|(input, wire)| (names[*input].0.as_str(), from_wire(wire))).collect();
+        Self { given, rest }
+    }
+
+    fn inputs(&self) -> Inputs<'_> {
+        Inputs { given: &self.given, rest: &self.rest }
+    }
+
+    fn map(&self, change: impl Fn(Given<'a>) -> Given<'a>) -> Self {
+        let given = self.given.iter().map(|(name, given)| (*name, change(*given))).collect();
+        Self { given, rest: self.rest.iter().map(|(name, given)| (*name, change(*given))).collect() }
+    }
+
+    fn lists(&self) -> impl Iterator<Item = (&'a str, &'a [Value])> {
+        let all = self.given.iter().map(|(name, given)| (*name as &'a str, *given)).chain(self.rest.iter().copied());
+        all.filter_map(|(name, given)| if let Given::Values(values) = given { Some((name, values)) } else { None })
+    }
+
+    /// The message of the first blocked value, if there is one.
+    fn block(&self) -> Option<Option<&'a str>> {
+        self.lists().flat_map(|(_, values)| values).find_map(Value::block)
+    }
+}
+
 impl<'a> Call<'a> {
-    /// `given` in the order of the node's inputs, `rest` in that of the graph's.
-    pub(crate) fn new(node: &'a NodeType, given: Vec<Given<'a>>, rest: Vec<(&'a str, Given<'a>)>) -> Result<Self> {
-        let given: Vec<_> = node.spec.inputs.iter().map(|spec| spec.name).zip(given).collect();
-        for (spec, (_, given)) in node.spec.inputs.iter().zip(&given) {
+    /// Checks what arrived as far as no file could tell, and counts the calls.
+    pub(crate) fn new(node: &'a NodeType, arrived: Arrived<'a>) -> Result<Self> {
+        for (spec, (_, given)) in node.spec.inputs.iter().zip(&arrived.given) {
             check_range(spec, *given)?;
         }
         let mut times = 1;
         if !node.spec.input_is_list {
-            for (name, given) in given.iter().copied().chain(rest.iter().copied()) {
-                let Given::Values(values) = given else { continue };
+            for (name, values) in arrived.lists() {
                 if values.is_empty() {
                     return Err(RunError::EmptyList { input: name.to_owned() }.into());
                 }
                 times = times.max(values.len());
             }
         }
-        Ok(Self { node, given, rest, times })
+        Ok(Self { node, arrived, times })
     }
 
     /// Which of the waiting lazy inputs the node needs, over all its calls.
     pub(crate) fn needs(&self) -> Result<Vec<&'static str>> {
+        if !self.node.spec.inputs.iter().any(|spec| spec.lazy) {
+            return Ok(Vec::new());
+        }
+        let given = &self.arrived.given;
         let waiting: Vec<&'static str> =
-            self.given.iter().filter(|(_, given)| matches!(given, Given::Waiting)).map(|(name, _)| *name).collect();
+            given.iter().filter(|(_, given)| matches!(given, Given::Waiting)).map(|(name, _)| *name).collect();
         let mut needed = Vec::new();
         for index in 0..self.times {
-            let (given, rest) = self.element(index);
-            if block(&given, &rest).is_some() {
+            let element = self.element(index);
+            if element.block().is_some() {
                 continue;
             }
-            let inputs = Inputs { given: &given, rest: &rest };
-            for name in guarded(|| (self.node.def.needs)(&inputs, &waiting))? {
-                match self.given.iter().find(|(input, _)| *input == name) {
+            for name in guarded(|| (self.node.def.needs)(&element.inputs(), &waiting))? {
+                match given.iter().find(|(input, _)| *input == name) {
                     None | Some((_, Given::Absent)) => return Err(RunError::NoSuchInput { input: name.into() }.into()),
                     Some((_, Given::Waiting)) if !needed.contains(&name) => needed.push(name),
                     Some(_) => {}
@@ -76,9 +131,9 @@ impl<'a> Call<'a> {
         let mut ui: Option<Json> = None;
         for index in 0..self.times {
             cx.check()?;
-            let (given, rest) = self.element(index);
-            let returned = match block(&given, &rest) {
-                None => guarded(|| (self.node.def.run)(&Inputs { given: &given, rest: &rest }, cx))?,
+            let element = self.element(index);
+            let returned = match element.block() {
+                None => guarded(|| (self.node.def.run)(&element.inputs(), cx))?,
                 Some(message) => {
                     if let Some(text) = message {
                         (cx.emit)(Event::Blocked { node: cx.node.into(), text: text.into() });
@@ -105,11 +160,12 @@ impl<'a> Call<'a> {
     }
 
     /// What one call gets.
-    #[expect(clippy::type_complexity, reason = "the two halves of `Inputs`, which borrows them")]
-    fn element(&self, index: usize) -> (Vec<(&'static str, Given<'a>)>, Vec<(&'a str, Given<'a>)>) {
-        let pick = |given| if self.node.spec.input_is_list { given } else { nth(given, index) };
-        let given = self.given.iter().map(|(name, given)| (*name, pick(*given))).collect();
-        (given, self.rest.iter().map(|(name, given)| (*name, pick(*given))).collect())
+    fn element(&self, index: usize) -> Cow<'_, Arrived<'a>> {
+        if self.times == 1 {
+            // All lists have one element, or the node takes them whole.
+            return Cow::Borrowed(&self.arrived);
+        }
+        Cow::Owned(self.arrived.map(|given| nth(given, index)))
     }
 }
 
@@ -122,13 +178,6 @@ fn nth(given: Given<'_>, index: usize) -> Given<'_> {
         }
         Given::Absent | Given::Waiting => given,
     }
-}
-
-/// The message of the first blocked value, if there is one.
-fn block<'a>(given: &[(&'static str, Given<'a>)], rest: &[(&'a str, Given<'a>)]) -> Option<Option<&'a str>> {
-    let all = given.iter().map(|(_, given)| *given).chain(rest.iter().map(|(_, given)| *given));
-    let values = all.flat_map(|given| if let Given::Values(values) = given { values } else { &[] });
-    values.into_iter().find_map(Value::block)
 }
 
 /// Numbers from a wire keep to the range too; those of the file are known to.

@@ -9,15 +9,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use self::call::Call;
+use self::call::{Arrived, Call};
 use self::schedule::{Schedule, Work};
 use crate::cache::{Cache, Outcome};
 use crate::cancel::Cancel;
 use crate::context::Context;
 use crate::error::Error;
 use crate::event::{Emit, Event};
-use crate::input::Given;
-use crate::plan::{Plan, Source, Task, Wire};
+use crate::plan::{Plan, Task, Wire};
 
 /// Runs plans, one after another or several at once, over one cache.
 pub struct Executor {
@@ -207,15 +206,19 @@ impl<'r> Run<'r> {
         if let Some(error) = self.work.signed.faults.get(&position) {
             return Err(Arc::clone(error));
         }
-        let (given, rest) = arrived(self.plan, task, results);
-        let waiting = given.iter().any(|given| matches!(given, Given::Waiting));
-        let call = Call::new(&task.node, given, rest)?;
-        if waiting {
-            let wires = lazy_wires(task, &call.needs()?);
-            if !wires.is_empty() {
-                return Ok(Step::Needs(wires));
+        let mut asked = Vec::new();
+        let call = loop {
+            let call = Call::new(&task.node, Arrived::new(self.plan, task, results, &asked))?;
+            let needs = call.needs()?;
+            if needs.is_empty() {
+                break call;
             }
-        }
+            let missing = missing(task, results, &needs);
+            if !missing.is_empty() {
+                return Ok(Step::Needs(missing));
+            }
+            asked.extend(needs);
+        };
         let entry = self.plan.entry(task);
         let cx = Context {
             node: self.plan.id(task),
@@ -287,33 +290,12 @@ impl State<'_> {
     }
 }
 
-/// What the task's inputs get: declared ones in their order, the others with their names.
-#[expect(clippy::type_complexity, reason = "the two halves of a call")]
-fn arrived<'a>(
-    plan: &'a Plan,
-    task: &'a Task,
-    results: &'a [Option<Arc<Outcome>>],
-) -> (Vec<Given<'a>>, Vec<(&'a str, Given<'a>)>) {
-    let mut results = results.iter();
-    let mut from_wire = |wire: &Wire| match results.next() {
-        Some(Some(outcome)) => Given::Values(outcome.slots.get(wire.slot).map_or(&[], Vec::as_slice)),
-        _ => Given::Waiting,
-    };
-    let declared = task.inputs.iter().map(|source| match source {
-        Source::Absent => Given::Absent,
-        Source::Literal(value) => Given::Values(std::slice::from_ref(value)),
-        Source::Wire(wire) => from_wire(wire),
-    });
-    let declared = declared.collect();
-    let names = &plan.entry(task).inputs;
-    let rest = task.rest.iter().map(|(input, wire)| (names[*input].0.as_str(), from_wire(wire)));
-    (declared, rest.collect())
-}
-
-/// The wires of those inputs.
-fn lazy_wires(task: &Task, inputs: &[&str]) -> Vec<Wire> {
-    let named = task.node.spec.inputs.iter().zip(&task.inputs).filter(|(spec, _)| inputs.contains(&spec.name));
-    named.filter_map(|(_, source)| source.as_wire()).collect()
+/// The wires to those inputs that have brought nothing yet.
+fn missing(task: &Task, results: &[Option<Arc<Outcome>>], inputs: &[&str]) -> Vec<Wire> {
+    let declared = task.node.spec.inputs.iter().zip(&task.inputs);
+    let wired = declared.filter_map(|(spec, source)| source.as_wire().map(|wire| (spec.name, wire)));
+    let missing = wired.zip(results).filter(|((name, _), result)| result.is_none() && inputs.contains(name));
+    missing.map(|((_, wire), _)| wire).collect()
 }
 
 /// The result was there before the node was called, and so is what it shows.

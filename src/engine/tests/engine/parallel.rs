@@ -1,0 +1,136 @@
+//! What runs side by side, and what must not.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use paraflow_engine::*;
+
+use crate::toys::read;
+
+/// How many are inside now, and the most there ever were: of all, and of those on the compute lane.
+#[derive(Default)]
+struct Inside {
+    now: [AtomicUsize; 2],
+    most: [AtomicUsize; 2],
+}
+
+impl Inside {
+    fn stay(&self, lane: usize) {
+        let now = self.now[lane].fetch_add(1, Ordering::SeqCst) + 1;
+        self.most[lane].fetch_max(now, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(20));
+        self.now[lane].fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Waits, as for a disk.
+#[derive(Node)]
+#[node(category = "toys")]
+struct Wait {
+    /// Which of several.
+    number: i64,
+}
+
+impl Run for Wait {
+    type Output = i64;
+
+    fn run(self, cx: &Context) -> Result<i64> {
+        cx.service::<Inside>().stay(0);
+        Ok(self.number)
+    }
+}
+
+/// Computes, and wants the machine for itself.
+#[derive(Node)]
+#[node(category = "toys", compute)]
+struct Compute {
+    /// Which of several.
+    number: i64,
+}
+
+impl Run for Compute {
+    type Output = i64;
+
+    fn run(self, cx: &Context) -> Result<i64> {
+        cx.service::<Inside>().stay(1);
+        Ok(self.number)
+    }
+}
+
+/// Takes them all.
+#[derive(Node)]
+#[node(category = "toys", sink)]
+struct Gather {
+    /// All.
+    #[input(rest)]
+    all: Rest,
+}
+
+impl Run for Gather {
+    type Output = Sink;
+
+    fn run(self, _: &Context) -> Result<Sink> {
+        let all = self.all.0.iter().flat_map(|(_, values)| values).filter_map(Value::to_json);
+        Ok(Sink(Json::Array(all.collect())))
+    }
+}
+
+#[test]
+fn independent_nodes_overlap_but_one_at_a_time_computes() {
+    let nodes = [NodeDef::of::<Wait>(), NodeDef::of::<Compute>(), NodeDef::of::<Gather>()];
+    let registry = Registry::new(nodes, Services::new().with(Inside::default()));
+    let graph = "
+        1 Wait number=1
+        2 Wait number=2
+        3 Wait number=3
+        4 Compute number=4
+        5 Compute number=5
+        6 Compute number=6
+        7 Gather a=@1 b=@2 c=@3 d=@4 e=@5 f=@6";
+    let plan = Plan::new(&read(graph), &registry).unwrap();
+    let executor = Executor::new(Cache::new(1 << 20).into()).with_workers(4);
+    let shown = Mutex::new(None);
+    let order = Mutex::new(Vec::new());
+    let ended = executor.run(&plan, &Cancel::new(), &|event| match event {
+        Event::Output { ui, .. } => *shown.lock().unwrap() = Some(ui.to_string()),
+        Event::Started { node } => order.lock().unwrap().push(format!("start {node}")),
+        Event::Finished { node, elapsed } => {
+            order.lock().unwrap().push(format!("finish {node}"));
+            assert!(node == "7" || elapsed >= Duration::from_millis(20));
+        }
+        _ => {}
+    });
+    assert_eq!(ended, Ended::Done);
+    assert_eq!(shown.into_inner().unwrap().unwrap(), "[1,2,3,4,5,6]");
+    let most = registry.services().expect::<Inside>().most.each_ref().map(|most| most.load(Ordering::SeqCst));
+    assert!(most[0] >= 2, "waiting nodes overlap: {most:?}");
+    assert_eq!(most[1], 1);
+    // What it reads has finished before it starts, in the events too.
+    let order = order.into_inner().unwrap();
+    assert_eq!(order[order.len() - 2..], ["start 7", "finish 7"]);
+}
+
+#[test]
+fn two_runs_at_once_share_a_cache() {
+    let nodes = [NodeDef::of::<Wait>(), NodeDef::of::<Gather>()];
+    let registry = Registry::new(nodes, Services::new().with(Inside::default()));
+    let executor = Executor::new(Cache::new(1 << 20).into());
+    let plan = |last| {
+        Plan::new(&read(&format!("1 Wait number=1\n2 Wait number={last}\n3 Gather a=@1 b=@2")), &registry).unwrap()
+    };
+    std::thread::scope(|scope| {
+        for last in 0..4 {
+            let (executor, plan) = (&executor, plan(last));
+            scope.spawn(move || assert_eq!(executor.run(&plan, &Cancel::new(), &|_| {}), Ended::Done));
+        }
+    });
+    let ran = AtomicUsize::new(0);
+    for last in 0..4 {
+        let ended = executor.run(&plan(last), &Cancel::new(), &|event| {
+            ran.fetch_add(usize::from(matches!(event, Event::Started { .. })), Ordering::Relaxed);
+        });
+        assert_eq!(ended, Ended::Done);
+    }
+    assert_eq!(ran.load(Ordering::Relaxed), 0);
+}
