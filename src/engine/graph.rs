@@ -35,6 +35,16 @@ pub struct Entry {
     pub rest: Map<String, Json>,
 }
 
+impl Entry {
+    /// Gives an input its binding, in the place it has or at the end.
+    pub fn bind(&mut self, input: &str, binding: Binding) {
+        match self.inputs.iter_mut().find(|(name, _)| name == input) {
+            Some((_, bound)) => *bound = binding,
+            None => self.inputs.push((input.to_owned(), binding)),
+        }
+    }
+}
+
 /// A workflow ready to be planned: nodes by id in the file's order.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Graph {

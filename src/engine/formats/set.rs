@@ -133,16 +133,6 @@ pub fn apply_set(graph: &mut Graph, specs: &dyn Specs, assignment: &str) -> Resu
     Err(failure.unwrap_or_else(form))
 }
 
-impl Entry {
-    /// Gives an input its binding, in the place it has or at the end.
-    pub(super) fn bind(&mut self, input: &str, binding: Binding) {
-        match self.inputs.iter_mut().find(|(name, _)| name == input) {
-            Some((_, bound)) => *bound = binding,
-            None => self.inputs.push((input.to_owned(), binding)),
-        }
-    }
-}
-
 /// The index of the one node that `name` is the id, title or class of.
 fn find_node(graph: &Graph, name: &str) -> Result<usize, SetError> {
     let indices = |fits: &dyn Fn(&NodeId, &Entry) -> bool| -> Vec<usize> {

@@ -1,5 +1,6 @@
 //! Where the value of an input comes from, followed through everything that exists on the canvas only.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
 use serde_json::Value as Json;
@@ -35,6 +36,8 @@ enum Step {
 pub(super) struct Wires {
     /// Values that primitives give to promoted widgets: by scope, node and input of the instance.
     promoted: HashMap<(usize, usize, usize), Json>,
+    /// What [`Wires::widget_inside`] found, by scope and slot: asked again for each widget after it, at each level.
+    inside: RefCell<HashMap<(usize, usize), Option<Json>>>,
 }
 
 impl Wires {
@@ -135,25 +138,30 @@ impl Wires {
 
     /// The value of the first widget that a subgraph's input leads to. Recurses no deeper than subgraphs are nested.
     fn widget_inside(&self, workflow: &Workflow<'_>, scope: usize, slot: usize) -> Option<Json> {
-        let inner = &workflow.scopes[scope];
-        let port = inner.inputs.get(slot)?;
-        let leads_here =
-            |node: &Node<'_>, link: &String| node.inputs.iter().position(|it| it.link.as_ref() == Some(link));
-        let targets = port.links.iter().filter_map(|id| {
-            let node = *inner.by_id.get(&inner.links.get(id)?.target)?;
-            Some((node, leads_here(&inner.nodes[node], id)?))
-        });
-        targets.into_iter().find_map(|(index, input)| {
-            let node = &inner.nodes[index];
-            let Input { name, is_widget, .. } = &node.inputs[input];
-            match node.inner {
-                Some(_) => self.promoted_value(workflow, scope, index, input),
-                None if *is_widget => {
-                    node.widgets.iter().find(|(widget, _)| widget == name).map(|(_, value)| value.clone())
-                }
-                None => None,
-            }
+        let known = self.inside.borrow().get(&(scope, slot)).cloned();
+        known.unwrap_or_else(|| {
+            let inner = &workflow.scopes[scope];
+            let port = inner.inputs.get(slot);
+            let value = port.and_then(|port| port.links.iter().find_map(|id| self.widget_at(workflow, scope, id)));
+            self.inside.borrow_mut().insert((scope, slot), value.clone());
+            value
         })
+    }
+
+    /// The value of the widget that a link from a subgraph's border leads to, if it leads to one.
+    fn widget_at(&self, workflow: &Workflow<'_>, scope: usize, link: &String) -> Option<Json> {
+        let inner = &workflow.scopes[scope];
+        let index = *inner.by_id.get(&inner.links.get(link)?.target)?;
+        let node = &inner.nodes[index];
+        let input = node.inputs.iter().position(|input| input.link.as_ref() == Some(link))?;
+        let Input { name, is_widget, .. } = &node.inputs[input];
+        match node.inner {
+            Some(_) => self.promoted_value(workflow, scope, index, input),
+            None if *is_widget => {
+                node.widgets.iter().find(|(widget, _)| widget == name).map(|(_, value)| value.clone())
+            }
+            None => None,
+        }
     }
 }
 

@@ -99,7 +99,48 @@ fn reads_or_is_refused(bytes: &[u8]) {
     }
 }
 
+/// A subgraph within a subgraph, and so on, each input leading to both inputs of the next.
+fn nested(levels: usize) -> Json {
+    let id = |level: usize| format!("{level:08}-aaaa-4aaa-8aaa-000000000000");
+    let definition = |level: usize| {
+        let inner = |class: &str| {
+            json!({"id": 1, "type": class, "inputs": [
+                {"name": "seed", "type": "INT", "link": 1, "widget": {"name": "seed"}},
+                {"name": "steps", "type": "INT", "link": 2, "widget": {"name": "steps"}},
+            ], "widgets_values": [7, "fixed"]})
+        };
+        let ports = json!([{"name": "seed", "type": "INT", "linkIds": [2, 1]}, {"name": "steps", "type": "INT", "linkIds": [1, 2]}]);
+        json!({"id": id(level), "name": "level", "inputs": ports, "outputs": [],
+               "nodes": [inner(&if level + 1 < levels { id(level + 1) } else { "KSampler".to_owned() })],
+               "links": [[1, -10, 0, 1, 0, "INT"], [2, -10, 1, 1, 1, "INT"]]})
+    };
+    let subgraphs: Vec<Json> = (0..levels).map(definition).collect();
+    json!({"nodes": [{"id": 1, "type": id(0)}], "links": [], "definitions": {"subgraphs": subgraphs}})
+}
+
+#[test]
+fn what_multiplies_with_depth_is_done_once() {
+    let deepest = read(nested(64).to_string().as_bytes(), &stock()).expect("not too deep");
+    assert_eq!(deepest.nodes[0].0, ["1"; 65].join(":"));
+    let error = read(nested(65).to_string().as_bytes(), &stock()).expect_err("too deep").to_string();
+    assert!(error.contains("nests more than 64 deep"), "{error}");
+}
+
+#[test]
+fn long_chains_do_not_use_up_the_stack() {
+    let many = 20_000;
+    let reroute = |id: usize| json!({"id": id, "type": "Reroute", "inputs": [{"name": "", "type": "*", "link": id}], "outputs": [{"type": "*"}]});
+    let mut nodes: Vec<Json> = (1..many).map(reroute).collect();
+    nodes.push(json!({"id": 0, "type": "LoadImage", "widgets_values": ["a.png", "image"]}));
+    nodes.push(json!({"id": many, "type": "SaveImage", "inputs": [{"name": "images", "type": "IMAGE", "link": many}]}));
+    let links: Vec<Json> = (1..=many).map(|id| json!([id, id - 1, 0, id, 0, "IMAGE"])).collect();
+    let graph = read(json!({"nodes": nodes, "links": links}).to_string().as_bytes(), &stock()).expect("a graph");
+    assert_eq!(graph.to_prompt()[&many.to_string()]["inputs"]["images"], json!(["0", 0]));
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
     #[test]
     fn bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         reads_or_is_refused(&bytes);
