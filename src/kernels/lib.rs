@@ -1,1 +1,27 @@
 //! CPU kernels over plain slices of memory. Knows no models.
+//!
+//! Pictures are channels-last, `[batch, height, width, channels]`; numbers are f32. Each kernel is compiled for several
+//! instruction sets and picks the widest at run time. Results do not depend on the number of threads: what is shared among
+//! them is the output, never a sum.
+#![expect(unsafe_code, reason = "the only home of vector instructions, and of outputs that tasks fill tile by tile")]
+
+mod attention;
+mod fill;
+mod isa;
+mod maths;
+mod matrix;
+mod norm;
+mod parallel;
+mod pointwise;
+mod product;
+mod resample;
+#[cfg(test)]
+mod testing;
+
+pub use attention::{Heads, attention};
+pub(crate) use isa::Isa;
+pub use matrix::Matrix;
+pub use norm::{Groups, group_norm, group_statistics, layer_norm};
+pub use pointwise::{geglu, gelu, quick_gelu, silu};
+pub use product::{Epilogue, Window, conv2d, linear};
+pub use resample::{Resize, upsample_nearest, upsample_nearest_back};

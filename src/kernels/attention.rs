@@ -1,0 +1,314 @@
+//! Scaled dot-product attention in tiles: a few queries meet a few keys at a time, so the matrix of all scores never exists.
+//!
+//! The running maximum and sum are those of Milakov and Gimelshein 2018, arXiv:1805.02867; the tiling is that of Dao et al.
+//! 2022, arXiv:2205.14135.
+
+use std::mem::MaybeUninit;
+
+use rayon::prelude::*;
+
+use crate::fill::filled;
+use crate::isa::{Isa, Simd, dispatch};
+use crate::matrix::Matrix;
+use crate::norm::sum;
+use crate::product::{Epilogue, Job, Left, Out, run};
+use crate::{maths, parallel};
+
+/// Queries of a task.
+const QUERIES: usize = 48;
+/// Keys that they meet at a time. A constant of the result: it must not depend on the machine.
+const KEYS: usize = 256;
+
+/// An attention's measures; heads lie side by side in a token's channels.
+#[derive(Debug, Clone, Copy)]
+pub struct Heads {
+    /// Sequences.
+    pub batch: usize,
+    /// Tokens that ask.
+    pub queries: usize,
+    /// Tokens that are asked.
+    pub keys: usize,
+    /// Heads, each of which attends by itself.
+    pub heads: usize,
+    /// Channels of a head.
+    pub dim: usize,
+    /// Whether a query sees no key behind its own place.
+    pub causal: bool,
+}
+
+impl Heads {
+    fn width(&self) -> usize {
+        self.heads * self.dim
+    }
+}
+
+/// `softmax(q kᵀ / √dim) v` of every head: `q` `[batch, queries, heads · dim]`, `k` and `v` `[batch, keys, heads · dim]`, the
+/// result shaped as `q`.
+///
+/// # Panics
+/// When a slice is of another length, or there are queries but no keys.
+#[must_use]
+pub fn attention(q: &[f32], k: &[f32], v: &[f32], heads: &Heads) -> Vec<f32> {
+    attention_on(Isa::best(), q, k, v, heads)
+}
+
+fn attention_on(isa: Isa, q: &[f32], k: &[f32], v: &[f32], heads: &Heads) -> Vec<f32> {
+    let width = heads.width();
+    assert_eq!(q.len(), heads.batch * heads.queries * width, "queries");
+    assert_eq!(k.len(), heads.batch * heads.keys * width, "keys");
+    assert_eq!(v.len(), k.len(), "values");
+    assert!(heads.keys > 0 || q.is_empty(), "queries without keys");
+    if q.is_empty() {
+        return Vec::new();
+    }
+    let operations = 4 * heads.batch * heads.queries * heads.keys * width;
+    let blocks = heads.keys.div_ceil(KEYS);
+    let pack = |index: usize| Block::pack(k, v, heads, index / blocks, index % blocks);
+    let packed: Vec<Block> = if parallel::worth_it(operations) {
+        (0..heads.batch * heads.heads * blocks).into_par_iter().map(pack).collect()
+    } else {
+        (0..heads.batch * heads.heads * blocks).map(pack).collect()
+    };
+    let fill = |out: &mut [MaybeUninit<f32>]| {
+        let out = Shared(out.as_mut_ptr().cast());
+        let tasks = heads.queries.div_ceil(QUERIES);
+        parallel::for_each(heads.batch * heads.heads * tasks, operations, |index| {
+            let (head, task) = (index / tasks, index % tasks);
+            let task = Task { isa, q, heads, head, first: task * QUERIES, blocks: &packed[head * blocks..][..blocks] };
+            task.run(&out);
+        });
+    };
+    // SAFETY: every query of every head is in one task, which writes the head's channels of it.
+    unsafe { filled(q.len(), fill) }
+}
+
+/// Some keys of a head and their values, in the product's order.
+struct Block {
+    /// `[dim, keys]`.
+    keys: Matrix,
+    /// `[keys, dim]`.
+    values: Matrix,
+}
+
+impl Block {
+    fn pack(k: &[f32], v: &[f32], heads: &Heads, head: usize, block: usize) -> Self {
+        let (width, first) = (heads.width(), block * KEYS);
+        let count = (heads.keys - first).min(KEYS);
+        let start = (head / heads.heads * heads.keys + first) * width + head % heads.heads * heads.dim;
+        Self {
+            keys: Matrix::strided(&k[start..], heads.dim, 1, count, width),
+            values: Matrix::strided(&v[start..], count, width, heads.dim, 1),
+        }
+    }
+}
+
+/// The output, shared by tasks that write different parts of it.
+struct Shared(*mut f32);
+
+// SAFETY: no two tasks write the same head of the same query.
+unsafe impl Sync for Shared {}
+// SAFETY: as above.
+unsafe impl Send for Shared {}
+
+/// A few queries of one head.
+struct Task<'a> {
+    isa: Isa,
+    q: &'a [f32],
+    heads: &'a Heads,
+    /// Head and batch element: `batch · heads + head`.
+    head: usize,
+    first: usize,
+    blocks: &'a [Block],
+}
+
+impl Task<'_> {
+    fn run(&self, out: &Shared) {
+        let (heads, width) = (self.heads, self.heads.width());
+        let count = (heads.queries - self.first).min(QUERIES);
+        let row = self.head / heads.heads * heads.queries + self.first;
+        let start = row * width + self.head % heads.heads * heads.dim;
+        // SAFETY: the place of the first query's head in the output.
+        let out = Out { start: unsafe { out.0.add(start) }, stride: width, accumulate: false };
+        let mut scores = vec![0.0; count * heads.keys.min(KEYS)];
+        let mut rows = vec![Row { greatest: f32::NEG_INFINITY, sum: 0.0, decay: 0.0 }; count];
+        for (index, block) in self.blocks.iter().enumerate() {
+            let first = index * KEYS;
+            if heads.causal && first >= self.first + count {
+                break;
+            }
+            let keys = block.keys.columns();
+            let scores_out = Out { start: scores.as_mut_ptr(), stride: keys, accumulate: false };
+            self.product(&Left::strided(&self.q[start..], width, heads.dim), &block.keys, scores_out, count);
+            let sees = (self.first + 1) as isize - first as isize;
+            let seen = Seen { first: heads.causal.then_some(sees), keys };
+            soften_on(self.isa, &mut scores[..count * keys], &mut rows, &seen, 1.0 / (heads.dim as f32).sqrt());
+            if index > 0 {
+                self.scale(&out, rows.iter().map(|row| row.decay));
+            }
+            let out = Out { accumulate: index > 0, ..out };
+            self.product(&Left::strided(&scores, keys, keys), &block.values, out, count);
+        }
+        self.scale(&out, rows.iter().map(|row| 1.0 / row.sum));
+    }
+
+    fn product(&self, left: &Left<'_>, matrix: &Matrix, out: Out, rows: usize) {
+        let job = Job { left, matrix, epilogue: Epilogue::default(), per_shift: 1, out };
+        for panel in 0..matrix.panels() {
+            run(self.isa, &job, 0..rows, panel);
+        }
+    }
+
+    /// Multiplies each row of the output by a factor.
+    fn scale(&self, out: &Out, factors: impl Iterator<Item = f32>) {
+        for (index, factor) in factors.enumerate().filter(|(_, factor)| *factor != 1.0) {
+            // SAFETY: the head's channels of a query of this task, which the first product wrote.
+            let row = unsafe { std::slice::from_raw_parts_mut(out.start.add(index * out.stride), self.heads.dim) };
+            row.iter_mut().for_each(|x| *x *= factor);
+        }
+    }
+}
+
+/// What a query knows of the keys it has met.
+#[derive(Clone, Copy)]
+struct Row {
+    /// The greatest score.
+    greatest: f32,
+    /// The sum of the weights, relative to the greatest score's.
+    sum: f32,
+    /// What the last block's greatest score made of the weights before it.
+    decay: f32,
+}
+
+/// Which keys of a block are seen.
+struct Seen {
+    /// How many the first query sees, if each query sees one more than the one before it; none below zero.
+    first: Option<isize>,
+    keys: usize,
+}
+
+dispatch!(fn soften_on = soften_body(scores: &mut [f32], rows: &mut [Row], seen: &Seen, scale: f32));
+
+/// Turns scores into weights, relative to the greatest score so far, and updates what the rows know.
+#[inline(always)]
+fn soften_body<S: Simd>(scores: &mut [f32], rows: &mut [Row], seen: &Seen, scale: f32) {
+    for (index, (scores, row)) in scores.chunks_exact_mut(seen.keys).zip(rows).enumerate() {
+        let seen_by = |first: isize| (first + index as isize).clamp(0, seen.keys as isize) as usize;
+        let count = seen.first.map_or(seen.keys, seen_by);
+        let (scores, hidden) = scores.split_at_mut(count);
+        hidden.fill(0.0);
+        if count == 0 {
+            row.decay = 1.0;
+            continue;
+        }
+        let greatest = max(scores, row.greatest);
+        for score in scores.iter_mut() {
+            *score = maths::exp::<S>((*score - greatest) * scale);
+        }
+        // The first block has no weights before it.
+        row.decay = if row.sum == 0.0 { 0.0 } else { maths::exp::<S>((row.greatest - greatest) * scale) };
+        row.sum = row.sum * row.decay + sum(scores, |x| x);
+        row.greatest = greatest;
+    }
+}
+
+/// The greatest number, `least` at least; NaN is passed over, and the differences from the result stay NaN.
+#[inline(always)]
+fn max(x: &[f32], least: f32) -> f32 {
+    let mut lanes = [least; 16];
+    let (blocks, rest) = x.as_chunks::<16>();
+    for block in blocks {
+        for (lane, &x) in lanes.iter_mut().zip(block) {
+            *lane = if x > *lane { x } else { *lane };
+        }
+    }
+    rest.iter().chain(&lanes).fold(least, |greatest, &x| if x > greatest { x } else { greatest })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_close, numbers};
+
+    fn plain(q: &[f32], k: &[f32], v: &[f32], heads: &Heads) -> Vec<f64> {
+        let width = heads.width();
+        let mut out = vec![0.0; q.len()];
+        for index in 0..heads.batch * heads.queries * heads.heads {
+            let (head, row) = (index % heads.heads * heads.dim, index / heads.heads);
+            let (batch, query) = (row / heads.queries, row % heads.queries);
+            let at = |x: &[f32], row: usize, i: usize| f64::from(x[row * width + head + i]);
+            let seen = if heads.causal { heads.keys.min(query + 1) } else { heads.keys };
+            let key = |key: usize| batch * heads.keys + key;
+            let score = |index: usize| -> f64 {
+                let dot: f64 = (0..heads.dim).map(|i| at(q, row, i) * at(k, key(index), i)).sum();
+                dot / (heads.dim as f64).sqrt()
+            };
+            let scores: Vec<f64> = (0..seen).map(score).collect();
+            let greatest = scores.iter().copied().fold(f64::MIN, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|score| (score - greatest).exp()).collect();
+            let sum: f64 = weights.iter().sum();
+            for i in 0..heads.dim {
+                let found: f64 = weights.iter().enumerate().map(|(index, weight)| weight * at(v, key(index), i)).sum();
+                out[row * width + head + i] = found / sum;
+            }
+        }
+        out
+    }
+
+    fn case(heads: Heads) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+        let width = heads.width();
+        // Scores with a spread of several units, so that the running maximum has something to do.
+        let q = numbers(1, heads.batch * heads.queries * width).iter().map(|x| 4.0 * x).collect();
+        (q, numbers(2, heads.batch * heads.keys * width), numbers(3, heads.batch * heads.keys * width))
+    }
+
+    #[test]
+    fn attention_is_its_definition_for_every_width_of_heads() {
+        for isa in Isa::all() {
+            for (queries, keys, count, dim) in [
+                (5, 77, 8, 8),
+                (50, 300, 2, 40),
+                (48, 256, 1, 16),
+                (97, 33, 2, 64),
+                (3, 600, 1, 80),
+                (7, 9, 1, 160),
+                (1, 1, 1, 1),
+            ] {
+                let heads = Heads { batch: 2, queries, keys, heads: count, dim, causal: false };
+                let (q, k, v) = case(heads);
+                assert_close(&attention_on(isa, &q, &k, &v, &heads), &plain(&q, &k, &v, &heads), 2e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn a_causal_query_sees_nothing_behind_it() {
+        for tokens in [1, 47, 77, 300, 600] {
+            let heads = Heads { batch: 2, queries: tokens, keys: tokens, heads: 2, dim: 24, causal: true };
+            let (q, k, v) = case(heads);
+            assert_close(&attention(&q, &k, &v, &heads), &plain(&q, &k, &v, &heads), 2e-6);
+        }
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_no_bit() {
+        let heads = Heads { batch: 2, queries: 300, keys: 700, heads: 2, dim: 40, causal: false };
+        let (q, k, v) = case(heads);
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| attention(&q, &k, &v, &heads))
+        };
+        let one = run(1);
+        assert!(run(2) == one && run(3) == one);
+    }
+
+    #[test]
+    fn a_nan_is_not_lost() {
+        let heads = Heads { batch: 1, queries: 3, keys: 300, heads: 1, dim: 8, causal: false };
+        let (mut q, mut k, v) = case(heads);
+        q[8] = f32::NAN;
+        let y = attention(&q, &k, &v, &heads);
+        assert!(y[..8].iter().all(|x| x.is_finite()) && y[8..16].iter().all(|x| x.is_nan()));
+        k[8 * 290] = f32::INFINITY;
+        assert!(attention(&q, &k, &v, &heads).iter().any(|x| x.is_nan()));
+    }
+}

@@ -1,0 +1,335 @@
+//! Layer norm and group norm, the latter with its activation.
+
+use std::mem::MaybeUninit;
+
+use crate::fill::filled;
+use crate::isa::{Isa, Simd, dispatch};
+use crate::{maths, parallel};
+
+/// Pixels whose sums are taken together in f32, before they are added up in f64. A constant of the result: it must not
+/// depend on the machine.
+const PIXELS: usize = 256;
+/// Channels whose sums stay in registers while pixels pass.
+const CHANNELS: usize = 32;
+/// About how many operations a number is: to sum it, to scale it, to activate it.
+const COST: usize = 16;
+
+/// `(x - mean) / √(variance + epsilon) · scale + shift` over each row of `[rows, width]`.
+///
+/// # Panics
+/// When the rows do not come out even, or scale and shift have another width.
+#[must_use]
+pub fn layer_norm(x: &[f32], scale: &[f32], shift: &[f32], epsilon: f32) -> Vec<f32> {
+    let width = scale.len();
+    assert!(width > 0 && shift.len() == width && x.len().is_multiple_of(width), "rows of {width} numbers");
+    let (isa, rows) = (Isa::best(), (1usize << 14).div_ceil(width));
+    let fill = |out: &mut [MaybeUninit<f32>]| {
+        parallel::chunks(out, rows * width, x.len() * COST, |index, out| {
+            let start = index * rows * width;
+            layer_norm_on(isa, &x[start..start + out.len()], out, scale, shift, epsilon);
+        });
+    };
+    // SAFETY: the chunks cover the output, and the body writes each row of its chunk whole.
+    unsafe { filled(x.len(), fill) }
+}
+
+/// Group norm's measures and parameters.
+#[derive(Clone, Copy)]
+pub struct Groups<'a> {
+    /// Pictures, each normalised by itself.
+    pub batch: usize,
+    /// Groups of neighbouring channels.
+    pub groups: usize,
+    /// One number a channel.
+    pub scale: &'a [f32],
+    /// One number a channel.
+    pub shift: &'a [f32],
+    /// Added to the variance.
+    pub epsilon: f32,
+}
+
+/// Group norm of `[batch, pixels, channels]`, then `x · σ(x)` if `activate`.
+///
+/// # Panics
+/// When the pictures do not come out even, or the groups.
+#[must_use]
+pub fn group_norm(x: &[f32], groups: &Groups<'_>, activate: bool) -> Vec<f32> {
+    let channels = groups.scale.len();
+    let picture = x.len().checked_div(groups.batch).unwrap_or(0);
+    assert!(channels > 0 && groups.shift.len() == channels && channels.is_multiple_of(groups.groups));
+    assert!(picture * groups.batch == x.len() && picture.is_multiple_of(channels), "pixels of {channels} numbers");
+    if x.is_empty() {
+        return Vec::new();
+    }
+    let lines = affine(x, groups, picture);
+    let (isa, chunk) = (Isa::best(), PIXELS.min(picture / channels) * channels);
+    // Chunks end where pictures do, so that each belongs to one.
+    let per_picture = picture.div_ceil(chunk);
+    let fill = |out: &mut [MaybeUninit<f32>]| {
+        let mut tasks: Vec<&mut [MaybeUninit<f32>]> = Vec::with_capacity(groups.batch * per_picture);
+        out.chunks_mut(picture).for_each(|picture| tasks.extend(picture.chunks_mut(chunk)));
+        parallel::chunks(&mut tasks, 1, x.len() * COST, |index, task| {
+            let (batch, part) = (index / per_picture, index % per_picture);
+            let start = batch * picture + part * chunk;
+            let line = &lines[batch * 2 * channels..][..2 * channels];
+            for out in task {
+                scale_on(isa, &x[start..start + out.len()], out, line, activate);
+            }
+        });
+    };
+    // SAFETY: the tasks cover the output, and the body writes each pixel of its task whole.
+    unsafe { filled(x.len(), fill) }
+}
+
+/// Mean and inverse deviation of every group, `[batch, groups]` each, which a backward pass needs again.
+///
+/// # Panics
+/// As [`group_norm`].
+#[must_use]
+pub fn group_statistics(x: &[f32], groups: &Groups<'_>) -> (Vec<f32>, Vec<f32>) {
+    let picture = x.len().checked_div(groups.batch).unwrap_or(0);
+    let statistics = statistics(x, groups, picture);
+    statistics.into_iter().map(|(mean, inverse)| (mean as f32, inverse as f32)).unzip()
+}
+
+/// For every picture the factors of its channels, then the summands: the norm as `x · factor + summand`.
+fn affine(x: &[f32], groups: &Groups<'_>, picture: usize) -> Vec<f32> {
+    let channels = groups.scale.len();
+    let per_group = channels / groups.groups;
+    let statistics = statistics(x, groups, picture);
+    let mut lines = Vec::with_capacity(groups.batch * 2 * channels);
+    for statistics in statistics.chunks(groups.groups) {
+        let factor = |channel: usize| f64::from(groups.scale[channel]) * statistics[channel / per_group].1;
+        let summand =
+            |channel: usize| f64::from(groups.shift[channel]) - statistics[channel / per_group].0 * factor(channel);
+        lines.extend((0..channels).map(|channel| factor(channel) as f32));
+        lines.extend((0..channels).map(|channel| summand(channel) as f32));
+    }
+    lines
+}
+
+/// Mean and inverse deviation of every picture's groups.
+fn statistics(x: &[f32], groups: &Groups<'_>, picture: usize) -> Vec<(f64, f64)> {
+    let channels = groups.scale.len();
+    let (isa, chunk) = (Isa::best(), PIXELS * channels);
+    let per_picture = picture.div_ceil(chunk);
+    // For each part of a picture the sums of its channels, then those of their squares, both less the first pixel.
+    let mut sums = vec![0.0f32; groups.batch * per_picture * 2 * channels];
+    parallel::chunks(&mut sums, 2 * channels, x.len() * COST, |index, sums| {
+        let picture = &x[index / per_picture * picture..][..picture];
+        let part = picture.chunks(chunk).nth(index % per_picture).expect("as many parts as were counted");
+        sums_on(isa, part, &picture[..channels], sums);
+    });
+    let mut statistics = Vec::with_capacity(groups.batch * groups.groups);
+    for (sums, picture) in sums.chunks(per_picture * 2 * channels).zip(x.chunks(picture)) {
+        statistics.extend(combine(sums, picture, groups));
+    }
+    statistics
+}
+
+/// The statistics of one picture's groups from the sums of its parts.
+fn combine(sums: &[f32], picture: &[f32], groups: &Groups<'_>) -> Vec<(f64, f64)> {
+    let channels = groups.scale.len();
+    let pixels = (picture.len() / channels) as f64;
+    let per_group = channels / groups.groups;
+    let total = |index: usize| sums.iter().skip(index).step_by(2 * channels).map(|&sum| f64::from(sum)).sum::<f64>();
+    let channel = |channel: usize| {
+        let (sum, squares) = (total(channel), total(channels + channel));
+        (f64::from(picture[channel]) + sum / pixels, squares - sum * sum / pixels)
+    };
+    let group = |group: usize| {
+        let channels: Vec<(f64, f64)> = (group * per_group..(group + 1) * per_group).map(channel).collect();
+        let mean = channels.iter().map(|(mean, _)| mean).sum::<f64>() / per_group as f64;
+        let apart = |(own, squares): &(f64, f64)| squares + pixels * (own - mean) * (own - mean);
+        let variance = channels.iter().map(apart).sum::<f64>() / (pixels * per_group as f64);
+        // Rounding may leave a constant group a hair below zero; a NaN stays.
+        let variance = if variance < 0.0 { 0.0 } else { variance };
+        (mean, 1.0 / (variance + f64::from(groups.epsilon)).sqrt())
+    };
+    (0..groups.groups).map(group).collect()
+}
+
+dispatch!(fn sums_on = sums_body(x: &[f32], pivot: &[f32], sums: &mut [f32]));
+dispatch!(fn scale_on = scale_body(x: &[f32], out: &mut [MaybeUninit<f32>], line: &[f32], activate: bool));
+dispatch! {
+    fn layer_norm_on = layer_norm_body(
+        x: &[f32], out: &mut [MaybeUninit<f32>], scale: &[f32], shift: &[f32], epsilon: f32
+    )
+}
+
+/// Sums of every channel and of its squares over the pixels of `x`, less `pivot`: taking a typical pixel off first keeps the
+/// squares small, so that f32 is enough.
+#[inline(always)]
+fn sums_body<S: Simd>(x: &[f32], pivot: &[f32], sums: &mut [f32]) {
+    let channels = pivot.len();
+    let (plain, squares) = sums.split_at_mut(channels);
+    for start in (0..channels).step_by(CHANNELS) {
+        if channels - start >= CHANNELS {
+            let mut pivots = [0.0f32; CHANNELS];
+            pivots.copy_from_slice(&pivot[start..start + CHANNELS]);
+            let (mut sum, mut square) = ([0.0f32; CHANNELS], [0.0f32; CHANNELS]);
+            for pixel in x.chunks_exact(channels) {
+                let pixel: &[f32; CHANNELS] = pixel[start..].first_chunk().expect("a whole block of channels");
+                for lane in 0..CHANNELS {
+                    let apart = pixel[lane] - pivots[lane];
+                    sum[lane] += apart;
+                    square[lane] = S::fma1(apart, apart, square[lane]);
+                }
+            }
+            plain[start..start + CHANNELS].copy_from_slice(&sum);
+            squares[start..start + CHANNELS].copy_from_slice(&square);
+        } else {
+            for pixel in x.chunks_exact(channels) {
+                for channel in start..channels {
+                    let apart = pixel[channel] - pivot[channel];
+                    plain[channel] += apart;
+                    squares[channel] += apart * apart;
+                }
+            }
+        }
+    }
+}
+
+/// `x · factor + summand` of every pixel, `line` holding first all factors and then all summands.
+#[inline(always)]
+fn scale_body<S: Simd>(x: &[f32], out: &mut [MaybeUninit<f32>], line: &[f32], activate: bool) {
+    let (factors, summands) = line.split_at(line.len() / 2);
+    let channels = factors.len();
+    for (out, x) in out.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
+        let pairs = x.iter().zip(factors).zip(summands);
+        if activate {
+            for (out, ((&x, &factor), &summand)) in out.iter_mut().zip(pairs) {
+                out.write(maths::silu::<S>(S::fma1(x, factor, summand)));
+            }
+        } else {
+            for (out, ((&x, &factor), &summand)) in out.iter_mut().zip(pairs) {
+                out.write(S::fma1(x, factor, summand));
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn layer_norm_body<S: Simd>(x: &[f32], out: &mut [MaybeUninit<f32>], scale: &[f32], shift: &[f32], epsilon: f32) {
+    let width = scale.len();
+    for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+        let mean = sum(x, |x| x) / width as f32;
+        let variance = sum(x, |x| (x - mean) * (x - mean)) / width as f32;
+        let inverse = 1.0 / (variance + epsilon).sqrt();
+        for (((out, &x), &scale), &shift) in out.iter_mut().zip(x).zip(scale).zip(shift) {
+            out.write(S::fma1((x - mean) * inverse, scale, shift));
+        }
+    }
+}
+
+/// The sum of a function of every number, in sixteen lanes that are added up at the end: always in the same order.
+#[inline(always)]
+pub(crate) fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    let (blocks, rest) = x.as_chunks::<16>();
+    for block in blocks {
+        for (lane, &x) in lanes.iter_mut().zip(block) {
+            *lane += f(x);
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(rest) {
+        *lane += f(x);
+    }
+    let mut half = 8;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_close, numbers};
+
+    fn plain_statistics(numbers: &[f64]) -> (f64, f64) {
+        let mean = numbers.iter().sum::<f64>() / numbers.len() as f64;
+        (mean, numbers.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / numbers.len() as f64)
+    }
+
+    fn plain_group_norm(x: &[f32], groups: &Groups<'_>) -> Vec<f64> {
+        let channels = groups.scale.len();
+        let (picture, per_group) = (x.len() / groups.batch, channels / groups.groups);
+        let mut y = vec![0.0; x.len()];
+        for batch in 0..groups.batch {
+            for group in 0..groups.groups {
+                let own = |index: &usize| index % channels / per_group == group;
+                let indices: Vec<usize> = (batch * picture..(batch + 1) * picture).filter(own).collect();
+                let numbers: Vec<f64> = indices.iter().map(|&index| f64::from(x[index])).collect();
+                let (mean, variance) = plain_statistics(&numbers);
+                for index in indices {
+                    let normed = (f64::from(x[index]) - mean) / (variance + f64::from(groups.epsilon)).sqrt();
+                    let channel = index % channels;
+                    y[index] = normed * f64::from(groups.scale[channel]) + f64::from(groups.shift[channel]);
+                }
+            }
+        }
+        y
+    }
+
+    #[test]
+    fn group_norm_is_its_definition() {
+        for (batch, pixels, channels, count) in [(2, 600, 64, 32), (1, 9, 96, 32), (3, 1, 40, 4), (2, 257, 32, 32)] {
+            // Far from zero, as activations may be: the mean must not eat the variance.
+            let x: Vec<f32> = numbers(1, batch * pixels * channels).iter().map(|x| 20.0 + x).collect();
+            let (scale, shift) = (numbers(2, channels), numbers(3, channels));
+            let groups = Groups { batch, groups: count, scale: &scale, shift: &shift, epsilon: 1e-5 };
+            let expected = plain_group_norm(&x, &groups);
+            // A number of 20 is exact to 2e-6, of a spread of 0.6.
+            assert_close(&group_norm(&x, &groups, false), &expected, 5e-6);
+            let activated: Vec<f64> = expected.iter().map(|x| x / (1.0 + (-x).exp())).collect();
+            assert_close(&group_norm(&x, &groups, true), &activated, 5e-6);
+            let (means, _) = group_statistics(&x, &groups);
+            assert_eq!(means.len(), batch * count);
+            assert!((means[0] - 20.0).abs() < 1.0);
+        }
+    }
+
+    #[test]
+    fn layer_norm_is_its_definition() {
+        for (rows, width) in [(5, 64), (3, 7), (40, 777)] {
+            let x: Vec<f32> = numbers(1, rows * width).iter().map(|x| 5.0 + x).collect();
+            let (scale, shift) = (numbers(2, width), numbers(3, width));
+            let mut expected = Vec::new();
+            for row in x.chunks(width) {
+                let row: Vec<f64> = row.iter().map(|&x| f64::from(x)).collect();
+                let (mean, variance) = plain_statistics(&row);
+                expected.extend(
+                    row.iter().enumerate().map(|(i, x)| {
+                        (x - mean) / (variance + 1e-5).sqrt() * f64::from(scale[i]) + f64::from(shift[i])
+                    }),
+                );
+            }
+            assert_close(&layer_norm(&x, &scale, &shift, 1e-5), &expected, 3e-6);
+        }
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_no_bit() {
+        let (x, scale, shift) = (numbers(1, 2 * 5000 * 64), numbers(2, 64), numbers(3, 64));
+        let groups = Groups { batch: 2, groups: 32, scale: &scale, shift: &shift, epsilon: 1e-6 };
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| (group_norm(&x, &groups, true), layer_norm(&x, &scale, &shift, 1e-5)))
+        };
+        let one = run(1);
+        assert!(run(2) == one && run(3) == one);
+    }
+
+    #[test]
+    fn a_nan_spreads_over_its_group_and_no_further() {
+        let (mut x, ones, zeros) = (numbers(1, 10 * 64), [1.0; 64], [0.0; 64]);
+        x[64 * 4] = f32::NAN;
+        let groups = Groups { batch: 1, groups: 32, scale: &ones, shift: &zeros, epsilon: 1e-5 };
+        let y = group_norm(&x, &groups, true);
+        assert!(y.iter().enumerate().all(|(index, y)| y.is_nan() == (index % 64 < 2)));
+    }
+}

@@ -1,0 +1,497 @@
+//! Matrix products and convolutions: one micro-kernel that holds a tile of the output in registers while it walks down the
+//! depth. A convolution is the same product whose rows are looked up anew for each tap, so no unfolded copy of the picture
+//! is ever made.
+
+use std::ops::Range;
+
+use crate::isa::{Isa, Simd, dispatch};
+use crate::matrix::{LINE, Matrix, PANEL};
+use crate::parallel;
+
+/// Rows of a tile. With 64 columns of AVX-512 that is 24 of its 32 registers.
+const TILE: usize = 6;
+/// Most rows of a task.
+const ROWS: usize = 32 * TILE;
+/// Depth walked before the next tile: so much of a panel stays in the cache while the task's rows pass over it.
+const DEPTH: usize = 128;
+
+/// What is added to a product as its last numbers are written, so that no pass over the output is needed for it.
+#[derive(Clone, Copy, Default)]
+pub struct Epilogue<'a> {
+    /// One number a column, `[columns]`.
+    pub bias: Option<&'a [f32]>,
+    /// One number a column and batch element, `[batch, columns]`.
+    pub shift: Option<&'a [f32]>,
+    /// One number an output, `[rows, columns]`.
+    pub residual: Option<&'a [f32]>,
+}
+
+/// A channels-last picture and the window that a convolution moves over it.
+#[derive(Debug, Clone, Copy)]
+pub struct Window {
+    /// Pictures.
+    pub batch: usize,
+    /// Rows of pixels.
+    pub height: usize,
+    /// Pixels of a row.
+    pub width: usize,
+    /// Rows and columns of the kernel.
+    pub kernel: usize,
+    /// Pixels from one output to the next.
+    pub stride: usize,
+    /// Rows of zeros above, and columns of them to the left.
+    pub before: usize,
+    /// Rows of zeros below, and columns of them to the right.
+    pub after: usize,
+}
+
+impl Window {
+    /// Height and width of the output; zero when the kernel does not fit.
+    #[must_use]
+    pub fn output(&self) -> (usize, usize) {
+        let side = |side: usize| {
+            (side + self.before + self.after).checked_sub(self.kernel).map_or(0, |room| room / self.stride + 1)
+        };
+        (side(self.height), side(self.width))
+    }
+}
+
+/// `x · matrix`, `x` `[rows, depth]`; the rows are `batch` equal groups for the epilogue's shift.
+///
+/// # Panics
+/// When a slice is not of the length that the others call for.
+#[must_use]
+pub fn linear(x: &[f32], batch: usize, matrix: &Matrix, epilogue: Epilogue<'_>) -> Vec<f32> {
+    assert_eq!(matrix.taps, 1, "a convolution's matrix needs a window");
+    let rows = x.len().checked_div(matrix.channels).unwrap_or(0);
+    assert_eq!(x.len(), rows * matrix.channels, "rows of {} numbers", matrix.channels);
+    let left = Left::rows(x, matrix.channels);
+    product(Isa::best(), &left, rows, batch, matrix, epilogue)
+}
+
+/// A convolution of `x` `[batch, height, width, input]`, to `[batch, height', width', output]`.
+///
+/// # Panics
+/// When a slice is not of the length that the others call for.
+#[must_use]
+pub fn conv2d(x: &[f32], window: &Window, matrix: &Matrix, epilogue: Epilogue<'_>) -> Vec<f32> {
+    assert_eq!(matrix.taps, window.kernel * window.kernel, "a matrix of another kernel");
+    assert_eq!(x.len(), window.batch * window.height * window.width * matrix.channels, "pixels of the picture");
+    let (height, width) = window.output();
+    let zeros = vec![0.0; matrix.channels];
+    let left = Left::window(x, window, matrix.channels, &zeros);
+    product(Isa::best(), &left, window.batch * height * width, window.batch, matrix, epilogue)
+}
+
+/// Checks the epilogue, makes the output and shares the work.
+fn product(isa: Isa, left: &Left<'_>, rows: usize, batch: usize, matrix: &Matrix, epilogue: Epilogue<'_>) -> Vec<f32> {
+    let columns = matrix.columns();
+    let per_shift = rows.checked_div(batch).unwrap_or(0).max(1);
+    assert!(epilogue.bias.is_none_or(|bias| bias.len() == columns), "a bias of {columns} numbers");
+    assert!(epilogue.shift.is_none_or(|shift| shift.len() == batch * columns && batch * per_shift == rows));
+    assert!(epilogue.residual.is_none_or(|residual| residual.len() == rows * columns));
+    let mut out: Vec<f32> = Vec::with_capacity(rows * columns);
+    let job = Job {
+        left,
+        matrix,
+        epilogue,
+        per_shift,
+        out: Out { start: out.as_mut_ptr(), stride: columns, accumulate: false },
+    };
+    let panels = matrix.panels();
+    let operations = 2 * rows * columns * matrix.depth();
+    // Several tasks a thread even out their ends; the split changes no sum, so it may depend on the machine.
+    let wanted = rows * panels / (4 * rayon::current_num_threads());
+    let block = wanted.clamp(2 * TILE, ROWS).next_multiple_of(TILE);
+    let blocks = rows.div_ceil(block);
+    // Panels outermost: neighbouring tasks read the same weights.
+    parallel::for_each(blocks * panels, operations, |task| {
+        let first = task % blocks * block;
+        run(isa, &job, first..(first + block).min(rows), task / blocks);
+    });
+    // SAFETY: the tasks wrote every row of every panel's columns, which is all of the capacity asked for.
+    unsafe { out.set_len(rows * columns) };
+    out
+}
+
+/// The left factor: where each row begins, for each tap.
+pub(crate) struct Left<'a> {
+    data: &'a [f32],
+    /// Numbers from one row to the next, where rows follow one another.
+    stride: usize,
+    /// Read instead of a pixel beyond the picture.
+    zeros: &'a [f32],
+    window: Option<&'a Window>,
+    channels: usize,
+}
+
+/// Where a row of the output begins to read.
+#[derive(Clone, Copy)]
+struct Origin {
+    offset: isize,
+    y: i32,
+    x: i32,
+}
+
+impl<'a> Left<'a> {
+    /// Rows of numbers, one after another.
+    fn rows(data: &'a [f32], channels: usize) -> Self {
+        Self { data, stride: channels, zeros: &[], window: None, channels }
+    }
+
+    /// Rows of numbers that begin `stride` apart.
+    pub(crate) fn strided(data: &'a [f32], stride: usize, channels: usize) -> Self {
+        Self { data, stride, zeros: &[], window: None, channels }
+    }
+
+    fn window(data: &'a [f32], window: &'a Window, channels: usize, zeros: &'a [f32]) -> Self {
+        Self { data, stride: 0, zeros, window: Some(window), channels }
+    }
+
+    #[inline(always)]
+    fn origin(&self, row: usize) -> Origin {
+        let Some(window) = self.window else {
+            return Origin { offset: (row * self.stride) as isize, y: 0, x: 0 };
+        };
+        let (height, width) = window.output();
+        let (x, line) = (row % width, row / width);
+        let (y, batch) = (line % height, line / height);
+        let y = (y * window.stride) as isize - window.before as isize;
+        let x = (x * window.stride) as isize - window.before as isize;
+        let line = (batch * window.height) as isize + y;
+        let offset = (line * window.width as isize + x) * self.channels as isize;
+        Origin { offset, y: y as i32, x: x as i32 }
+    }
+
+    /// The row that an origin reads at a tap.
+    #[inline(always)]
+    fn row(&self, origin: Origin, tap: usize) -> *const f32 {
+        let Some(window) = self.window else { return self.data.as_ptr().wrapping_offset(origin.offset) };
+        let (down, right) = (tap / window.kernel, tap % window.kernel);
+        let (y, x) = (origin.y + down as i32, origin.x + right as i32);
+        // A negative coordinate is a huge one as an unsigned number.
+        if (y as u32) < window.height as u32 && (x as u32) < window.width as u32 {
+            let offset = origin.offset + ((down * window.width + right) * self.channels) as isize;
+            self.data.as_ptr().wrapping_offset(offset)
+        } else {
+            self.zeros.as_ptr()
+        }
+    }
+}
+
+/// Where a product goes.
+#[derive(Clone, Copy)]
+pub(crate) struct Out {
+    pub(crate) start: *mut f32,
+    /// Numbers from one row to the next.
+    pub(crate) stride: usize,
+    /// Add to what is there.
+    pub(crate) accumulate: bool,
+}
+
+/// A product to be done, all lengths checked.
+pub(crate) struct Job<'a> {
+    pub(crate) left: &'a Left<'a>,
+    pub(crate) matrix: &'a Matrix,
+    pub(crate) epilogue: Epilogue<'a>,
+    /// Rows that share a row of the epilogue's shift.
+    pub(crate) per_shift: usize,
+    pub(crate) out: Out,
+}
+
+// SAFETY: the only pointer is the output's, and no two tasks write the same tile of it.
+unsafe impl Sync for Job<'_> {}
+
+dispatch! {
+    /// Computes some rows of a panel's columns.
+    pub(crate) fn run = run_body(job: &Job<'_>, rows: Range<usize>, panel: usize)
+}
+
+#[inline(always)]
+fn run_body<S: Simd>(job: &Job<'_>, rows: Range<usize>, panel: usize) {
+    let (lines, width) = job.matrix.panel(panel);
+    let panel = Panel { start: lines.as_ptr().cast(), width, first: panel * PANEL };
+    for start in rows.clone().step_by(ROWS) {
+        let rows = start..(start + ROWS).min(rows.end);
+        let mut origins = [Origin { offset: 0, y: 0, x: 0 }; ROWS];
+        for (origin, row) in origins.iter_mut().zip(rows.clone()) {
+            *origin = job.left.origin(row);
+        }
+        let origins = &origins[..rows.len()];
+        match (S::LANES, width) {
+            (LINE, 64) => strip::<S, 4>(job, &panel, 0, rows.start, origins),
+            (LINE, 48) => strip::<S, 3>(job, &panel, 0, rows.start, origins),
+            (LINE, 32) => strip::<S, 2>(job, &panel, 0, rows.start, origins),
+            (LINE, _) => strip::<S, 1>(job, &panel, 0, rows.start, origins),
+            (8, _) => {
+                (0..width).step_by(LINE).for_each(|column| strip::<S, 2>(job, &panel, column, rows.start, origins))
+            }
+            _ => (0..width).step_by(LINE).for_each(|column| strip::<S, 4>(job, &panel, column, rows.start, origins)),
+        }
+    }
+}
+
+struct Panel {
+    start: *const f32,
+    width: usize,
+    /// Its first column's number.
+    first: usize,
+}
+
+/// Computes `N` vectors of columns, of the task's rows.
+#[inline(always)]
+fn strip<S: Simd, const N: usize>(job: &Job<'_>, panel: &Panel, column: usize, first: usize, origins: &[Origin]) {
+    let depth = job.matrix.depth();
+    let valid = job.matrix.columns().saturating_sub(panel.first + column).min(N * S::LANES);
+    // Tiles that are not full are not written before they are done: their columns end inside a vector.
+    let step = if valid == N * S::LANES { DEPTH } else { depth.max(1) };
+    let mut done = 0;
+    loop {
+        let walk = Walk {
+            depth: done..(done + step).min(depth),
+            load: done > 0 || job.out.accumulate,
+            last: done + step >= depth,
+            column,
+            valid,
+        };
+        for (tile, origins) in origins.chunks(TILE).enumerate() {
+            let row = first + tile * TILE;
+            match *origins {
+                [a, b, c, d, e, f] => walk.tile::<S, 6, N>(job, panel, row, [a, b, c, d, e, f]),
+                [a, b, c, d, e] => walk.tile::<S, 5, N>(job, panel, row, [a, b, c, d, e]),
+                [a, b, c, d] => walk.tile::<S, 4, N>(job, panel, row, [a, b, c, d]),
+                [a, b, c] => walk.tile::<S, 3, N>(job, panel, row, [a, b, c]),
+                [a, b] => walk.tile::<S, 2, N>(job, panel, row, [a, b]),
+                [a] => walk.tile::<S, 1, N>(job, panel, row, [a]),
+                _ => unreachable!("chunks are of one to six"),
+            }
+        }
+        done += step;
+        if done >= depth {
+            break;
+        }
+    }
+}
+
+/// One walk down a part of the depth.
+struct Walk {
+    depth: Range<usize>,
+    /// Begin with what the output holds.
+    load: bool,
+    /// End with the epilogue.
+    last: bool,
+    /// First column within the panel.
+    column: usize,
+    /// Columns that exist.
+    valid: usize,
+}
+
+impl Walk {
+    #[inline(always)]
+    fn tile<S: Simd, const M: usize, const N: usize>(
+        &self,
+        job: &Job<'_>,
+        panel: &Panel,
+        row: usize,
+        origins: [Origin; M],
+    ) {
+        let mut sums = [[S::splat(0.0); N]; M];
+        if self.load {
+            for (m, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: the row and its valid columns are this task's.
+                *sums = unsafe { self.read::<S, N>(job.out.start.add(self.place(job, panel, row + m))) };
+            }
+        }
+        let channels = job.matrix.channels;
+        let mut k = self.depth.start;
+        while k < self.depth.end {
+            let (tap, within) = (k / channels, k % channels);
+            let count = (channels - within).min(self.depth.end - k);
+            let rows: [*const f32; M] = std::array::from_fn(|m| job.left.row(origins[m], tap).wrapping_add(within));
+            // SAFETY: the panel has `depth` rows of `width` numbers, and `column` is that of `N` vectors within them. A row
+            // of the left factor has `channels` numbers: it lies in the picture, in the zeros or in a checked slice.
+            unsafe {
+                let mut right = panel.start.add(k * panel.width + self.column);
+                for step in 0..count {
+                    let line: [S::Vector; N] = std::array::from_fn(|n| S::load(right.add(n * S::LANES)));
+                    for m in 0..M {
+                        let left = S::splat(*rows[m].add(step));
+                        for n in 0..N {
+                            sums[m][n] = S::fma(left, line[n], sums[m][n]);
+                        }
+                    }
+                    right = right.add(panel.width);
+                }
+            }
+            k += count;
+        }
+        for (m, sums) in sums.into_iter().enumerate() {
+            self.finish::<S, N>(job, panel, row + m, sums);
+        }
+    }
+
+    /// Where a row's first column of this strip is in the output.
+    #[inline(always)]
+    fn place(&self, job: &Job<'_>, panel: &Panel, row: usize) -> usize {
+        row * job.out.stride + panel.first + self.column
+    }
+
+    /// Writes a row of a tile, with the epilogue if this was the last walk.
+    #[inline(always)]
+    fn finish<S: Simd, const N: usize>(&self, job: &Job<'_>, panel: &Panel, row: usize, mut sums: [S::Vector; N]) {
+        let mut add = |numbers: Option<&[f32]>, row: usize| {
+            if let Some(numbers) = numbers.filter(|_| self.last) {
+                // SAFETY: `product` checked that the numbers have this row and all columns.
+                let more = unsafe {
+                    let start = numbers.as_ptr().add(row * job.matrix.columns() + panel.first + self.column);
+                    self.read::<S, N>(start)
+                };
+                sums = std::array::from_fn(|n| S::add(sums[n], more[n]));
+            }
+        };
+        add(job.epilogue.bias, 0);
+        add(job.epilogue.shift, row / job.per_shift);
+        add(job.epilogue.residual, row);
+        // SAFETY: the row and its valid columns are this task's alone.
+        unsafe { self.write::<S, N>(job.out.start.add(self.place(job, panel, row)), sums) };
+    }
+
+    /// # Safety
+    /// `valid` numbers must be readable.
+    #[inline(always)]
+    unsafe fn read<S: Simd, const N: usize>(&self, from: *const f32) -> [S::Vector; N] {
+        let mut padded = [0.0; PANEL];
+        let from = if self.valid == N * S::LANES {
+            from
+        } else {
+            // SAFETY: the caller's promise; `valid` is at most a panel.
+            unsafe { std::ptr::copy_nonoverlapping(from, padded.as_mut_ptr(), self.valid) };
+            padded.as_ptr()
+        };
+        // SAFETY: `N` vectors are readable: all are valid, or they are in the padded copy.
+        std::array::from_fn(|n| unsafe { S::load(from.add(n * S::LANES)) })
+    }
+
+    /// # Safety
+    /// `valid` numbers must be writable.
+    #[inline(always)]
+    unsafe fn write<S: Simd, const N: usize>(&self, to: *mut f32, vectors: [S::Vector; N]) {
+        let mut padded = [0.0; PANEL];
+        let full = self.valid == N * S::LANES;
+        let start = if full { to } else { padded.as_mut_ptr() };
+        for (n, vector) in vectors.into_iter().enumerate() {
+            // SAFETY: `N` vectors are writable: all are valid, or they go to the padded copy.
+            unsafe { S::store(start.add(n * S::LANES), vector) };
+        }
+        if !full {
+            // SAFETY: the caller's promise; `valid` is at most a panel.
+            unsafe { std::ptr::copy_nonoverlapping(padded.as_ptr(), to, self.valid) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_close, numbers};
+
+    /// The product by its definition, in f64.
+    fn plain_linear(x: &[f32], weight: &[f32], output: usize, input: usize) -> Vec<f64> {
+        let row = |x: &[f32], w: &[f32]| x.iter().zip(w).map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
+        x.chunks(input).flat_map(|x| weight.chunks(input).take(output).map(move |w| row(x, w))).collect()
+    }
+
+    #[test]
+    fn a_product_is_its_definition_on_every_instruction_set() {
+        for isa in Isa::all() {
+            for (rows, input, output) in
+                [(1, 1, 1), (7, 3, 4), (12, 130, 64), (13, 257, 80), (205, 64, 200), (6, 40, 48)]
+            {
+                let (x, weight) = (numbers(1, rows * input), numbers(2, output * input));
+                let matrix = Matrix::linear(&weight, output, input);
+                let (bias, shift, residual) = (numbers(3, output), numbers(4, output), numbers(5, rows * output));
+                let mut expected = plain_linear(&x, &weight, output, input);
+                let plain = product(isa, &Left::rows(&x, input), rows, 1, &matrix, Epilogue::default());
+                assert_close(&plain, &expected, 1e-6);
+                let epilogue = Epilogue { bias: Some(&bias), shift: Some(&shift), residual: Some(&residual) };
+                for (index, number) in expected.iter_mut().enumerate() {
+                    let column = index % output;
+                    *number += f64::from(bias[column]) + f64::from(shift[column]) + f64::from(residual[index]);
+                }
+                let full = product(isa, &Left::rows(&x, input), rows, 1, &matrix, epilogue);
+                assert_close(&full, &expected, 1e-6);
+            }
+        }
+    }
+
+    /// The convolution by its definition, in f64.
+    fn plain_conv(x: &[f32], window: &Window, weight: &[f32], output: usize, input: usize) -> Vec<f64> {
+        let ((height, width), kernel) = (window.output(), window.kernel);
+        let mut y = Vec::new();
+        for index in 0..window.batch * height * width * output {
+            let (o, pixel) = (index % output, index / output);
+            let (column, line, batch) = (pixel % width, pixel / width % height, pixel / width / height);
+            let mut sum = 0.0;
+            for tap in 0..kernel * kernel {
+                let row =
+                    (line * window.stride + tap / kernel).checked_sub(window.before).filter(|&y| y < window.height);
+                let cell =
+                    (column * window.stride + tap % kernel).checked_sub(window.before).filter(|&x| x < window.width);
+                let (Some(row), Some(cell)) = (row, cell) else { continue };
+                for i in 0..input {
+                    let pixel = x[((batch * window.height + row) * window.width + cell) * input + i];
+                    sum += f64::from(pixel) * f64::from(weight[(o * input + i) * kernel * kernel + tap]);
+                }
+            }
+            y.push(sum);
+        }
+        y
+    }
+
+    #[test]
+    fn a_convolution_is_its_definition_on_every_instruction_set() {
+        let window =
+            |kernel, stride, before, after| Window { batch: 2, height: 7, width: 5, kernel, stride, before, after };
+        for isa in Isa::all() {
+            for window in
+                [window(3, 1, 1, 1), window(3, 2, 1, 1), window(3, 2, 0, 1), window(1, 1, 0, 0), window(5, 1, 2, 2)]
+            {
+                for (input, output) in [(3, 32), (20, 4), (64, 70)] {
+                    let x = numbers(1, 2 * 7 * 5 * input);
+                    let weight = numbers(2, output * input * window.kernel * window.kernel);
+                    let matrix = Matrix::conv(&weight, output, input, window.kernel);
+                    let zeros = vec![0.0; input];
+                    let (height, width) = window.output();
+                    let shift = numbers(3, 2 * output);
+                    let epilogue = Epilogue { shift: Some(&shift), ..Epilogue::default() };
+                    let left = Left::window(&x, &window, input, &zeros);
+                    let y = product(isa, &left, 2 * height * width, 2, &matrix, epilogue);
+                    let mut expected = plain_conv(&x, &window, &weight, output, input);
+                    for (index, number) in expected.iter_mut().enumerate() {
+                        *number += f64::from(shift[index / (height * width * output) * output + index % output]);
+                    }
+                    assert_close(&y, &expected, 3e-6);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_no_bit() {
+        let (x, weight) = (numbers(1, 2 * 32 * 32 * 64), numbers(2, 128 * 64 * 9));
+        let window = Window { batch: 2, height: 32, width: 32, kernel: 3, stride: 1, before: 1, after: 1 };
+        let matrix = Matrix::conv(&weight, 128, 64, 3);
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| conv2d(&x, &window, &matrix, Epilogue::default()))
+        };
+        let one = run(1);
+        assert!(run(2) == one && run(3) == one);
+    }
+
+    #[test]
+    fn nothing_in_gives_nothing_out() {
+        let matrix = Matrix::linear(&numbers(1, 12), 4, 3);
+        assert_eq!(linear(&[], 1, &matrix, Epilogue::default()), [] as [f32; 0]);
+    }
+}
