@@ -2,9 +2,12 @@
 
 pub mod checkpoint;
 mod error;
+pub mod guidance;
 pub mod nn;
 pub mod noise;
+pub mod preview;
 pub mod resize;
+mod sample;
 pub mod samplers;
 pub mod schedule;
 mod tensors;
@@ -15,3 +18,4 @@ pub mod unet;
 pub mod vae;
 
 pub use error::{Error, FileFault, Result};
+pub use sample::{SampleRequest, sample};

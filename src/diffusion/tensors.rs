@@ -20,6 +20,16 @@ pub(crate) fn divide(x: &Tensor, divisor: f32) -> Result<Tensor> {
     Ok(x.broadcast_div(&divisor)?)
 }
 
+/// As many entries as a batch has: repeated from the start, or cut.
+pub(crate) fn repeat_to_batch(x: &Tensor, batch: usize) -> Result<Tensor> {
+    let entries = x.dim(0)?;
+    if entries >= batch || entries == 0 {
+        return Ok(x.narrow(0, 0, batch.min(entries))?);
+    }
+    let copies = vec![x; batch.div_ceil(entries)];
+    Ok(Tensor::cat(&copies, 0)?.narrow(0, 0, batch)?)
+}
+
 /// Whether every element is a number: no NaN, nothing infinite.
 pub(crate) fn is_finite(x: &Tensor) -> Result<bool> {
     // Zero times anything else is NaN.
@@ -31,6 +41,14 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
+
+    #[test]
+    fn a_batch_repeats_or_cuts() {
+        let x = Tensor::new(&[1.0_f32, 2.0, 3.0], &Device::Cpu).unwrap();
+        let repeated = |batch| repeat_to_batch(&x, batch).unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(repeated(2), [1.0, 2.0]);
+        assert_eq!(repeated(5), [1.0, 2.0, 3.0, 1.0, 2.0]);
+    }
 
     #[test]
     fn finds_what_is_no_number() {

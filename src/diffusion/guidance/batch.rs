@@ -1,0 +1,112 @@
+//! Asking a network about several prompts in as few calls as it takes.
+
+use candle_core::Tensor;
+
+use super::Model;
+use super::region::{Entry, Window};
+use crate::Result;
+
+/// Prompts of two lengths are asked together where the shorter need not be repeated more often than this.
+const REPEATS: usize = 4;
+/// Stands in the sum of weights for a cell where no prompt counts.
+const NO_WEIGHT: f64 = 1e-37;
+
+/// The clean latent in `x` as each side's prompts see it: the mean of their answers, weighted cell by cell. 0 where none
+/// counts.
+pub(super) fn denoise(model: &Model<'_>, sides: [&[Entry]; 2], x: &Tensor, sigma: f32) -> Result<[Tensor; 2]> {
+    let active = |side: usize| {
+        let entries = sides[side].iter();
+        entries
+            .filter(|entry| sigma <= entry.first_sigma && sigma >= entry.last_sigma)
+            .map(move |entry| Question { side, entry })
+    };
+    let mut waiting: Vec<Question<'_>> = active(0).chain(active(1)).collect();
+    let mut sums = [x.zeros_like()?, x.zeros_like()?];
+    let mut weights = [x.affine(0.0, NO_WEIGHT)?, x.affine(0.0, NO_WEIGHT)?];
+    let room = (model.batch_limit / x.dim(0)?.max(1)).max(1);
+    while let Some(&first) = waiting.first() {
+        // The last comes first, as ComfyUI has it.
+        let mut together = Vec::new();
+        for i in (0..waiting.len()).rev() {
+            if together.len() < room && waiting[i].goes_with(&first)? {
+                together.push(waiting.remove(i));
+            }
+        }
+        for (question, answer) in together.iter().zip(ask(model, &together, x, sigma)?) {
+            let entry = question.entry;
+            let weighted = place(&(answer * &entry.weight)?, entry.window, x)?;
+            sums[question.side] = (&sums[question.side] + weighted)?;
+            weights[question.side] = (&weights[question.side] + place(&entry.weight, entry.window, x)?)?;
+        }
+    }
+    Ok([(&sums[0] / &weights[0])?, (&sums[1] / &weights[1])?])
+}
+
+/// A prompt that the network is to be asked about.
+#[derive(Clone, Copy)]
+struct Question<'a> {
+    /// Positive or negative.
+    side: usize,
+    entry: &'a Entry,
+}
+
+impl Question<'_> {
+    /// Whether both can be asked in one call: the same part of the latent, prompts of the same kind, and of lengths that
+    /// repetition makes equal (a repeated prompt is attended to as much as a single one).
+    fn goes_with(&self, other: &Self) -> Result<bool> {
+        let size = |entry: &Entry| entry.window.map(|window| (window.height, window.width));
+        let (ours, theirs) = (self.entry, other.entry);
+        let (_, tokens, width) = ours.context.dims3()?;
+        let (_, other_tokens, other_width) = theirs.context.dims3()?;
+        let label = |entry: &Entry| entry.label.as_ref().map(|label| label.dims().to_vec());
+        let shortest = tokens.min(other_tokens).max(1);
+        Ok(size(ours) == size(theirs)
+            && width == other_width
+            && label(ours) == label(theirs)
+            && least_common_multiple(tokens, other_tokens) / shortest <= REPEATS)
+    }
+}
+
+/// One call of the network: what it sees in each question's part of `x`.
+fn ask(model: &Model<'_>, questions: &[Question<'_>], x: &Tensor, sigma: f32) -> Result<Vec<Tensor>> {
+    let parts = questions.iter().map(|question| cut(x, question.entry.window)).collect::<Result<Vec<_>>>()?;
+    let tokens = questions.iter().map(|question| Ok(question.entry.context.dim(1)?)).collect::<Result<Vec<_>>>()?;
+    let longest = tokens.iter().copied().fold(1, least_common_multiple);
+    let contexts = questions.iter().zip(&tokens).map(|(question, tokens)| {
+        let copies = vec![&question.entry.context; longest / (*tokens).max(1)];
+        Ok(Tensor::cat(&copies, 1)?)
+    });
+    let labels: Vec<_> = questions.iter().filter_map(|question| question.entry.label.as_ref()).collect();
+    let label = if labels.is_empty() { None } else { Some(Tensor::cat(&labels, 0)?) };
+
+    let seen = Tensor::cat(&parts, 0)?;
+    let timestep = model.sampling.timestep(sigma) as f32;
+    let timesteps = Tensor::full(timestep, seen.dim(0)?, x.device())?;
+    let scaled = model.sampling.scale_input(&seen, sigma)?;
+    let context = Tensor::cat(&contexts.collect::<Result<Vec<_>>>()?, 0)?;
+    let output = model.network.predict(&scaled, &timesteps, &context, label.as_ref())?;
+    let denoised = model.sampling.denoised(&seen, &output, sigma)?;
+    Ok(denoised.chunk(questions.len(), 0)?)
+}
+
+/// The part of a latent that a window shows.
+fn cut(x: &Tensor, window: Option<Window>) -> Result<Tensor> {
+    let Some(Window { height, width, y, x: left }) = window else { return Ok(x.clone()) };
+    Ok(x.narrow(2, y, height)?.narrow(3, left, width)?.contiguous()?)
+}
+
+/// A part put back in its place, among zeros.
+fn place(part: &Tensor, window: Option<Window>, like: &Tensor) -> Result<Tensor> {
+    let Some(Window { height, width, y, x }) = window else { return Ok(part.clone()) };
+    let (_, _, rows, columns) = like.dims4()?;
+    let tall = part.pad_with_zeros(2, y, rows - y - height)?;
+    Ok(tall.pad_with_zeros(3, x, columns - x - width)?)
+}
+
+fn least_common_multiple(a: usize, b: usize) -> usize {
+    let (mut divisor, mut rest) = (a, b);
+    while rest != 0 {
+        (divisor, rest) = (rest, divisor % rest);
+    }
+    a.checked_div(divisor).map_or(0, |a| a * b)
+}
