@@ -82,7 +82,7 @@ def load():
 
 
 def run(model, width, case):
-    latent = {"samples": value("latent", [2, 4, 16, 16], case["latent"])}
+    latent = {"samples": value("latent", [1, 4, 12, 8], case["latent"])}
     if case["mask"]:
         latent["noise_mask"] = (value("mask", [1, 1, 20, 20], 1.0) + 1) / 2
     positive = [[value("positive", [1, case["tokens"], width], 1.5), {}]]

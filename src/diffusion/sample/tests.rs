@@ -283,7 +283,7 @@ fn a_whole_sampling_with_a_unet_is_comfyuis() {
                 },
                 positive: &prompt("positive", request.tokens),
                 negative: &prompt("negative", 77),
-                latent: &value("latent", &[2, 4, 16, 16], request.latent),
+                latent: &value("latent", &[1, 4, 12, 8], request.latent),
                 noise_mask: request.mask.then_some(&mask),
                 batch_index: None,
                 seed: request.seed,
