@@ -191,12 +191,12 @@ mod tests {
 
     #[test]
     fn every_subject_shows_its_colour_in_every_style() {
-        for subject in 0..SUBJECTS.len() {
+        for (subject, row) in SUBJECTS.iter().enumerate() {
             for (style, _) in STYLES {
                 let picture = |colour| render(&Scene::of(subject, colour, 1, style, &mut Random::new(5)));
                 let (red, blue) = (picture(0), picture(4));
                 let changed = red.pixels().zip(blue.pixels()).filter(|(a, b)| a != b).count();
-                assert!(changed > 1000, "{} {style:?}: only {changed} pixels", SUBJECTS[subject].name);
+                assert!(changed > 1000, "{} {style:?}: only {changed} pixels", row.name);
             }
         }
     }

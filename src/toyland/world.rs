@@ -93,7 +93,7 @@ pub static STYLES: [(Style, &str); 3] =
 /// combinations it never saw. About 15 % are.
 pub fn held_out(subject: usize, colour: usize, place: usize) -> bool {
     let triple = (subject as u64) << 16 | (colour as u64) << 8 | place as u64;
-    mix(triple.wrapping_add(0x70_796C_616E_64)) % 100 < 15
+    mix(triple.wrapping_add(0x7079_6C61_6E64)) % 100 < 15
 }
 
 #[cfg(test)]
