@@ -65,7 +65,8 @@ fn entry(node: &Json) -> Result<Entry, (&str, Problem)> {
     Ok(entry)
 }
 
-/// A link is a list of exactly two, a node's id and a slot; a list that is none stays a literal, for the plan to refuse.
+/// A link is a list of exactly two, a node's id and a slot; a list that is none stays a literal, for the plan to
+/// refuse.
 fn binding(value: &Json) -> Binding {
     if let Json::Array(list) = value
         && let [Json::String(node), slot] = list.as_slice()

@@ -1,4 +1,5 @@
-//! JSON as it is found in the wild: with a byte order mark, and with `NaN` and `Infinity` as Python's `json` writes them.
+//! JSON as it is found in the wild: with a byte order mark, and with `NaN` and `Infinity` as Python's `json` writes
+//! them.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -47,8 +48,8 @@ impl<'t> Document<'t> {
     }
 }
 
-/// The error with its place in `text`; `grown` lists the places (line, column) of the parsed text that are a byte longer
-/// than in `text`.
+/// The error with its place in `text`; `grown` lists the places (line, column) of the parsed text that are a byte
+/// longer than in `text`.
 fn at(text: &str, error: &Error, grown: &[(usize, usize)]) -> FormatError {
     let line = error.line();
     let shift = grown.iter().filter(|&&(at, column)| at == line && column < error.column()).count();
@@ -74,8 +75,8 @@ fn at(text: &str, error: &Error, grown: &[(usize, usize)]) -> FormatError {
     FormatError::NotJson { line, column, fact, found }
 }
 
-/// The text with `null` for what Python writes and JSON does not know, and the line and column (in the new text) of each
-/// `null` that is a byte longer than the `NaN` it stands for.
+/// The text with `null` for what Python writes and JSON does not know, and the line and column (in the new text) of
+/// each `null` that is a byte longer than the `NaN` it stands for.
 fn without_nan(text: &str) -> (String, Vec<(usize, usize)>) {
     const NULLS: [(&str, &str); 3] = [("NaN", "null"), ("-Infinity", "null     "), ("Infinity", "null    ")];
     let mut replaced = String::with_capacity(text.len() + 16);

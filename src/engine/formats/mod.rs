@@ -30,21 +30,21 @@ use crate::spec::Specs;
 pub struct Conditions {
     /// What `%date:…%` in the file names of save nodes stands for.
     pub now: DateTime,
-    /// Which branches of dynamic prompts, `{a|b}`, are taken. Nothing: the file's content decides, so that the same file
-    /// gives the same prompt.
+    /// Which branches of dynamic prompts, `{a|b}`, are taken. Nothing: the file's content decides, so that the same
+    /// file gives the same prompt.
     pub seed: Option<u64>,
 }
 
 /// Reads a graph: an API prompt, the body that an editor posts, a UI workflow of version 0.4 or 1, or a PNG or WebP
 /// picture that carries one of them.
 ///
-/// A picture usually carries two: `prompt` is exactly what made it, with the branches of its dynamic prompts taken and the
-/// dates filled in, and needs no knowledge of the nodes to be read; `workflow` is what the canvas looked like. So
-/// `prompt` is what is run, and `workflow` is kept beside it ([`Graph::workflow`]). An editor does the opposite, since it
-/// has a canvas to restore.
+/// A picture usually carries two: `prompt` is exactly what made it, with the branches of its dynamic prompts taken and
+/// the dates filled in, and needs no knowledge of the nodes to be read; `workflow` is what the canvas looked like. So
+/// `prompt` is what is run, and `workflow` is kept beside it ([`Graph::workflow`]). An editor does the opposite, since
+/// it has a canvas to restore.
 ///
-/// `NaN` and `Infinity`, as Python writes them into pictures, are read as `null`. Of a dynamic prompt the same file always
-/// takes the same branches, and dates are the local time of this call; [`read_under`] lets both be chosen.
+/// `NaN` and `Infinity`, as Python writes them into pictures, are read as `null`. Of a dynamic prompt the same file
+/// always takes the same branches, and dates are the local time of this call; [`read_under`] lets both be chosen.
 ///
 /// # Errors
 ///

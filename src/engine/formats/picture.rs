@@ -10,7 +10,8 @@ use flate2::read::ZlibDecoder;
 
 use super::FormatError;
 
-/// A compressed text longer than this is not unpacked: no graph comes near, and a few kilobytes can unpack to terabytes.
+/// A compressed text longer than this is not unpacked: no graph comes near, and a few kilobytes can unpack to
+/// terabytes.
 const MAX_TEXT: u64 = 64 << 20;
 
 /// The keys whose texts are read; of others only the key is noted.

@@ -97,13 +97,13 @@ fn listed(candidates: &[(NodeId, String)]) -> String {
 /// Gives an input of a node a value, in place of a literal or of a wire.
 ///
 /// `assignment` is `NODE.INPUT=VALUE`. `NODE` is an id, else the title or the class of one node only, and case counts
-/// unless nothing matches otherwise. `VALUE` is read as JSON where the input is a number or a truth, and else taken as it
-/// stands, so a text needs no quotes. Range and list are the plan's to check.
+/// unless nothing matches otherwise. `VALUE` is read as JSON where the input is a number or a truth, and else taken as
+/// it stands, so a text needs no quotes. Range and list are the plan's to check.
 ///
 /// # Errors
 ///
-/// When no node or input, or more than one node, has the name, or the input does not take such a value. The graph is then
-/// as it was.
+/// When no node or input, or more than one node, has the name, or the input does not take such a value. The graph is
+/// then as it was.
 pub fn apply_set(graph: &mut Graph, specs: &dyn Specs, assignment: &str) -> Result<(), SetError> {
     let form = || SetError::Form { assignment: assignment.to_owned() };
     let (target, value) = assignment.split_once('=').ok_or_else(form)?;

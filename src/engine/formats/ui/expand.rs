@@ -1,6 +1,7 @@
 //! All nodes of all subgraph instances as one flat list.
 //!
-//! A definition is read once and may be used many times; a [`Frame`] is one use of it, a [`Site`] one node in one frame.
+//! A definition is read once and may be used many times; a [`Frame`] is one use of it, a [`Site`] one node in one
+//! frame.
 
 use std::collections::HashMap;
 

@@ -1,8 +1,8 @@
 //! Legacy group nodes, the forerunners of subgraphs: each is read as a subgraph of its own.
 //!
-//! A group node's class is `workflow>Name`, its definition `extra.groupNodes[Name]`: nodes by index, links between them,
-//! and outputs that are used outside. Its inputs are the unwired inputs of its nodes and its widgets are theirs, under
-//! names that the editor makes up to keep them apart, so these have to be made up in the same way here.
+//! A group node's class is `workflow>Name`, its definition `extra.groupNodes[Name]`: nodes by index, links between
+//! them, and outputs that are used outside. Its inputs are the unwired inputs of its nodes and its widgets are theirs,
+//! under names that the editor makes up to keep them apart, so these have to be made up in the same way here.
 
 use std::collections::{HashMap, HashSet};
 
@@ -226,7 +226,8 @@ impl<'j> Group<'j> {
         name
     }
 
-    /// Adds the outputs of a node that show on the group node: those that no inner node takes, or that are used outside.
+    /// Adds the outputs of a node that show on the group node: those that no inner node takes, or that are used
+    /// outside.
     fn add_outputs(&mut self, node: usize, specs: &dyn Specs) {
         let inner = &self.nodes[node];
         let count = specs.spec(&inner.class).map_or(inner.outputs.len(), |spec| spec.outputs.len());

@@ -210,7 +210,8 @@ fn leave_output(
 fn link_to_output<'s>(scope: &'s Scope<'_>, slot: usize) -> Option<&'s Link> {
     let listed = scope.outputs.get(slot)?.links.iter().find_map(|id| scope.links.get(id));
     let leads_here = |link: &&Link| link.target == OUTPUTS_ID && link.target_slot == slot;
-    // A file in order lists the link at the port. In others only one leads there; if not, choose the same one each time.
+    // A file in order lists the link at the port. In others only one leads there; if not, choose the same one each
+    // time.
     listed.or_else(|| {
         scope.links.iter().filter(|(_, link)| leads_here(link)).min_by_key(|(id, _)| *id).map(|(_, link)| link)
     })
@@ -239,8 +240,8 @@ fn compatible(a: &str, b: &str) -> bool {
     same(a, b) || a.split(',').any(|a| b.split(',').any(|b| same(a, b)))
 }
 
-/// The promoted widgets of an instance, in the order of its stored values: inner node, or `-1` for those that are inputs
-/// of the subgraph, and name.
+/// The promoted widgets of an instance, in the order of its stored values: inner node, or `-1` for those that are
+/// inputs of the subgraph, and name.
 fn proxies(instance: &Node<'_>) -> Vec<(String, String)> {
     let parsed;
     let list = match instance.properties.and_then(|properties| properties.get("proxyWidgets")) {

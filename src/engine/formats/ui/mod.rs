@@ -1,10 +1,10 @@
 //! ComfyUI's UI workflow, the file behind the canvas, converted to what is run.
 //!
-//! The work is in five steps, a file each: [`parse`] reads the file into scopes (the graph and each subgraph definition,
-//! and legacy group nodes as subgraphs, by [`groups`]); [`widgets`] gives each stored widget value its name; [`expand`]
-//! makes a flat list of the nodes of all instances; [`links`] follows each wire to the node that makes its value, through
-//! everything that only exists on the canvas; this file puts the results together. [`text`] fills in what the editor fills
-//! in when it submits.
+//! The work is in five steps, a file each: [`parse`] reads the file into scopes (the graph and each subgraph
+//! definition, and legacy group nodes as subgraphs, by [`groups`]); [`widgets`] gives each stored widget value its
+//! name; [`expand`] makes a flat list of the nodes of all instances; [`links`] follows each wire to the node that makes
+//! its value, through everything that only exists on the canvas; this file puts the results together. [`text`] fills in
+//! what the editor fills in when it submits.
 //!
 //! The reference is the behaviour of ComfyUI's frontend 1.35.
 
@@ -52,7 +52,8 @@ pub(super) fn convert(json: &Json, specs: &dyn Specs, conditions: &Conditions) -
             rest: Map::new(),
         };
         if let (None, Some(values)) = (spec, node.values) {
-            // Without the class nobody knows which value is whose; they are kept as they are, and the plan names the class.
+            // Without the class nobody knows which value is whose; they are kept as they are, and the plan names the
+            // class.
             entry.rest.insert("widgets_values".to_owned(), values.clone());
         }
         for (index, input) in node.inputs.iter().enumerate() {

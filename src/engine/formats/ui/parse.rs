@@ -1,5 +1,5 @@
-//! The file's JSON as scopes of nodes, links and ports. Lenient where ComfyUI is: ids and slots may be numbers or texts of
-//! numbers, links arrays or objects, in any version.
+//! The file's JSON as scopes of nodes, links and ports. Lenient where ComfyUI is: ids and slots may be numbers or texts
+//! of numbers, links arrays or objects, in any version.
 
 use std::collections::HashMap;
 
@@ -56,7 +56,8 @@ pub(super) struct Node<'j> {
     pub(super) mode: Mode,
     /// Its place in the order of execution, as the editor last computed it.
     pub(super) order: Option<f64>,
-    /// As the editor shows them: of a known class all of its inputs, sockets before widgets, then any others of the file.
+    /// As the editor shows them: of a known class all of its inputs, sockets before widgets, then any others of the
+    /// file.
     pub(super) inputs: Vec<Input>,
     /// The kinds of its outputs.
     pub(super) outputs: Vec<String>,

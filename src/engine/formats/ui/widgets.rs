@@ -1,8 +1,8 @@
 //! Which stored value belongs to which widget.
 //!
 //! `widgets_values` is positional over the widgets in the order in which the editor creates them, which is the order of
-//! the declaration, with further entries between them that are never submitted: how a seed moves between runs, the filter
-//! of a list, the upload button.
+//! the declaration, with further entries between them that are never submitted: how a seed moves between runs, the
+//! filter of a list, the upload button.
 
 use serde_json::Value as Json;
 
