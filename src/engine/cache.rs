@@ -1,7 +1,7 @@
 //! Results of earlier runs by signature, within a budget of memory.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value as Json;
@@ -9,8 +9,14 @@ use serde_json::Value as Json;
 use crate::value::Value;
 
 /// What stands for a node's result: a hash of the node, its literals, the files it reads, and all of that upstream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Signature(pub(crate) [u8; 32]);
+
+impl Hash for Signature {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        hasher.write(&self.0);
+    }
+}
 
 /// What a node gave, over all its calls.
 #[derive(Debug, Default)]
@@ -23,14 +29,14 @@ pub(crate) struct Outcome {
 
 /// Results of earlier runs, shared by all executors that have a clone of its `Arc`.
 ///
-/// When they outgrow the budget, those go that no run has used for longest. A result that alone is larger than the budget
-/// is not kept at all. Evicting a model is dropping its value: a run that still reads it keeps its own share.
+/// When they outgrow the budget, those go that no run has used for longest. A result that alone is larger than the
+/// budget is not kept at all. Evicting a model is dropping its value: a run that still reads it keeps its own share.
 pub struct Cache {
     entries: Mutex<Entries>,
 }
 
 struct Entries {
-    by_signature: HashMap<Signature, Entry, BuildHasherDefault<Passthrough>>,
+    by_signature: BySignature<Entry>,
     budget_bytes: usize,
     bytes: usize,
     /// Runs so far.
@@ -153,7 +159,9 @@ impl Entries {
     }
 }
 
-/// A signature is a hash already: its first bytes do.
+/// A map whose keys need no hashing: a signature is a hash.
+pub(crate) type BySignature<T> = HashMap<Signature, T, BuildHasherDefault<Passthrough>>;
+
 #[derive(Default)]
 pub(crate) struct Passthrough(u64);
 
@@ -163,10 +171,8 @@ impl Hasher for Passthrough {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.0 ^= u64::from_le_bytes(word);
+        if let Some(word) = bytes.first_chunk() {
+            self.0 ^= u64::from_le_bytes(*word);
         }
     }
 }

@@ -14,8 +14,8 @@ use crate::value::{Port, Shared, Value};
 /// A type that a node's field may have.
 ///
 /// Numbers, `bool`, `String`, [`Choice`] and [`Json`] come from the file or over a wire; [`Shared`] and [`Value`] only
-/// over a wire; `Option<_>` may be left out; [`Lazy`] is evaluated when the node asks for it; `Vec<_>` is the whole list,
-/// in nodes with `input_is_list`. A crate of nodes adds its own, a model's file name for one:
+/// over a wire; `Option<_>` may be left out; [`Lazy`] is evaluated when the node asks for it; `Vec<_>` is the whole
+/// list, in nodes with `input_is_list`. A crate of nodes adds its own, a model's file name for one:
 ///
 /// ```
 /// use paraflow_engine::{Given, Input, Mismatch, Result, Services, Value, Widget};

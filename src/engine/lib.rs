@@ -1,8 +1,9 @@
 //! Graph to plan to run: the dataflow engine. Knows no tensors, files or HTTP.
 //!
-//! A [`Graph`] is a file as it was written. [`Plan::new`] checks it against a [`Registry`] of nodes, telling every fault at
-//! once, and orders what its outputs need. [`Executor::run`] runs the plan: what an earlier run left in the [`Cache`] is not
-//! done again, and all that happens is told as [`Event`]s, of which terminal, server and tests are but readers.
+//! A [`Graph`] is a file as it was written. [`Plan::new`] checks it against a [`Registry`] of nodes, telling every
+//! fault at once, and orders what its outputs need. [`Executor::run`] runs the plan: what an earlier run left in the
+//! [`Cache`] is not done again, and all that happens is told as [`Event`]s, of which terminal, server and tests are but
+//! readers.
 //!
 //! # A node, from its declaration to its run
 //!
@@ -121,20 +122,13 @@
 //! }
 //!
 //! let registry = Registry::new(nodes(), Services::new().with(Shelf(Mutex::default())));
-//! let entry = |class: &str, inputs: &[(&str, Binding)]| Entry {
-//!     class: class.into(),
-//!     inputs: inputs.iter().map(|(name, binding)| (name.to_string(), binding.clone())).collect(),
-//!     ..Entry::default()
-//! };
-//! let link = |node: &str| Binding::Link { node: node.into(), slot: 0 };
-//! let nodes = vec![
-//!     ("1".into(), entry("EmptyLatent", &[])),
-//!     ("2".into(), entry("Walk", &[("latent_image", link("1")), ("steps", Binding::Literal("3".into()))])),
-//!     ("3".into(), entry("SaveLatent", &[("samples", link("2"))])),
-//! ];
-//! let graph = Graph { nodes, workflow: None };
-//!
-//! let plan = Plan::new(&graph, &registry).map_err(|faults| faults[0].to_string()).unwrap();
+//! let file = br#"{
+//!     "1": {"class_type": "EmptyLatent", "inputs": {}},
+//!     "2": {"class_type": "Walk", "inputs": {"latent_image": ["1", 0], "steps": "3"}},
+//!     "3": {"class_type": "SaveLatent", "inputs": {"samples": ["2", 0]}}
+//! }"#;
+//! let graph = formats::read(file, &registry).unwrap();
+//! let plan = Plan::new(graph, &registry).unwrap();
 //! assert_eq!(plan.prompt()["2"]["inputs"]["steps"], 3); // converted, and so saved
 //!
 //! let executor = Executor::new(Cache::new(1 << 30).into());
@@ -151,10 +145,10 @@
 //!
 //! # What else a field may be
 //!
-//! [`Lazy<T>`](Lazy) is evaluated only where [`Run::needs`] asks for it; [`Value`] takes anything; `Vec<T>` is the whole list
-//! in a node with `input_is_list`; [`Rest`] with `#[input(rest)]` takes wires that no other field declares. A type of one's
-//! own is an [`Input`], which is how a file's name brings its list, its check and its content's fingerprint, so that no node
-//! writes cache code. The attributes are listed at [`derive@Node`].
+//! [`Lazy<T>`](Lazy) is evaluated only where [`Run::needs`] asks for it; [`Value`] takes anything; `Vec<T>` is the
+//! whole list in a node with `input_is_list`; [`Rest`] with `#[input(rest)]` takes wires that no other field declares.
+//! A type of one's own is an [`Input`], which is how a file's name brings its list, its check and its content's
+//! fingerprint, so that no node writes cache code. The attributes are listed at [`derive@Node`].
 
 // The derive macro writes paths that begin with the crate's name; in this crate's own tests they must lead here.
 extern crate self as paraflow_engine;

@@ -50,8 +50,8 @@ pub trait Run: Node {
     /// Why there is no result; [`Context::check`] gives the error of a run that is to stop.
     fn run(self, cx: &Context<'_>) -> Result<Self::Output>;
 
-    /// Which of the lazy inputs that are still `waiting` it needs after all: all of them, unless it says otherwise. Asked
-    /// again once they are there, until it needs no more.
+    /// Which of the lazy inputs that are still `waiting` it needs after all: all of them, unless it says otherwise.
+    /// Asked again once they are there, until it needs no more.
     fn needs(&self, waiting: &[&'static str]) -> Vec<&'static str> {
         waiting.to_vec()
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::node::{Field, NodeDef};
+use crate::plan::takes;
 use crate::services::Services;
 use crate::spec::{NodeSpec, Specs};
 
@@ -52,6 +53,13 @@ impl Registry {
         self.by_name.values().map(|node| &node.spec)
     }
 
+    /// What is wrong with the declarations themselves, for a test that every crate of nodes has: defaults that the
+    /// input would refuse, names that come twice, texts that say nothing. A sentence each.
+    #[must_use]
+    pub fn misdeclared(&self) -> Vec<String> {
+        self.specs().flat_map(misdeclared).collect()
+    }
+
     /// The services that it was made with.
     #[must_use]
     pub fn services(&self) -> &Services {
@@ -75,6 +83,28 @@ impl Specs for Registry {
     fn names(&self) -> Vec<&str> {
         self.by_name.keys().copied().collect()
     }
+}
+
+fn misdeclared(spec: &NodeSpec) -> Vec<String> {
+    let mut told = Vec::new();
+    if spec.doc.is_empty() {
+        told.push(format!("{} does not say what it is for", spec.name));
+    }
+    for (position, input) in spec.inputs.iter().enumerate() {
+        let place = format!("input `{}` of {}", input.name, spec.name);
+        if input.doc.is_empty() {
+            told.push(format!("{place} does not say what it is for"));
+        }
+        if spec.inputs[..position].iter().any(|before| before.name == input.name) {
+            told.push(format!("{place} is there twice"));
+        }
+        if let Some(default) = &input.default
+            && !takes(input, default)
+        {
+            told.push(format!("{place} does not take its own default, {default}"));
+        }
+    }
+    told
 }
 
 impl NodeType {

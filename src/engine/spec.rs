@@ -1,4 +1,5 @@
-//! What a node is, as plain data: everything that the checks, the reference, the editor and the file formats know of it.
+//! What a node is, as plain data: everything that the checks, the reference, the editor and the file formats know of
+//! it.
 //!
 //! A [`NodeSpec`] is written by `#[derive(Node)]` from a node's struct, and a test may build one by hand. It names no
 //! Rust type and holds no code.
@@ -22,7 +23,8 @@ pub enum Widget {
     Socket,
     /// `true` or `false`.
     Toggle,
-    /// A whole number between `min` and `max`, both included (`INT`). Wide enough for every seed, which an `f64` is not.
+    /// A whole number between `min` and `max`, both included (`INT`). Wide enough for every seed, which an `f64` is
+    /// not.
     Integer {
         /// Smallest value.
         min: i128,

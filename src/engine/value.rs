@@ -58,8 +58,8 @@ impl Value {
         port.into_value()
     }
 
-    /// The mark that stops a branch without failing the run: a node that would read it is not called, and gives the mark
-    /// on. With a message, the first such node tells the user of it.
+    /// The mark that stops a branch without failing the run: a node that would read it is not called, and gives the
+    /// mark on. With a message, the first such node tells the user of it.
     #[must_use]
     pub fn blocked(message: Option<String>) -> Self {
         Self { kind: "*", bytes: 0, data: Arc::new(Block(message)) }

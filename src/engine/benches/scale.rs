@@ -2,7 +2,13 @@
 //!
 //! `cargo bench -p paraflow-engine`
 
+use std::sync::Arc;
+
 use paraflow_engine::*;
+
+/// As in the product.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
     divan::main();
@@ -98,8 +104,8 @@ fn wide(nodes: usize, first: usize) -> Graph {
 
 const NODES: usize = 10_000;
 
-fn planned(graph: &Graph, registry: &Registry) -> Plan {
-    Plan::new(graph, registry).unwrap_or_else(|faults| panic!("{}", faults[0]))
+fn planned(graph: &Arc<Graph>, registry: &Registry) -> Plan {
+    Plan::new(Arc::clone(graph), registry).unwrap_or_else(|faults| panic!("{}", faults[0]))
 }
 
 fn executed(executor: &Executor, plan: &Plan) {
@@ -116,8 +122,8 @@ fn executor() -> Executor {
 /// Both shapes.
 const SHAPES: [&str; 2] = ["chain", "wide"];
 
-fn graph(shape: &str) -> Graph {
-    if shape == "chain" { chain(NODES, 0) } else { wide(NODES, 0) }
+fn graph(shape: &str) -> Arc<Graph> {
+    Arc::new(if shape == "chain" { chain(NODES, 0) } else { wide(NODES, 0) })
 }
 
 /// Checking and ordering alone.
@@ -153,7 +159,7 @@ fn plan_and_run_cached(bencher: divan::Bencher, shape: &str) {
 /// Five hundred nodes, where ComfyUI's figures are known: nothing cached, and everything.
 #[divan::bench(args = [false, true])]
 fn chain_of_500(bencher: divan::Bencher, cached: bool) {
-    let (graph, registry, executor) = (chain(500, 0), registry(), executor());
+    let (graph, registry, executor) = (Arc::new(chain(500, 0)), registry(), executor());
     bencher
         .with_inputs(|| {
             if !cached {
@@ -167,7 +173,7 @@ fn chain_of_500(bencher: divan::Bencher, cached: bool) {
 #[divan::bench]
 fn refuse_1000_outputs(bencher: divan::Bencher) {
     let output = |at: usize| (at.to_string(), entry("Take", vec![("all".into(), link(5000))]));
-    let graph = Graph { nodes: (0..1000).map(output).collect(), workflow: None };
+    let graph = Arc::new(Graph { nodes: (0..1000).map(output).collect(), workflow: None });
     let registry = registry();
-    bencher.bench(|| Plan::new(&graph, &registry).map(|_| ()).expect_err("no node 5000"));
+    bencher.bench(|| Plan::new(Arc::clone(&graph), &registry).map(|_| ()).expect_err("no node 5000"));
 }

@@ -1,5 +1,5 @@
-//! `#[derive(Node)]`: reads a documented struct into a node's declaration. Knows nothing but the names of the items that
-//! it writes, all of them in `paraflow_engine`.
+//! `#[derive(Node)]`: reads a documented struct into a node's declaration. Knows nothing but the names of the items
+//! that it writes, all of them in `paraflow_engine`.
 
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::{quote, quote_spanned};
@@ -10,13 +10,14 @@ use syn::{Attribute, Data, DeriveInput, Error, Expr, Fields, Lit, Meta, Result, 
 
 /// Declares a node: the struct's doc comment and attributes describe it, each field is an input.
 ///
-/// On the struct, `#[node(…)]`: `category = "…"` (required), `name` (the class name, else the struct's), `display_name`,
-/// `version` (1 if not given), `compute` (one at a time), `sink` (a graph runs for its sake), `input_is_list`,
-/// `deprecated`, `volatile` (never reused from an earlier run), `outputs = ["…"]` (names other than the kinds).
+/// On the struct, `#[node(…)]`: `category = "…"` (required), `name` (the class name, else the struct's),
+/// `display_name`, `version` (1 if not given), `compute` (one at a time), `sink` (a graph runs for its sake),
+/// `input_is_list`, `deprecated`, `volatile` (never reused from an earlier run), `outputs = ["…"]` (names other than
+/// the kinds).
 ///
 /// On a field, `#[input(…)]`: `name` (else the field's), `default`, `range`, `step`, `round`, `choices`, `multiline`,
-/// `dynamic_prompts`, `kind = "IMAGE,MASK"`, `force_input`, `control_after_generate`, `image_upload`, and `rest` for the
-/// field that takes the wires which no other does.
+/// `dynamic_prompts`, `kind = "IMAGE,MASK"`, `force_input`, `control_after_generate`, `image_upload`, and `rest` for
+/// the field that takes the wires which no other does.
 #[proc_macro_derive(Node, attributes(node, input))]
 pub fn derive_node(item: proc_macro::TokenStream) -> proc_macro::TokenStream {
     let item = parse_macro_input!(item as DeriveInput);

@@ -343,8 +343,8 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Links that the node did not declare: for a node that takes any, wires, for others a fault. Literals are dropped, as
-    /// in ComfyUI, with a warning where one looks like a slip.
+    /// Links that the node did not declare: for a node that takes any, wires, for others a fault. Literals are dropped,
+    /// as in ComfyUI, with a warning where one looks like a slip.
     fn undeclared(&mut self, at: usize, node: &NodeType) -> Vec<(usize, Wire)> {
         let (_, entry) = self.entry(at);
         let mut rest = Vec::new();

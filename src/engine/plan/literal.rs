@@ -22,8 +22,8 @@ pub(crate) enum Refusal {
 
 /// The value that the literal stands for.
 ///
-/// As in ComfyUI: 3.7 and `"3"` are whole numbers, every literal is a text and a truth, and `{"__value__": …}` protects a
-/// list from being read as a link.
+/// As in ComfyUI: 3.7 and `"3"` are whole numbers, every literal is a text and a truth, and `{"__value__": …}` protects
+/// a list from being read as a link.
 pub(crate) fn parse(spec: &InputSpec, literal: &Json) -> Result<Value, Refusal> {
     let literal = unwrapped(literal);
     let kind = match spec.kind {
@@ -38,6 +38,18 @@ pub(crate) fn parse(spec: &InputSpec, literal: &Json) -> Result<Value, Refusal> 
         "COMBO" => choice(spec, literal),
         _ => Ok(Value::new(literal.clone())),
     }
+}
+
+/// Whether the input takes the literal as it is written, in kind, range and list.
+pub(crate) fn takes(spec: &InputSpec, literal: &Json) -> bool {
+    let same_kind = match spec.kind {
+        "INT" => literal.is_i64() || literal.is_u64(),
+        "FLOAT" => literal.is_number(),
+        "STRING" | "COMBO" => literal.is_string(),
+        "BOOLEAN" => literal.is_boolean(),
+        _ => true,
+    };
+    same_kind && parse(spec, literal).is_ok()
 }
 
 /// What is inside `{"__value__": …}`, which is how a file writes a list that is no link.

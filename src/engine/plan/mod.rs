@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use serde_json::Value as Json;
 
 pub use self::fault::{Fault, GraphError};
+pub(crate) use self::literal::takes;
 
 use self::check::{Checked, Part, check};
 use crate::graph::{Entry, Graph, NodeId};
@@ -20,7 +21,7 @@ use crate::value::Value;
 
 /// A graph known to run: what its outputs need, each node after those it reads.
 pub struct Plan {
-    graph: Graph,
+    graph: Arc<Graph>,
     tasks: Vec<Task>,
     edits: Vec<(usize, String, Json)>,
     warnings: Vec<Warning>,
@@ -72,18 +73,26 @@ pub struct Warning {
     pub text: String,
 }
 
+impl From<&Graph> for Arc<Graph> {
+    fn from(graph: &Graph) -> Self {
+        Self::new(graph.clone())
+    }
+}
+
 impl Plan {
     /// Checks the graph and orders what its outputs need.
     ///
-    /// Literals are converted as ComfyUI does (3.7 to 3, `"5"` to 5). A required input that the graph leaves out gets its
-    /// default, if it has one: ComfyUI's server refuses it, our hand-written graphs may.
+    /// Literals are converted as ComfyUI does (3.7 to 3, `"5"` to 5). A required input that the graph leaves out gets
+    /// its default, if it has one: ComfyUI's server refuses it, our hand-written graphs may.
+    ///
+    /// A borrowed graph is copied into the plan; one that is given away or shared by its `Arc` is not.
     ///
     /// # Errors
     ///
     /// Every fault there is, in the graph's order, then in the order of the node's inputs. All nodes must have a known
     /// class; the inputs of those that no output needs are not looked at.
-    pub fn new(graph: &Graph, registry: &Registry) -> Result<Self, Vec<GraphError>> {
-        Self::whole(graph, registry, None)
+    pub fn new(graph: impl Into<Arc<Graph>>, registry: &Registry) -> Result<Self, Vec<GraphError>> {
+        Self::whole(graph.into(), registry, None)
     }
 
     /// The same for these outputs only.
@@ -91,23 +100,32 @@ impl Plan {
     /// # Errors
     ///
     /// As [`Plan::new`], and [`Fault::UnknownTarget`] for a target that is no output of the graph.
-    pub fn for_outputs(graph: &Graph, registry: &Registry, targets: &[NodeId]) -> Result<Self, Vec<GraphError>> {
-        Self::whole(graph, registry, Some(targets))
+    pub fn for_outputs(
+        graph: impl Into<Arc<Graph>>,
+        registry: &Registry,
+        targets: &[NodeId],
+    ) -> Result<Self, Vec<GraphError>> {
+        Self::whole(graph.into(), registry, Some(targets))
     }
 
     /// A plan for the outputs that no fault lies under, if there are any, and every fault of the others: what ComfyUI's
     /// server makes of a graph that is partly broken.
     #[must_use]
-    pub fn partial(graph: &Graph, registry: &Registry, targets: Option<&[NodeId]>) -> (Option<Self>, Vec<GraphError>) {
-        let mut checked = check(graph, registry, targets);
+    pub fn partial(
+        graph: impl Into<Arc<Graph>>,
+        registry: &Registry,
+        targets: Option<&[NodeId]>,
+    ) -> (Option<Self>, Vec<GraphError>) {
+        let graph = graph.into();
+        let mut checked = check(&graph, registry, targets);
         let errors = std::mem::take(&mut checked.errors);
         let sinks = checked.sound_sinks();
         let plan = (!sinks.is_empty()).then(|| Self::assemble(graph, registry, checked, &sinks));
         (plan, errors)
     }
 
-    fn whole(graph: &Graph, registry: &Registry, targets: Option<&[NodeId]>) -> Result<Self, Vec<GraphError>> {
-        let mut checked = check(graph, registry, targets);
+    fn whole(graph: Arc<Graph>, registry: &Registry, targets: Option<&[NodeId]>) -> Result<Self, Vec<GraphError>> {
+        let mut checked = check(&graph, registry, targets);
         if !checked.errors.is_empty() {
             return Err(checked.errors);
         }
@@ -115,7 +133,7 @@ impl Plan {
         Ok(Self::assemble(graph, registry, checked, &sinks))
     }
 
-    fn assemble(graph: &Graph, registry: &Registry, mut checked: Checked, sinks: &[usize]) -> Self {
+    fn assemble(graph: Arc<Graph>, registry: &Registry, mut checked: Checked, sinks: &[usize]) -> Self {
         let order = checked.order(sinks);
         let mut position = vec![usize::MAX; graph.nodes.len()];
         for (task, &entry) in order.iter().enumerate() {
@@ -128,7 +146,7 @@ impl Plan {
         }
         rank(&mut tasks);
         Self {
-            graph: graph.clone(),
+            graph,
             tasks,
             edits: checked.edits,
             warnings: checked.warnings,
@@ -200,6 +218,12 @@ impl Plan {
     }
 }
 
+impl std::fmt::Debug for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.nodes()).finish()
+    }
+}
+
 impl Task {
     fn new(part: Part, entry: usize, position: &[usize]) -> Self {
         let Part { node, mut inputs, mut rest } = part;
@@ -228,7 +252,8 @@ impl Source {
 
 const LAST_RANK: u8 = 3;
 
-/// Outputs first, then what feeds an output, then what feeds that, then the rest: pictures are shown as early as may be.
+/// Outputs first, then what feeds an output, then what feeds that, then the rest: pictures are shown as early as may
+/// be.
 fn rank(tasks: &mut [Task]) {
     for task in tasks.iter_mut().filter(|task| task.node.spec.sink) {
         task.rank = 0;

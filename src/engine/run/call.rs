@@ -39,8 +39,8 @@ pub(crate) struct Call<'a> {
 }
 
 impl<'a> Arrived<'a> {
-    /// Literals from the task; results in the order of [`Task::wires`]. Of the lazy ones, only those that were asked for
-    /// arrive: another may be there by chance, and what a node gives must not depend on chance.
+    /// Literals from the task; results in the order of [`Task::wires`]. Of the lazy ones, only those that were asked
+    /// for arrive: another may be there by chance, and what a node gives must not depend on chance.
     pub(crate) fn new(plan: &'a Plan, task: &'a Task, results: &'a [Option<Arc<Outcome>>], asked: &[&str]) -> Self {
         let mut results = results.iter();
         let mut from_wire = |wire: &Wire| match results.next() {

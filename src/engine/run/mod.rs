@@ -57,8 +57,8 @@ impl Executor {
 
     /// Runs the plan on this thread and, where nodes are ready side by side, on others; returns when all have stopped.
     ///
-    /// `emit` is called from several threads. A node's failure stops the run: nodes that still run are asked to stop, and
-    /// what finished before stays in the cache.
+    /// `emit` is called from several threads. A node's failure stops the run: nodes that still run are asked to stop,
+    /// and what finished before stays in the cache.
     pub fn run(&self, plan: &Plan, cancel: &Cancel, emit: Emit<'_>) -> Ended {
         let number = self.cache.begin_run();
         let work = Work::new(sign::sign(plan, number));

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 
-use crate::cache::{Cache, Outcome, Signature};
+use crate::cache::{BySignature, Cache, Outcome};
 use crate::plan::{Plan, Task, Wire};
 use crate::run::sign::Signed;
 use crate::spec::Lane;
@@ -20,7 +20,8 @@ pub(crate) struct Work {
 
 impl Work {
     pub(crate) fn new(signed: Signed) -> Self {
-        let mut first: HashMap<Signature, usize> = HashMap::with_capacity(signed.signatures.len());
+        let mut first: BySignature<usize> = BySignature::default();
+        first.reserve(signed.signatures.len());
         let mut followers: HashMap<usize, Vec<usize>> = HashMap::new();
         let mut leader = Vec::with_capacity(signed.signatures.len());
         for (task, signature) in signed.signatures.iter().enumerate() {
@@ -96,7 +97,8 @@ impl<'r> Schedule<'r> {
         schedule
     }
 
-    /// The next task, with the results that its wires bring, in the order of [`Task::wires`]. A lazy one may be missing.
+    /// The next task, with the results that its wires bring, in the order of [`Task::wires`]. A lazy one may be
+    /// missing.
     pub(crate) fn next(&mut self) -> Option<(usize, Vec<Option<Arc<Outcome>>>)> {
         let position = self.ready.pop()?;
         let task = &self.plan.tasks()[position];

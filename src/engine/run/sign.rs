@@ -19,8 +19,8 @@ pub(crate) struct Signed {
     pub(crate) faults: HashMap<usize, Arc<Error>>,
 }
 
-/// Signs every task: the node and its version, its literals, the content of the files they name, and the signatures of what
-/// it reads. Node ids are no part of it, so equal work is equal wherever it stands.
+/// Signs every task: the node and its version, its literals, the content of the files they name, and the signatures of
+/// what it reads. Node ids are no part of it, so equal work is equal wherever it stands.
 pub(crate) fn sign(plan: &Plan, run: u64) -> Signed {
     let tasks = plan.tasks();
     let mut signed = Signed {

@@ -135,6 +135,48 @@ fn a_registry_asks_for_its_lists_anew_when_told() {
 }
 
 #[test]
+fn a_declaration_that_contradicts_itself_is_told() {
+    /// Everything about it is wrong.
+    #[derive(Node)]
+    #[node(category = "toys")]
+    #[expect(dead_code, reason = "never run")]
+    struct Wrong {
+        /// Too large.
+        #[input(default = 11, range = 0..=10)]
+        large: u32,
+        /// Of another kind.
+        #[input(default = 1.5)]
+        fraction: u32,
+        /// Not in the list.
+        #[input(choices = ["a"], default = "b", name = "large")]
+        choice: Choice<String>,
+        /// As it should be.
+        #[input(default = 5, range = 0.0..=10.0)]
+        right: f32,
+    }
+
+    impl Run for Wrong {
+        type Output = ();
+
+        fn run(self, _: &Context) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    let registry = Registry::new([NodeDef::of::<Wrong>()], Services::new());
+    assert_eq!(
+        registry.misdeclared(),
+        [
+            "input `large` of Wrong does not take its own default, 11",
+            "input `fraction` of Wrong does not take its own default, 1.5",
+            "input `large` of Wrong is there twice",
+            "input `large` of Wrong does not take its own default, \"b\"",
+        ]
+    );
+    assert_eq!(Registry::new(crate::toys::toys(), crate::toys::services()).misdeclared(), [""; 0]);
+}
+
+#[test]
 #[should_panic(expected = "two nodes are called `Pair`")]
 fn two_nodes_of_one_name_are_a_mistake_of_the_program() {
     /// One of a pair.

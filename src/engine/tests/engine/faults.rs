@@ -9,7 +9,10 @@ use crate::toys::{Room, read};
 
 /// Nodes as people know them, which are only looked at here.
 macro_rules! only_declared {
-    ($($(#[$attribute:meta])* struct $name:ident { $($(#[$field:meta])* $input:ident: $ty:ty,)* } gives $output:ty;)*) => {$(
+    ($(
+        $(#[$attribute:meta])*
+        struct $name:ident { $($(#[$field:meta])* $input:ident: $ty:ty,)* } gives $output:ty;
+    )*) => {$(
         $(#[$attribute])*
         #[expect(dead_code, reason = "never run")]
         struct $name { $($(#[$field])* $input: $ty,)* }
@@ -141,10 +144,7 @@ fn registry() -> Registry {
         NodeDef::of::<SaveImage>(),
         NodeDef::of::<TakesEither>(),
     ];
-    Registry::new(
-        nodes.into_iter().chain(crate::toys::toys()),
-        Services::new().with(std::sync::Arc::<crate::toys::Disk>::default()),
-    )
+    Registry::new(nodes.into_iter().chain(crate::toys::toys()), crate::toys::services())
 }
 
 const GOOD: &str = "
@@ -285,7 +285,10 @@ fn a_cycle_is_told_once_with_its_shortest_path_from_its_first_node() {
 #[test]
 fn several_kinds_meet_where_they_have_one_in_common() {
     check(
-        "1 VAEDecode samples=@2 vae=@4.2\n2 EmptyLatentImage\n3 TakesEither either=@1\n4 CheckpointLoaderSimple ckpt_name=other.safetensors",
+        "1 VAEDecode samples=@2 vae=@4.2
+         2 EmptyLatentImage
+         3 TakesEither either=@1
+         4 CheckpointLoaderSimple ckpt_name=other.safetensors",
         "",
     );
     check("3 TakesEither either=5.5\n4 TakesEither either=5", "");
@@ -339,7 +342,7 @@ fn a_file_that_is_not_there_is_found_before_anything_runs() {
     let room = Room::new();
     *room.disk.0.lock().unwrap() = BTreeMap::from([("a".into(), "one".into())]);
     // The list was asked for when there was no file yet; the check asks the disk.
-    let faults = Plan::new(&read("1 ReadFile file=b\n2 Show value=@1"), &room.registry).map(|_| ()).unwrap_err();
+    let faults = Plan::new(read("1 ReadFile file=b\n2 Show value=@1"), &room.registry).unwrap_err();
     assert_eq!(faults[0].to_string(), "node 1 (ReadFile): input `file` expects a file on the disk, found \"b\"");
     assert_eq!(faults[0].hint().unwrap(), "write it first");
     room.plan("1 ReadFile file=a\n2 Show value=@1");
@@ -347,8 +350,8 @@ fn a_file_that_is_not_there_is_found_before_anything_runs() {
 
 #[test]
 fn facts_are_there_for_programs() {
-    let faults = Plan::new(&read(&GOOD.replace("latent_image=@5", "latent_image=@8 steps=0")), &registry());
-    let faults = faults.map(|_| ()).unwrap_err();
+    let faults = Plan::new(read(&GOOD.replace("latent_image=@5", "latent_image=@8 steps=0")), &registry());
+    let faults = faults.unwrap_err();
     let facts: Vec<_> = faults
         .iter()
         .map(|it| (it.node.as_deref(), it.fault.input(), it.fault.expected(), it.fault.found(), it.fault.comfy_type()))
@@ -381,7 +384,7 @@ fn what_is_sound_of_a_broken_graph_can_run() {
     let (plan, faults) = Plan::partial(&graph, &registry(), None);
     assert_eq!(plan.unwrap().nodes().collect::<Vec<_>>(), ["1", "2"]);
     assert_eq!(faults.len(), 1);
-    let (plan, faults) = Plan::partial(&read("1 Add a=@1\n2 Show value=@1"), &registry(), None);
+    let (plan, faults) = Plan::partial(read("1 Add a=@1\n2 Show value=@1"), &registry(), None);
     assert!(plan.is_none());
     assert_eq!(faults.len(), 1);
 }

@@ -94,7 +94,7 @@ fn evaluated(toys: &[Toy]) -> BTreeMap<String, Vec<i64>> {
 }
 
 fn run(room: &Room, executor: &Executor, toys: &[Toy]) -> BTreeMap<String, Vec<i64>> {
-    let plan = Plan::new(&read(&written(toys)), &room.registry).unwrap_or_else(|faults| panic!("{faults:#?}"));
+    let plan = Plan::new(read(&written(toys)), &room.registry).unwrap_or_else(|faults| panic!("{faults:#?}"));
     let shown = Mutex::new(BTreeMap::new());
     let ended = executor.run(&plan, &Cancel::new(), &|event| {
         if let Event::Output { node, ui } = event {
@@ -110,7 +110,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn random_graphs_give_what_a_plain_evaluation_gives(toys in graphs(), workers in 1..5_usize, budget in 0..20_000_usize) {
+    fn random_graphs_give_what_a_plain_evaluation_gives(
+        toys in graphs(),
+        workers in 1..5_usize,
+        budget in 0..20_000_usize,
+    ) {
         let room = Room::new();
         let executor = Executor::new(Cache::new(budget).into()).with_workers(workers);
         let expected = evaluated(&toys);

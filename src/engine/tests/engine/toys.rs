@@ -397,6 +397,11 @@ pub(crate) fn toys() -> Vec<NodeDef> {
     ]
 }
 
+/// What the toys ask for.
+pub(crate) fn services() -> Services {
+    Services::new().with(Clock(AtomicUsize::new(0))).with(Arc::<Disk>::default())
+}
+
 /// A registry, a disk and an executor of one worker, so that a log is the same in every run.
 pub(crate) struct Room {
     pub(crate) disk: Arc<Disk>,
@@ -410,14 +415,13 @@ impl Room {
     }
 
     pub(crate) fn with_budget(bytes: usize) -> Self {
-        let disk = Arc::<Disk>::default();
-        let services = Services::new().with(Clock(AtomicUsize::new(0))).with(Arc::clone(&disk));
-        let executor = Executor::new(Cache::new(bytes).into()).with_workers(1);
-        Self { disk, registry: Registry::new(toys(), services), executor }
+        let registry = Registry::new(toys(), services());
+        let disk = Arc::clone(registry.services().expect());
+        Self { disk, registry, executor: Executor::new(Cache::new(bytes).into()).with_workers(1) }
     }
 
     pub(crate) fn plan(&self, graph: &str) -> Plan {
-        Plan::new(&read(graph), &self.registry).unwrap_or_else(|faults| panic!("{faults:#?}"))
+        Plan::new(read(graph), &self.registry).unwrap_or_else(|faults| panic!("{faults:#?}"))
     }
 
     /// Runs the graph, and compares the log of it.
