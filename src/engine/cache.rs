@@ -27,6 +27,12 @@ pub(crate) struct Outcome {
     pub(crate) ui: Option<Arc<Json>>,
 }
 
+impl Outcome {
+    fn values(&self) -> impl Iterator<Item = &Value> {
+        self.slots.iter().flatten()
+    }
+}
+
 /// Results of earlier runs, shared by all executors that have a clone of its `Arc`.
 ///
 /// When they outgrow the budget, those go that no run has used for longest. A result that alone is larger than the
@@ -35,8 +41,11 @@ pub struct Cache {
     entries: Mutex<Entries>,
 }
 
+#[derive(Default)]
 struct Entries {
     by_signature: BySignature<Entry>,
+    /// How many entries hold a share of the value, by its address: a value that several nodes hand on is there once.
+    shares: HashMap<usize, usize>,
     budget_bytes: usize,
     bytes: usize,
     /// Runs so far.
@@ -47,7 +56,6 @@ struct Entries {
 
 struct Entry {
     outcome: Arc<Outcome>,
-    bytes: usize,
     last_run: u64,
     /// Of those last used in one run, the older goes first.
     added: u64,
@@ -60,8 +68,7 @@ impl Cache {
     /// An empty cache for so many bytes.
     #[must_use]
     pub fn new(budget_bytes: usize) -> Self {
-        let entries = Entries { by_signature: HashMap::default(), budget_bytes, bytes: 0, run: 0, added: 0 };
-        Self { entries: Mutex::new(entries) }
+        Self { entries: Mutex::new(Entries { budget_bytes, ..Entries::default() }) }
     }
 
     /// How many bytes the results take, by their own count.
@@ -93,6 +100,7 @@ impl Cache {
     pub fn clear(&self) {
         let mut entries = self.lock();
         entries.by_signature.clear();
+        entries.shares.clear();
         entries.bytes = 0;
     }
 
@@ -114,16 +122,16 @@ impl Cache {
     }
 
     pub(crate) fn insert(&self, signature: Signature, outcome: &Arc<Outcome>) {
-        let values = outcome.slots.iter().flatten().map(Value::bytes).sum::<usize>();
-        let bytes = values.saturating_add(ENTRY_BYTES);
+        let alone = outcome.values().map(Value::bytes).sum::<usize>().saturating_add(ENTRY_BYTES);
         let mut entries = self.lock();
-        if bytes > entries.budget_bytes {
+        // Two runs at once may both have made it.
+        if alone > entries.budget_bytes || entries.by_signature.contains_key(&signature) {
             return;
         }
         entries.added += 1;
-        let entry = Entry { outcome: Arc::clone(outcome), bytes, last_run: entries.run, added: entries.added };
-        let before = entries.by_signature.insert(signature, entry).map_or(0, |entry| entry.bytes);
-        entries.bytes = entries.bytes - before + bytes;
+        let entry = Entry { outcome: Arc::clone(outcome), last_run: entries.run, added: entries.added };
+        entries.by_signature.insert(signature, entry);
+        entries.count(outcome);
         entries.evict();
     }
 
@@ -140,6 +148,31 @@ impl Entries {
         Some(Arc::clone(&entry.outcome))
     }
 
+    /// Adds what the outcome takes to the sum.
+    fn count(&mut self, outcome: &Outcome) {
+        self.bytes += ENTRY_BYTES;
+        for value in outcome.values() {
+            let shares = self.shares.entry(value.address()).or_insert(0);
+            *shares += 1;
+            if *shares == 1 {
+                self.bytes += value.bytes();
+            }
+        }
+    }
+
+    /// Takes what the outcome took off the sum.
+    fn discount(&mut self, outcome: &Outcome) {
+        self.bytes -= ENTRY_BYTES;
+        for value in outcome.values() {
+            let shares = self.shares.get_mut(&value.address()).expect("an entry's values are counted");
+            *shares -= 1;
+            if *shares == 0 {
+                self.shares.remove(&value.address());
+                self.bytes -= value.bytes();
+            }
+        }
+    }
+
     /// Drops the longest unused until the rest fits, with an eighth to spare, so that the search is not for one entry.
     fn evict(&mut self) {
         if self.bytes <= self.budget_bytes {
@@ -154,7 +187,7 @@ impl Entries {
                 break;
             }
             let entry = self.by_signature.remove(&signature).expect("the signature is one of the map's");
-            self.bytes -= entry.bytes;
+            self.discount(&entry.outcome);
         }
     }
 }

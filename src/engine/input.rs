@@ -48,6 +48,47 @@ use crate::value::{Port, Shared, Value};
 ///     }
 /// }
 /// ```
+///
+/// A field of any other type does not compile, and neither does an attribute that its type has no use for:
+///
+/// ```compile_fail,E0277
+/// # use paraflow_engine::{Context, Node, Result, Run};
+/// /// Waits.
+/// #[derive(Node)]
+/// #[node(category = "toys")]
+/// struct Wait {
+///     /// How long.
+///     time: std::time::Duration,
+/// }
+/// #
+/// # impl Run for Wait {
+/// #     type Output = ();
+/// #
+/// #     fn run(self, _: &Context) -> Result<()> {
+/// #         Ok(())
+/// #     }
+/// # }
+/// ```
+///
+/// ```compile_fail,E0277
+/// # use paraflow_engine::{Context, Node, Result, Run};
+/// /// Speaks.
+/// #[derive(Node)]
+/// #[node(category = "toys")]
+/// struct Speak {
+///     /// The words.
+///     #[input(range = 0..=9)]
+///     text: String,
+/// }
+/// #
+/// # impl Run for Speak {
+/// #     type Output = ();
+/// #
+/// #     fn run(self, _: &Context) -> Result<()> {
+/// #         Ok(())
+/// #     }
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be an input of a node",
     label = "not an `Input`",
@@ -213,9 +254,7 @@ macro_rules! floats {
 
             fn take(given: Given<'_>) -> Result<Self, Mismatch> {
                 let value = given.one("FLOAT")?;
-                // Behind a `*`, a whole number may arrive.
-                let number = value.get().copied().or_else(|| value.get::<i128>().map(|&integer| integer as f64));
-                number.map(|number: f64| number as $float).ok_or_else(|| Mismatch::new("FLOAT", value.kind()))
+                value.as_f64().map(|number| number as $float).ok_or_else(|| Mismatch::new("FLOAT", value.kind()))
             }
         }
 

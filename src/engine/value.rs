@@ -107,6 +107,16 @@ impl Value {
         self.get::<bool>().copied().map(Json::Bool)
     }
 
+    /// The number, if it is one: behind a `*`, a whole one may arrive where any is taken.
+    pub(crate) fn as_f64(&self) -> Option<f64> {
+        self.get().copied().or_else(|| self.get::<i128>().map(|&integer| integer as f64))
+    }
+
+    /// The same for all shares of one value, and for no other value that is alive.
+    pub(crate) fn address(&self) -> usize {
+        Arc::as_ptr(&self.data).cast::<()>().addr()
+    }
+
     /// The message of a [`Value::blocked`], or `None` for every other value.
     pub(crate) fn block(&self) -> Option<Option<&str>> {
         self.get::<Block>().map(|block| block.0.as_deref())
@@ -117,7 +127,11 @@ impl std::fmt::Debug for Value {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.to_json() {
             Some(json) => write!(f, "{json}"),
-            None => write!(f, "<{}>", self.kind),
+            // NaN and infinity are no JSON.
+            None => match self.get::<f64>() {
+                Some(number) => write!(f, "{number}"),
+                None => write!(f, "<{}>", self.kind),
+            },
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::error::{Error, Mismatch, Result, RunError};
 use crate::event::Event;
 use crate::input::{Given, Inputs};
 use crate::node::Returned;
-use crate::plan::{Plan, Source, Task, Wire};
+use crate::plan::{Plan, Source, Task, Wire, range};
 use crate::registry::NodeType;
 use crate::spec::{InputSpec, Widget};
 use crate::value::Value;
@@ -183,23 +183,15 @@ fn nth(given: Given<'_>, index: usize) -> Given<'_> {
 /// Numbers from a wire keep to the range too; those of the file are known to.
 fn check_range(spec: &InputSpec, given: Given<'_>) -> Result<()> {
     let Given::Values(values) = given else { return Ok(()) };
-    let wrong = match spec.widget {
-        Widget::Integer { min, max, .. } => values
-            .iter()
-            .filter_map(Value::get::<i128>)
-            .find(|value| !(min..=max).contains(*value))
-            .map(|value| Mismatch::new(format!("{min} to {max}"), value.to_string())),
-        Widget::Number { min, max, .. } => values
-            .iter()
-            .filter_map(Value::get::<f64>)
-            .find(|value| !(min..=max).contains(*value))
-            .map(|value| Mismatch::new(format!("{min} to {max}"), value.to_string())),
-        Widget::Socket | Widget::Toggle | Widget::Text { .. } | Widget::Choice(_) => None,
+    let beyond = |value: &&Value| match spec.widget {
+        Widget::Integer { min, max, .. } => value.get::<i128>().is_some_and(|number| !(min..=max).contains(number)),
+        Widget::Number { min, max, .. } => value.as_f64().is_some_and(|number| !(min..=max).contains(&number)),
+        Widget::Socket | Widget::Toggle | Widget::Text { .. } | Widget::Choice(_) => false,
     };
-    match wrong {
-        Some(mismatch) => Err(RunError::Mismatch { input: spec.name.to_owned(), mismatch }.into()),
-        None => Ok(()),
-    }
+    let Some(found) = values.iter().find(beyond) else { return Ok(()) };
+    let (min, max) = range(spec);
+    let mismatch = Mismatch::new(format!("{min} to {max}"), format!("{found:?}"));
+    Err(RunError::Mismatch { input: spec.name.to_owned(), mismatch }.into())
 }
 
 /// Appends the lists of one `ui` dictionary to those of another.

@@ -1,6 +1,7 @@
 //! Runs plans: ready nodes side by side, one at a time on the compute lane, results through the cache.
 
 mod call;
+mod lane;
 mod schedule;
 mod sign;
 
@@ -10,6 +11,7 @@ use std::thread;
 use std::time::Instant;
 
 use self::call::{Arrived, Call};
+use self::lane::ComputeLane;
 use self::schedule::{Schedule, Work};
 use crate::cache::{Cache, Outcome};
 use crate::cancel::Cancel;
@@ -17,12 +19,14 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::event::{Emit, Event};
 use crate::plan::{Plan, Task, Wire};
+use crate::spec::Lane;
 
 /// Runs plans, one after another or several at once, over one cache.
 pub struct Executor {
     /// Results of earlier runs.
     pub cache: Arc<Cache>,
     workers: usize,
+    compute: ComputeLane,
 }
 
 /// How a run ended. The events say why.
@@ -45,7 +49,7 @@ impl Executor {
     #[must_use]
     pub fn new(cache: Arc<Cache>) -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        Self { cache, workers: cores.max(FEWEST_WORKERS) }
+        Self { cache, workers: cores.max(FEWEST_WORKERS), compute: ComputeLane::default() }
     }
 
     /// The same with at most so many nodes side by side. With one, the order of all events is the same in every run.
@@ -80,6 +84,7 @@ impl Executor {
             plan,
             work: &work,
             cache: &self.cache,
+            compute: &self.compute,
             cancel,
             emit,
             workers: self.workers,
@@ -103,6 +108,7 @@ struct Run<'r> {
     plan: &'r Plan,
     work: &'r Work,
     cache: &'r Cache,
+    compute: &'r ComputeLane,
     cancel: &'r Cancel,
     emit: Emit<'r>,
     workers: usize,
@@ -143,9 +149,11 @@ impl<'r> Run<'r> {
     /// A worker: takes one ready task after another until nothing is left to do. A chain of nodes stays on one thread;
     /// others start only when something is ready for them.
     fn work<'scope>(&'scope self, scope: &'scope thread::Scope<'scope, '_>) {
+        let _release = Release(self);
         let mut state = self.lock();
         while !state.is_over(self.cancel) {
             let Some((position, results)) = state.schedule.next() else {
+                debug_assert!(state.running > 0, "without cycles, something is ready or under way");
                 state.idle += 1;
                 state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
                 state.idle -= 1;
@@ -167,8 +175,6 @@ impl<'r> Run<'r> {
                 state = self.lock();
             }
         }
-        drop(state);
-        self.wake.notify_all();
     }
 
     /// Wakes a worker if one more task is ready; gives whether to start one instead.
@@ -230,6 +236,11 @@ impl<'r> Run<'r> {
             stopping: &self.stopping,
             emit: self.emit,
         };
+        // Held until all is told of the node.
+        let turn = (task.node.spec.lane == Lane::Compute).then(|| self.compute.enter(|| cx.check().is_err()));
+        if let Some(None) = turn {
+            return Ok(Step::Stopped);
+        }
         (self.emit)(Event::Started { node: cx.node.into() });
         let start = Instant::now();
         let outcome = Arc::new(call.run(&cx)?);
@@ -252,6 +263,19 @@ impl<'r> Run<'r> {
 
     fn lock(&self) -> MutexGuard<'_, State<'r>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Lets the other workers go when one leaves, be it by a panic of whoever listens to the events.
+struct Release<'w, 'r>(&'w Run<'r>);
+
+impl Drop for Release<'_, '_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.stopping.store(true, Ordering::Relaxed);
+            self.0.lock().ended = Some(Ended::Failed);
+        }
+        self.0.wake.notify_all();
     }
 }
 

@@ -213,6 +213,17 @@ fn what_is_larger_than_the_budget_is_used_and_not_kept() {
 }
 
 #[test]
+fn a_value_that_is_handed_on_counts_once() {
+    let room = Room::with_budget(5000);
+    let graph = LARGE.replace("2 Deflate blob=@1", "s Switch pick=true on_true=@1\n    2 Deflate blob=@s");
+    room.log(&room.plan(&graph), &Default::default(), |_| false);
+    assert_eq!((room.executor.cache.len(), room.executor.cache.bytes()), (4, 3000 + 4 * 256));
+    // It goes with the last that hands it on.
+    room.executor.cache.set_budget(3 * 256);
+    assert_eq!((room.executor.cache.len(), room.executor.cache.bytes()), (2, 2 * 256));
+}
+
+#[test]
 fn without_a_budget_everything_runs_every_time() {
     let room = Room::with_budget(0);
     for _ in 0..2 {

@@ -138,3 +138,55 @@ fn two_runs_at_once_share_a_cache() {
     }
     assert_eq!(ran.load(Ordering::Relaxed), 0);
 }
+
+#[test]
+fn one_at_a_time_computes_over_all_runs() {
+    let nodes = [NodeDef::of::<Compute>(), NodeDef::of::<Gather>()];
+    let registry = Registry::new(nodes, Services::new().with(Inside::default()));
+    let executor = Executor::new(Cache::new(0).into());
+    std::thread::scope(|scope| {
+        for number in 0..4 {
+            let plan = Plan::new(read(&format!("1 Compute number={number}\n2 Gather a=@1")), &registry).unwrap();
+            let executor = &executor;
+            scope.spawn(move || assert_eq!(executor.run(&plan, &Cancel::new(), &|_| {}), Ended::Done));
+        }
+    });
+    assert_eq!(registry.services().expect::<Inside>().most[1].load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_run_that_waits_for_its_turn_can_be_cancelled() {
+    let nodes = [NodeDef::of::<Compute>(), NodeDef::of::<Gather>()];
+    let registry = Registry::new(nodes, Services::new().with(Inside::default()));
+    let executor = Executor::new(Cache::new(0).into());
+    let plan = |number| Plan::new(read(&format!("1 Compute number={number}\n2 Gather a=@1")), &registry).unwrap();
+    let (first, second) = (plan(1), plan(2));
+    // The second run begins while the first has the lane, which gives it up only when the second has ended.
+    let ended = executor.run(&first, &Cancel::new(), &|event| {
+        if let Event::Started { node } = event
+            && node == "1"
+        {
+            let cancel = Cancel::new();
+            std::thread::scope(|scope| {
+                let second = scope.spawn(|| executor.run(&second, &cancel, &|_| {}));
+                cancel.cancel();
+                assert_eq!(second.join().unwrap(), Ended::Cancelled);
+            });
+        }
+    });
+    assert_eq!(ended, Ended::Done);
+}
+
+#[test]
+fn a_listener_that_panics_ends_the_run_for_all_workers() {
+    let nodes = [NodeDef::of::<Wait>(), NodeDef::of::<Gather>()];
+    let registry = Registry::new(nodes, Services::new().with(Inside::default()));
+    let plan = Plan::new(read("1 Wait number=1\n2 Wait number=2\n3 Gather a=@1 b=@2"), &registry).unwrap();
+    let executor = Executor::new(Cache::new(0).into()).with_workers(2);
+    let run = std::panic::AssertUnwindSafe(|| {
+        executor.run(&plan, &Cancel::new(), &|event| {
+            assert!(!matches!(event, Event::Finished { .. }), "nobody listens any more");
+        })
+    });
+    assert!(std::panic::catch_unwind(run).is_err());
+}
