@@ -13,7 +13,25 @@ pub(crate) struct Embedded {
     unpacked: OnceLock<Arc<[u8]>>,
 }
 
-static MODELS: [Embedded; 0] = [];
+static MODELS: [Embedded; 1] = [Embedded {
+    folder: "checkpoints",
+    name: "toyland.safetensors",
+    packed: include_bytes!("embedded/toyland.safetensors.zst"),
+    unpacked: OnceLock::new(),
+}];
+
+/// The names of the models that the program brings for a folder of models, `checkpoints` for one.
+pub fn embedded_names(folder: &str) -> impl Iterator<Item = &'static str> {
+    models(folder).map(|model| model.name)
+}
+
+/// The safetensors file of a model that the program brings; `None` where it brings none of that name.
+///
+/// # Errors
+/// [`Error::Embedded`] for a program that was built from a damaged file.
+pub fn embedded_file(folder: &str, name: &str) -> Result<Option<Arc<[u8]>>, Error> {
+    models(folder).find(|model| model.name == name).map(Embedded::file).transpose()
+}
 
 /// The models of a folder.
 pub(crate) fn models(folder: &str) -> impl Iterator<Item = &'static Embedded> {

@@ -1,6 +1,7 @@
 //! What can go wrong in a node, and how it is told to the engine.
 
 use paraflow_engine::RunError;
+use std::sync::Arc;
 
 /// Why a node gave no result.
 #[derive(Debug, thiserror::Error)]
@@ -9,9 +10,9 @@ pub enum Error {
     /// A name leads to no file, or a file cannot be read or made.
     #[error(transparent)]
     Asset(#[from] paraflow_assets::Error),
-    /// A model cannot be read, or the work with tensors failed.
+    /// A model cannot be read or has not the part asked for, or the work with tensors failed.
     #[error("{}", fact(.0))]
-    Diffusion(paraflow_diffusion::Error),
+    Diffusion(Arc<paraflow_diffusion::Error>),
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
@@ -62,7 +63,7 @@ pub enum Error {
 /// Not a `source`: its message, told by [`Error`], already holds those of its causes.
 impl From<paraflow_diffusion::Error> for Error {
     fn from(error: paraflow_diffusion::Error) -> Self {
-        Self::Diffusion(error)
+        Self::Diffusion(Arc::new(error))
     }
 }
 
@@ -101,7 +102,7 @@ fn gibibytes(bytes: u64) -> String {
 /// An error of this crate or of those below, as the engine takes it: with its hint, and a stop as a stop.
 pub(crate) fn tell(error: impl Into<Error>) -> paraflow_engine::Error {
     match error.into() {
-        Error::Diffusion(paraflow_diffusion::Error::Stopped) => RunError::Stopped.into(),
+        Error::Diffusion(error) if matches!(*error, paraflow_diffusion::Error::Stopped) => RunError::Stopped.into(),
         error => match error.hint() {
             Some(hint) => paraflow_engine::Error::from(error).with_hint(hint),
             None => error.into(),

@@ -131,12 +131,7 @@ impl Run for PreviewImage {
 fn read(picture: &PictureName, services: &Services) -> Result<Vec<Frame>, Error> {
     let path = picture.find(services)?;
     let read = std::fs::read(&path).map_err(|source| paraflow_assets::Error::Read { path, source })?;
-    let frames = decode(&read, picture.name())?;
-    let values = frames.len() as u64 * frames[0].width as u64 * frames[0].height as u64 * 4;
-    Memory::of(services).require(values * DType::F32.size_in_bytes() as u64, || {
-        format!("a picture of {} x {} pixels", frames[0].width, frames[0].height)
-    })?;
-    Ok(frames)
+    decode(&read, picture.name(), Memory::of(services))
 }
 
 /// Frames as a batch, and as masks what is see-through in them: 64 x 64 zeros, ComfyUI's sign for nothing, where a frame
@@ -193,4 +188,204 @@ fn save(images: &Image, outputs: &Outputs, prefix: &str, zlib_level: u8, cx: &Co
         shown.push(json!({"filename": saved.filename, "subfolder": saved.subfolder, "type": saved.place.as_str()}));
     }
     Ok(Sink(json!({"images": shown})))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Bench;
+    use paraflow_engine::Value;
+    use std::fs;
+
+    const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/nodes/");
+
+    /// Recorded from ComfyUI; see `tests/golden/nodes.py`.
+    #[test]
+    fn pictures_load_as_in_comfyui() {
+        let recorded = candle_core::safetensors::load(format!("{GOLDEN}pictures.safetensors"), &Device::Cpu).unwrap();
+        let bench = Bench::new();
+        let mut names: Vec<_> = fs::read_dir(format!("{GOLDEN}pictures")).unwrap().map(|e| e.unwrap()).collect();
+        names.sort_by_key(fs::DirEntry::file_name);
+        assert!(names.len() >= 30);
+        for entry in names {
+            let name = entry.file_name().into_string().unwrap();
+            bench.write(&format!("input/{name}"), &fs::read(entry.path()).unwrap());
+            let outcome = bench.run(json!({
+                "1": ["LoadImage", {"image": name}],
+                "2": ["LoadImageMask", {"image": name, "channel": "red"}],
+                "3": ["LoadImageMask", {"image": name, "channel": "alpha"}],
+                "image": ["Catch", {"value": ["1", 0]}],
+                "mask": ["Catch", {"value": ["1", 1]}],
+                "red": ["Catch", {"value": ["2", 0]}],
+                "alpha": ["Catch", {"value": ["3", 0]}],
+            }));
+            let image = outcome.value::<Image>("image");
+            let tolerance = match name.as_str() {
+                // Decoders of JPEG differ by a little in each of their steps.
+                "rgb.jpg" => 3.0 / 255.0,
+                // Frames are blended onto their canvas, and rounded there.
+                "moving.webp" => 1.01 / 255.0,
+                _ => 0.0,
+            };
+            compare(&name, "image", image.pixels(), &recorded, tolerance);
+            for mask in ["mask", "red", "alpha"] {
+                compare(&name, mask, outcome.value::<Mask>(mask).values(), &recorded, tolerance);
+            }
+        }
+    }
+
+    fn compare(
+        name: &str,
+        what: &str,
+        found: &Tensor,
+        recorded: &std::collections::HashMap<String, Tensor>,
+        tolerance: f32,
+    ) {
+        let expected = &recorded[&format!("{name}/{what}")];
+        // ComfyUI's alpha is never of another size here, but a mask without alpha is always 64 x 64.
+        assert_eq!(found.dims(), expected.dims(), "{name}: {what}");
+        let worst = (found - expected).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
+        let worst = worst.to_scalar::<f32>().unwrap();
+        assert!(worst <= tolerance, "{name}: {what} is off by {worst}");
+    }
+
+    #[test]
+    fn sixteen_bit_grey_is_divided_by_255() {
+        let mut file = Vec::new();
+        let mut encoder = png::Encoder::new(&mut file, 3, 1);
+        encoder.set_color(png::ColorType::Grayscale);
+        encoder.set_depth(png::BitDepth::Sixteen);
+        let bytes: Vec<u8> = [0_u16, 25_755, 65_535].iter().flat_map(|value| value.to_be_bytes()).collect();
+        encoder.write_header().unwrap().write_image_data(&bytes).unwrap();
+        let frames = decode(&file, "grey", Memory::default()).unwrap();
+        assert_eq!(frames[0].rgb, [0, 0, 0, 101, 101, 101, 255, 255, 255]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_before_or_at_the_node() {
+        let bench = Bench::new();
+        let whole = fs::read(format!("{GOLDEN}pictures/rgb.png")).unwrap();
+        let jpeg = fs::read(format!("{GOLDEN}pictures/rgb.jpg")).unwrap();
+        bench.write("input/portrait.png", &whole);
+        let graph =
+            |name: &str| json!({"1": ["LoadImage", {"image": name}], "2": ["PreviewImage", {"images": ["1", 0]}]});
+
+        let faults = bench.plan(graph("portrat.png")).err().unwrap();
+        let text = faults[0].to_string();
+        assert!(text.contains("portrat.png"), "{text}");
+        assert!(bench.plan(graph("../portrait.png")).is_err());
+
+        bench.write("input/empty.png", b"");
+        bench.write("input/text.png", b"this is no picture");
+        bench.write("input/cut.png", &whole[..whole.len() - 40]);
+        bench.write("input/cut.jpg", &jpeg[..jpeg.len() - 40]);
+        for name in ["empty.png", "text.png", "cut.png", "cut.jpg"] {
+            let outcome = bench.run(graph(name));
+            let (node, error) = outcome.failure();
+            assert_eq!(node, "1");
+            assert!(error.to_string().starts_with(&format!("picture \"{name}\": ")), "{error}");
+            assert!(error.hint().is_some());
+            assert!(!bench.path("temp").exists(), "{name} left something behind");
+        }
+    }
+
+    #[test]
+    fn decompression_bombs_do_not_unfold() {
+        // A valid PNG of 200,000 x 200,000 pixels begins like this; nothing of it is read but the size.
+        let mut bomb = fs::read(format!("{GOLDEN}pictures/rgb.png")).unwrap();
+        bomb[16..24].copy_from_slice(&[0, 3, 13, 64, 0, 3, 13, 64]);
+        let crc = crc32(&bomb[12..29]);
+        bomb[29..33].copy_from_slice(&crc.to_be_bytes());
+        let error = decode(&bomb, "bomb.png", Memory::default()).unwrap_err();
+        assert!(error.to_string().contains("200000 x 200000 pixels"), "{error}");
+
+        let bench = Bench::with_memory(100);
+        for name in ["rgb_marked.png", "rgb.png"] {
+            bench.write(&format!("input/{name}"), &fs::read(format!("{GOLDEN}pictures/{name}")).unwrap());
+        }
+        let graph = |name: &str| json!({"1": ["LoadImage", {"image": name}], "2": ["Catch", {"value": ["1", 0]}]});
+        assert_eq!(bench.run(graph("rgb_marked.png")).value::<Image>("2").dims(), (1, 1, 2, 3));
+        let outcome = bench.run(graph("rgb.png"));
+        assert!(outcome.failure().1.to_string().starts_with("1 x 5 x 4 pixels of \"rgb.png\" needs"), "{outcome:?}");
+    }
+
+    fn crc32(bytes: &[u8]) -> u32 {
+        let step = |crc: u32, _| if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 };
+        !bytes.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
+    }
+
+    #[test]
+    fn pictures_are_saved_cut_off_not_rounded_and_carry_the_graph() {
+        let bench = Bench::new();
+        let values = [0.0_f32, 0.999, 1.0, -3.0, 7.0, 0.5];
+        let image = Tensor::from_slice(&values, (2, 1, 1, 3), &Device::Cpu).unwrap();
+        bench.give("image", Value::new(Image::new(image).unwrap()));
+        let graph = json!({
+            "1": ["Give", {"name": "image"}],
+            "2": ["SaveImage", {"images": ["1", 0], "filename_prefix": "a/ä%width%"}],
+        });
+        let outcome = bench.run(graph.clone());
+        assert_eq!(
+            outcome.shown("2")["images"],
+            json!([
+                {"filename": "ä1_00001_.png", "subfolder": "a", "type": "output"},
+                {"filename": "ä1_00002_.png", "subfolder": "a", "type": "output"},
+            ])
+        );
+        let mut reader =
+            png::Decoder::new(std::io::Cursor::new(fs::read(bench.path("output/a/ä1_00001_.png")).unwrap()))
+                .read_info()
+                .unwrap();
+        let mut bytes = [0; 3];
+        reader.next_frame(&mut bytes).unwrap();
+        assert_eq!(bytes, [0, 254, 255]);
+        let texts = &reader.info().uncompressed_latin1_text;
+        assert_eq!(texts.len(), 1, "no workflow was there");
+        assert_eq!(texts[0].keyword, "prompt");
+        assert!(texts[0].text.contains(r#""filename_prefix": "a/\u00e4%width%""#), "{}", texts[0].text);
+
+        let again = bench.run(graph);
+        assert_eq!(again.shown("2")["images"][0]["filename"], "ä1_00003_.png");
+    }
+
+    #[test]
+    fn previews_go_to_the_temporary_folder() {
+        let bench = Bench::new();
+        let image = Tensor::ones((1, 2, 2, 1), DType::F32, &Device::Cpu).unwrap();
+        bench.give("image", Value::new(Image::new(image).unwrap()));
+        let outcome = bench.run(json!({"1": ["Give", {"name": "image"}], "2": ["PreviewImage", {"images": ["1", 0]}]}));
+        let shown = &outcome.shown("2")["images"][0];
+        assert_eq!(shown["type"], "temp");
+        let name = shown["filename"].as_str().unwrap();
+        assert!(name.starts_with("ComfyUI_temp_") && name.ends_with("_00001_.png"), "{name}");
+        assert!(bench.path("temp").join(name).is_file());
+    }
+
+    #[test]
+    fn a_picture_of_no_numbers_is_not_saved() {
+        let bench = Bench::new();
+        let image = Tensor::full(f32::NAN, (1, 2, 2, 3), &Device::Cpu).unwrap();
+        bench.give("image", Value::new(Image::new(image).unwrap()));
+        let outcome = bench.run(json!({
+            "1": ["Give", {"name": "image"}],
+            "2": ["SaveImage", {"images": ["1", 0]}],
+        }));
+        assert_eq!(outcome.failure().1.to_string(), "picture 1 of 1 holds NaN or infinite numbers");
+        assert_eq!(fs::read_dir(bench.path("output")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_prefix_that_leads_out_saves_nothing() {
+        let bench = Bench::new();
+        let image = Tensor::ones((1, 2, 2, 3), DType::F32, &Device::Cpu).unwrap();
+        bench.give("image", Value::new(Image::new(image).unwrap()));
+        let outcome = bench.run(json!({
+            "1": ["Give", {"name": "image"}],
+            "2": ["SaveImage", {"images": ["1", 0], "filename_prefix": "../out"}],
+        }));
+        let (_, error) = outcome.failure();
+        assert!(error.to_string().contains("leads out of the output folder"), "{error}");
+        assert!(error.hint().is_some());
+        assert!(!bench.path("out_00001_.png").exists());
+    }
 }

@@ -2,10 +2,10 @@
 
 use crate::error::{Error, tell};
 use crate::memory::Memory;
-use crate::resize::{FOR_LATENTS, Method, crop_to_aspect, resize};
 use crate::scaling::{CROPS, Crop, round};
 use crate::wires::{Latent, MAX_SIZE, Mask};
 use candle_core::{DType, Device, Tensor};
+use paraflow_diffusion::resize::{Method, crop_to_aspect, resize};
 use paraflow_engine::{Choice, Context, Node, NodeDef, Result, Run, Shared};
 
 pub(crate) fn nodes() -> Vec<NodeDef> {
@@ -70,6 +70,11 @@ fn warn_of_rest(pixels: usize, name: &str, cx: &Context<'_>) {
     }
 }
 
+/// How latents may be scaled.
+fn methods() -> impl Iterator<Item = &'static str> {
+    Method::LATENT.iter().map(|method| method.name())
+}
+
 /// Scales latents to a size in pixels.
 #[derive(Node)]
 #[node(category = "latent", display_name = "Upscale Latent")]
@@ -77,7 +82,7 @@ struct LatentUpscale {
     /// The latents to scale.
     samples: Shared<Latent>,
     /// How new cells follow from old ones: `bislerp` keeps the strength of the latent, the others blend.
-    #[input(choices = FOR_LATENTS)]
+    #[input(choices = methods)]
     upscale_method: Choice<Method>,
     /// The new width in pixels; 0: whatever keeps the shape.
     #[input(default = 512, range = 0..=MAX_SIZE, step = 8)]
@@ -119,7 +124,7 @@ struct LatentUpscaleBy {
     /// The latents to scale.
     samples: Shared<Latent>,
     /// How new cells follow from old ones: `bislerp` keeps the strength of the latent, the others blend.
-    #[input(choices = FOR_LATENTS)]
+    #[input(choices = methods)]
     upscale_method: Choice<Method>,
     /// How many times as wide and high.
     #[input(default = 1.5, range = 0.01..=8.0, step = 0.01)]

@@ -3,6 +3,7 @@
 //! Reads as Pillow would for ComfyUI: turned upright, eight bits a channel, opacity apart.
 
 use crate::error::Error;
+use crate::memory::Memory;
 use image::codecs::{gif::GifDecoder, png::PngDecoder, webp::WebPDecoder};
 use image::metadata::Orientation;
 use image::{AnimationDecoder, DynamicImage, Frames, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
@@ -25,11 +26,14 @@ pub(crate) struct Frame {
     pub(crate) alpha_is_channel: bool,
 }
 
+/// What a pixel takes: four bytes as decoded, four numbers as the wires carry it.
+const PIXEL_BYTES: u64 = 4 + 16;
+
 /// Decodes a file: its picture, or all frames of an animation that have the first one's size.
 ///
 /// # Errors
-/// [`Error::Picture`] for a file that is damaged, no picture, or larger than anyone's.
-pub(crate) fn decode(bytes: &[u8], name: &str) -> Result<Vec<Frame>, Error> {
+/// [`Error::Picture`] for a file that is damaged, no picture, or larger than anyone's; [`Error::TooLarge`].
+pub(crate) fn decode(bytes: &[u8], name: &str, memory: Memory) -> Result<Vec<Frame>, Error> {
     let fail = |fault: String| Error::Picture { name: name.to_owned(), fault };
     if bytes.is_empty() {
         return Err(fail("the file is empty".to_owned()));
@@ -42,22 +46,34 @@ pub(crate) fn decode(bytes: &[u8], name: &str) -> Result<Vec<Frame>, Error> {
         .into_dimensions()
         .map_err(|error| fail(explain(&error)))?;
     let pixels = u64::from(width) * u64::from(height);
+    if pixels == 0 {
+        return Err(fail("it has no pixels".to_owned()));
+    }
     if pixels > MOST_PIXELS {
         return Err(fail(format!(
             "it unfolds to {width} x {height} pixels, more than the {MOST_PIXELS} that are read"
         )));
     }
-    let mut frames = match animation(bytes, format).map_err(|error| fail(explain(&error)))? {
-        Some(frames) => animated(frames, MOST_PIXELS / pixels.max(1)).map_err(fail)?,
-        None => vec![still(bytes, format).map_err(|error| fail(explain(&error)))?],
+    let room_for = |frames: u64| {
+        memory.require(frames * pixels * PIXEL_BYTES, || format!("{frames} x {width} x {height} pixels of \"{name}\""))
     };
-    let first = frames.first().ok_or_else(|| fail("it holds no picture".to_owned()))?;
-    let (width, height) = (first.width, first.height);
-    if width == 0 || height == 0 {
-        return Err(fail("it has no pixels".to_owned()));
+    room_for(1)?;
+    let Some(animation) = animation(bytes, format).map_err(|error| fail(explain(&error)))? else {
+        return Ok(vec![still(bytes, format).map_err(|error| fail(explain(&error)))?]);
+    };
+    let mut frames: Vec<Frame> = Vec::new();
+    for frame in animation {
+        let count = frames.len() as u64 + 1;
+        if count * pixels > MOST_PIXELS {
+            return Err(fail(format!("its frames unfold to more than the {MOST_PIXELS} pixels that are read")));
+        }
+        room_for(count)?;
+        let frame = animated(frame.map_err(|error| fail(explain(&error)))?);
+        if frames.first().is_none_or(|first| (first.width, first.height) == (frame.width, frame.height)) {
+            frames.push(frame);
+        }
     }
-    frames.retain(|frame| (frame.width, frame.height) == (width, height));
-    Ok(frames)
+    if frames.is_empty() { Err(fail("it holds no picture".to_owned())) } else { Ok(frames) }
 }
 
 /// The frames of a file that may have several; `None` for a still.
@@ -76,21 +92,13 @@ fn animation(bytes: &[u8], format: ImageFormat) -> Result<Option<Frames<'_>>, Im
     })
 }
 
-fn animated(frames: Frames<'_>, most: u64) -> Result<Vec<Frame>, String> {
-    let mut result = Vec::new();
-    for frame in frames {
-        if result.len() as u64 >= most {
-            return Err(format!("its frames unfold to more than the {MOST_PIXELS} pixels that are read"));
-        }
-        let rgba = DynamicImage::ImageRgba8(frame.map_err(|error| explain(&error))?.into_buffer());
-        let mut frame = split(&rgba, true);
-        // Frames are painted onto a canvas that may be clear, whatever the file says of itself.
-        if frame.alpha.as_ref().is_some_and(|alpha| alpha.iter().all(|a| *a == 255)) {
-            frame.alpha = None;
-        }
-        result.push(frame);
+fn animated(frame: image::Frame) -> Frame {
+    let mut frame = split(&DynamicImage::ImageRgba8(frame.into_buffer()), true);
+    // Frames are painted onto a canvas that may be clear, whatever the file says of itself.
+    if frame.alpha.as_ref().is_some_and(|alpha| alpha.iter().all(|a| *a == 255)) {
+        frame.alpha = None;
     }
-    Ok(result)
+    frame
 }
 
 fn still(bytes: &[u8], format: ImageFormat) -> Result<Frame, ImageError> {

@@ -2,13 +2,14 @@
 
 use crate::error::{Error, tell};
 use crate::memory::Memory;
-use crate::resize::{FOR_IMAGES, Method, crop_to_aspect, resize};
 use crate::wires::{Image, MAX_SIZE, Mask};
 use candle_core::{D, DType, Device, Tensor};
+use paraflow_diffusion::resize::{Method, crop_to_aspect, resize};
 use paraflow_engine::{Choice, Context, Node, NodeDef, Result, Run, Shared};
 
 pub(crate) fn nodes() -> Vec<NodeDef> {
     vec![
+        NodeDef::of::<EmptyImage>(),
         NodeDef::of::<ImageBatch>(),
         NodeDef::of::<ImageInvert>(),
         NodeDef::of::<ImagePadForOutpaint>(),
@@ -41,6 +42,11 @@ impl std::str::FromStr for Crop {
     }
 }
 
+/// How pictures may be scaled.
+fn methods() -> impl Iterator<Item = &'static str> {
+    Method::IMAGE.iter().map(|method| method.name())
+}
+
 /// Scales pictures to a size.
 #[derive(Node)]
 #[node(category = "image/upscaling", display_name = "Upscale Image")]
@@ -49,7 +55,7 @@ struct ImageScale {
     image: Shared<Image>,
     /// How new pixels follow from old ones: `lanczos` is sharpest, `area` best for making smaller, `nearest-exact`
     /// keeps hard edges.
-    #[input(choices = FOR_IMAGES)]
+    #[input(choices = methods)]
     upscale_method: Choice<Method>,
     /// The new width in pixels; 0: whatever keeps the shape.
     #[input(default = 512, range = 0..=MAX_SIZE)]
@@ -86,7 +92,7 @@ struct ImageScaleBy {
     image: Shared<Image>,
     /// How new pixels follow from old ones: `lanczos` is sharpest, `area` best for making smaller, `nearest-exact`
     /// keeps hard edges.
-    #[input(choices = FOR_IMAGES)]
+    #[input(choices = methods)]
     upscale_method: Choice<Method>,
     /// How many times as wide and high.
     #[input(default = 1.0, range = 0.01..=8.0, step = 0.01)]
@@ -107,6 +113,36 @@ impl Run for ImageScaleBy {
             }));
         }
         scale(&self.image, width, height, *self.upscale_method, Crop::Disabled, cx).map_err(tell)
+    }
+}
+
+/// Makes pictures of one colour.
+#[derive(Node)]
+#[node(category = "image")]
+struct EmptyImage {
+    /// Width in pixels.
+    #[input(default = 512, range = 1..=MAX_SIZE)]
+    width: u32,
+    /// Height in pixels.
+    #[input(default = 512, range = 1..=MAX_SIZE)]
+    height: u32,
+    /// How many pictures.
+    #[input(default = 1, range = 1..=4096)]
+    batch_size: u32,
+    /// The colour as one number: red times 65536, green times 256, blue, each up to 255.
+    #[input(default = 0, range = 0..=0xff_ff_ff)]
+    color: u32,
+}
+
+impl Run for EmptyImage {
+    type Output = Image;
+
+    fn run(self, cx: &Context<'_>) -> Result<Image> {
+        let [batch, height, width] = [self.batch_size, self.height, self.width].map(|size| size as usize);
+        require(batch * height * width * 3, "filling", width, height, cx).map_err(tell)?;
+        let [_, red, green, blue] = self.color.to_be_bytes().map(|part| f32::from(part) / 255.0);
+        let colour = Tensor::new(&[red, green, blue], &Device::Cpu).map_err(tell)?;
+        Image::new(colour.broadcast_as((batch, height, width, 3)).map_err(tell)?).map_err(tell)
     }
 }
 

@@ -5,10 +5,175 @@
 
 use crate::error::Error;
 use candle_core::{DType, Tensor};
+use paraflow_diffusion::guidance::{self, Condition};
+use paraflow_diffusion::preview::Colours;
+use paraflow_diffusion::schedule::ModelSampling;
+use paraflow_diffusion::text::{ClipText, Layer};
+use paraflow_diffusion::unet::UNet;
 use paraflow_engine::Port;
+use std::sync::Arc;
 
 /// The largest width and height in pixels, ComfyUI's `MAX_RESOLUTION`.
 pub(crate) const MAX_SIZE: u32 = 16384;
+
+/// A network that predicts the noise in a latent, and what sampling must know of it. Clones share the weights.
+#[derive(Clone)]
+pub struct Model {
+    /// The network.
+    pub unet: UNet,
+    /// Its noise levels, and what it predicts.
+    pub sampling: ModelSampling,
+    /// What the autoencoder's latents are multiplied by for it.
+    pub latent_scale: f64,
+    /// Channels of its latents.
+    pub latent_channels: usize,
+    /// How its latents look in a preview.
+    pub colours: Colours,
+    /// Memory of the weights that no other model shares.
+    pub bytes: usize,
+}
+
+impl Model {
+    /// The model as sampling takes it.
+    pub(crate) fn as_guided(&self) -> guidance::Model<'_> {
+        guidance::Model {
+            network: &self.unet,
+            sampling: &self.sampling,
+            latent_scale: self.latent_scale,
+            latent_channels: self.latent_channels,
+            batch_limit: usize::MAX,
+        }
+    }
+}
+
+impl Port for Model {
+    const KIND: &'static str = "MODEL";
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// A text encoder, or the word that its checkpoint has none. Clones share the weights.
+#[derive(Clone)]
+pub struct Clip {
+    encoder: Result<ClipText, Arc<paraflow_diffusion::Error>>,
+    layer: Layer,
+    /// Memory of the weights that no other encoder shares.
+    pub bytes: usize,
+}
+
+impl Clip {
+    /// An encoder at the layer that its family uses. A checkpoint without one is an error only when it is needed.
+    #[must_use]
+    pub fn new(encoder: Result<ClipText, Arc<paraflow_diffusion::Error>>, bytes: usize) -> Self {
+        let layer = encoder.as_ref().map_or(Layer::Last, |encoder| encoder.family().layer);
+        Self { encoder, layer, bytes }
+    }
+
+    /// The same encoder at another layer.
+    #[must_use]
+    pub fn at(&self, layer: Layer) -> Self {
+        Self { layer, ..self.clone() }
+    }
+
+    /// Which of its states is the conditioning.
+    #[must_use]
+    pub fn layer(&self) -> Layer {
+        self.layer
+    }
+
+    /// The encoder.
+    ///
+    /// # Errors
+    /// The checkpoint that this came from has none.
+    pub fn encoder(&self) -> Result<&ClipText, Error> {
+        self.encoder.as_ref().map_err(|missing| Error::Diffusion(Arc::clone(missing)))
+    }
+}
+
+impl Port for Clip {
+    const KIND: &'static str = "CLIP";
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// An autoencoder between pictures and latents, or the word that its checkpoint has none. Clones share the weights.
+#[derive(Clone)]
+pub struct Vae {
+    autoencoder: Result<paraflow_diffusion::vae::Vae, Arc<paraflow_diffusion::Error>>,
+    /// Memory of the weights that no other autoencoder shares.
+    pub bytes: usize,
+}
+
+impl Vae {
+    /// An autoencoder. A checkpoint without one is an error only when it is needed.
+    #[must_use]
+    pub fn new(
+        autoencoder: Result<paraflow_diffusion::vae::Vae, Arc<paraflow_diffusion::Error>>,
+        bytes: usize,
+    ) -> Self {
+        Self { autoencoder, bytes }
+    }
+
+    /// The autoencoder.
+    ///
+    /// # Errors
+    /// The checkpoint that this came from has none.
+    pub fn autoencoder(&self) -> Result<&paraflow_diffusion::vae::Vae, Error> {
+        self.autoencoder.as_ref().map_err(|missing| Error::Diffusion(Arc::clone(missing)))
+    }
+}
+
+impl Port for Vae {
+    const KIND: &'static str = "VAE";
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// Prompts as a model reads them: what to show, or what not to. Several share the picture.
+#[derive(Clone, Debug)]
+pub struct Conditioning(pub Vec<Prompt>);
+
+/// One prompt.
+#[derive(Clone, Debug)]
+pub struct Prompt {
+    /// Its tokens, `[1, tokens, width]`, and where, when and how strongly they count.
+    pub condition: Condition,
+    /// What sums it up, `[1, width]`, for models that read that too.
+    pub pooled: Option<Tensor>,
+}
+
+impl Conditioning {
+    /// The same with every prompt changed.
+    #[must_use]
+    pub fn map(&self, change: impl Fn(&mut Condition)) -> Self {
+        let mut changed = self.clone();
+        changed.0.iter_mut().for_each(|prompt| change(&mut prompt.condition));
+        changed
+    }
+
+    /// The prompts as guidance takes them.
+    pub(crate) fn conditions(&self) -> Vec<Condition> {
+        self.0.iter().map(|prompt| prompt.condition.clone()).collect()
+    }
+}
+
+impl Port for Conditioning {
+    const KIND: &'static str = "CONDITIONING";
+
+    fn bytes(&self) -> usize {
+        let of_prompt = |prompt: &Prompt| {
+            let mask = prompt.condition.mask.as_ref().map_or(0, |mask| bytes(&mask.values));
+            bytes(&prompt.condition.context) + prompt.pooled.as_ref().map_or(0, bytes) + mask
+        };
+        self.0.iter().map(of_prompt).sum()
+    }
+}
 
 /// A batch of pictures.
 #[derive(Clone, Debug)]

@@ -1,0 +1,340 @@
+//! Whole graphs over a tiny checkpoint: what they make, what they do not do again, and how they fail.
+
+use crate::Previews;
+use crate::testing::{Bench, Outcome};
+use crate::tiny;
+use crate::wires::{Image, Latent, Mask};
+use candle_core::{DType, Device, Tensor};
+use paraflow_engine::{Event, Json, Value};
+use serde_json::json;
+use std::fs;
+
+/// A bench with the tiny checkpoint in its folder.
+fn bench() -> Bench {
+    let bench = Bench::new();
+    bench.write("models/checkpoints/tiny.safetensors", tiny::checkpoint());
+    bench
+}
+
+/// Text to image; node 5 samples, 6 decodes, 7 saves.
+fn text_to_image() -> Json {
+    json!({
+        "1": ["CheckpointLoaderSimple", {"ckpt_name": "tiny.safetensors"}],
+        "2": ["CLIPTextEncode", {"text": "a red (bear:1.2) on the beach", "clip": ["1", 1]}],
+        "3": ["CLIPTextEncode", {"text": "", "clip": ["1", 1]}],
+        "4": ["EmptyLatentImage", {"width": 32, "height": 40, "batch_size": 2}],
+        "5": ["KSampler", {
+            "model": ["1", 0], "seed": 7, "steps": 4, "cfg": 5.0, "sampler_name": "euler_ancestral", "scheduler": "normal",
+            "positive": ["2", 0], "negative": ["3", 0], "latent_image": ["4", 0], "denoise": 1.0,
+        }],
+        "6": ["VAEDecode", {"samples": ["5", 0], "vae": ["1", 2]}],
+        "7": ["SaveImage", {"images": ["6", 0], "filename_prefix": "a"}],
+    })
+}
+
+/// The graph with one input changed.
+fn with(mut graph: Json, node: &str, input: &str, value: Json) -> Json {
+    graph[node][1][input] = value;
+    graph
+}
+
+fn pixels(bench: &Bench, name: &str) -> Vec<u8> {
+    let file = fs::File::open(bench.path("output").join(name)).unwrap();
+    let mut reader = png::Decoder::new(std::io::BufReader::new(file)).read_info().unwrap();
+    let mut bytes = vec![0; reader.output_buffer_size().unwrap()];
+    reader.next_frame(&mut bytes).unwrap();
+    assert_eq!((reader.info().width, reader.info().height), (32, 40));
+    bytes
+}
+
+#[test]
+fn equal_graphs_give_equal_bytes_and_seeds_matter() {
+    let (one, other) = (bench(), bench());
+    one.run(text_to_image());
+    other.run(text_to_image());
+    other.run(with(text_to_image(), "5", "seed", json!(8)));
+    let file = |bench: &Bench, name: &str| fs::read(bench.path("output").join(name)).unwrap();
+    assert_eq!(file(&one, "a_00001_.png"), file(&other, "a_00001_.png"));
+    assert_eq!(file(&one, "a_00002_.png"), file(&other, "a_00002_.png"));
+    let first = pixels(&one, "a_00001_.png");
+    assert_ne!(first, pixels(&one, "a_00002_.png"), "each picture of a batch has noise of its own");
+    assert_ne!(first, pixels(&other, "a_00003_.png"), "another seed gives another picture");
+    assert!(first.iter().any(|byte| *byte != first[0]), "one colour is no picture");
+}
+
+#[test]
+fn only_what_changed_runs_again() {
+    let bench = bench();
+    let ran = |graph: Json| bench.run(graph).ran().into_iter().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(ran(text_to_image()).len(), 7);
+    assert!(ran(text_to_image()).is_empty());
+    assert_eq!(ran(with(text_to_image(), "7", "filename_prefix", json!("b"))), ["7"]);
+    assert_eq!(ran(with(text_to_image(), "5", "seed", json!(8))), ["5", "6", "7"]);
+    bench.write(
+        "models/checkpoints/tiny.safetensors",
+        &tiny::file(&tiny::tensors(), |_, mut values| {
+            values[0] += 1.0;
+            values
+        }),
+    );
+    let mut again = ran(text_to_image());
+    again.sort();
+    assert_eq!(again, ["1", "2", "3", "5", "6", "7"], "a checkpoint that was replaced is read again");
+}
+
+#[test]
+fn progress_comes_with_each_step_and_stops_take_effect_between_them() {
+    let bench = bench();
+    let outcome = bench.run_until(text_to_image(), |event, cancel| {
+        if matches!(event, Event::Progress { node, done: 2, .. } if node == "5") {
+            cancel.cancel();
+        }
+    });
+    let steps: Vec<_> = outcome
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Progress { done, total, .. } => Some((*done, *total)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(steps, [(1, 4), (2, 4)]);
+    assert!(outcome.events.iter().any(|event| matches!(event, Event::Cancelled)));
+    assert!(!bench.path("output").exists());
+}
+
+#[test]
+fn previews_are_drawn_where_they_are_wanted() {
+    let bench = bench();
+    let count = |outcome: &Outcome| outcome.events.iter().filter(|e| matches!(e, Event::Preview { .. })).count();
+    assert_eq!(count(&bench.run(text_to_image())), 0);
+
+    let wanted = Bench::with_service(Previews { size_px: 64 });
+    wanted.write("models/checkpoints/tiny.safetensors", tiny::checkpoint());
+    let outcome = wanted.run(text_to_image());
+    assert_eq!(count(&outcome), 4);
+    let shown = outcome.events.iter().find_map(|event| match event {
+        Event::Preview { image, .. } => Some(image),
+        _ => None,
+    });
+    let preview = image::load_from_memory(shown.unwrap()).unwrap();
+    assert_eq!((preview.width(), preview.height()), (51, 64));
+}
+
+#[test]
+fn inpainting_leaves_the_rest_as_it_was() {
+    let bench = bench();
+    let picture: Vec<f32> = (0..32 * 32 * 3).map(|i| (i * 37 % 101) as f32 / 100.0).collect();
+    let picture = Image::new(Tensor::from_vec(picture, (1, 32, 32, 3), &Device::Cpu).unwrap()).unwrap();
+    let mut mask = vec![0.0_f32; 32 * 32];
+    (0..32).for_each(|y| mask[y * 32..y * 32 + 16].fill(1.0));
+    let mask = Mask::new(Tensor::from_vec(mask, (1, 32, 32), &Device::Cpu).unwrap()).unwrap();
+    bench.give("picture", Value::new(picture)).give("mask", Value::new(mask));
+    let outcome = bench.run(json!({
+        "1": ["CheckpointLoaderSimple", {"ckpt_name": "tiny.safetensors"}],
+        "2": ["CLIPTextEncode", {"text": "a duck", "clip": ["1", 1]}],
+        "picture": ["Give", {"name": "picture"}],
+        "mask": ["Give", {"name": "mask"}],
+        "3": ["VAEEncode", {"pixels": ["picture", 0], "vae": ["1", 2]}],
+        "4": ["SetLatentNoiseMask", {"samples": ["3", 0], "mask": ["mask", 0]}],
+        "5": ["KSampler", {
+            "model": ["1", 0], "seed": 1, "steps": 3, "cfg": 1.0, "sampler_name": "dpmpp_2m", "scheduler": "karras",
+            "positive": ["2", 0], "negative": ["2", 0], "latent_image": ["4", 0], "denoise": 1.0,
+        }],
+        "before": ["Catch", {"value": ["3", 0]}],
+        "after": ["Catch", {"value": ["5", 0]}],
+    }));
+    let values = |id: &str, columns: usize| -> Vec<f32> {
+        let latent = outcome.value::<Latent>(id);
+        latent.samples().narrow(3, columns, 2).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    };
+    let off = |columns| -> f32 {
+        let pairs = values("before", columns).into_iter().zip(values("after", columns));
+        pairs.map(|(before, after)| (before - after).abs()).fold(0.0, f32::max)
+    };
+    // Kept latents go through the model's scale and back.
+    assert!(off(2) < 1e-5, "what was not selected moved by {}", off(2));
+    assert!(off(0) > 0.05, "what was selected moved by only {}", off(0));
+}
+
+#[test]
+fn two_advanced_samplers_finish_what_one_would() {
+    let bench = bench();
+    let sampler = |latent: Json, add_noise: &str, start: u32, end: u32, leftover: &str| {
+        json!(["KSamplerAdvanced", {
+            "model": ["1", 0], "add_noise": add_noise, "noise_seed": 3, "steps": 6, "cfg": 2.0, "sampler_name": "euler",
+            "scheduler": "simple", "positive": ["2", 0], "negative": ["3", 0], "latent_image": latent,
+            "start_at_step": start, "end_at_step": end, "return_with_leftover_noise": leftover,
+        }])
+    };
+    let mut graph = text_to_image();
+    let nodes = graph.as_object_mut().unwrap();
+    nodes.remove("5");
+    nodes.remove("6");
+    nodes.remove("7");
+    nodes.insert("whole".to_owned(), sampler(json!(["4", 0]), "enable", 0, 10_000, "disable"));
+    nodes.insert("begin".to_owned(), sampler(json!(["4", 0]), "enable", 0, 2, "enable"));
+    nodes.insert("finish".to_owned(), sampler(json!(["begin", 0]), "disable", 2, 10_000, "disable"));
+    nodes.insert("none".to_owned(), sampler(json!(["finish", 0]), "disable", 8, 20, "disable"));
+    for caught in ["whole", "finish", "none"] {
+        nodes.insert(format!("{caught}?"), json!(["Catch", {"value": [caught, 0]}]));
+    }
+    let outcome = bench.run(graph);
+    let values =
+        |id: &str| -> Vec<f32> { outcome.value::<Latent>(id).samples().flatten_all().unwrap().to_vec1().unwrap() };
+    let worst = values("whole?").into_iter().zip(values("finish?")).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst < 1e-4, "two halves are {worst} off the whole");
+    assert_eq!(values("finish?"), values("none?"), "steps after the last one do nothing");
+}
+
+#[test]
+fn a_part_that_the_checkpoint_lacks_fails_where_it_is_needed() {
+    let bench = Bench::new();
+    let without = |prefix: &str| {
+        let mut tensors = tiny::tensors();
+        tensors.retain(|name, _| !name.starts_with(prefix));
+        tiny::file(&tensors, |_, values| values)
+    };
+    bench.write("models/checkpoints/tiny.safetensors", &without("first_stage_model"));
+    let outcome = bench.run(text_to_image());
+    let (node, error) = outcome.failure();
+    assert_eq!(node, "6");
+    assert!(error.to_string().ends_with("there is no VAE in this file"), "{error}");
+    assert!(error.hint().unwrap().contains("VAELoader"));
+    assert!(!bench.path("output").exists());
+
+    bench.write("models/checkpoints/tiny.safetensors", &without("cond_stage_model"));
+    let outcome = bench.run(text_to_image());
+    let (node, error) = outcome.failure();
+    assert!(matches!(node, "2" | "3"));
+    assert!(error.to_string().ends_with("there is no text encoder in this file"), "{error}");
+}
+
+#[test]
+fn bad_checkpoints_fail_at_the_loader() {
+    let bench = Bench::new();
+    let text = |content: &[u8]| {
+        bench.write("models/checkpoints/tiny.safetensors", content);
+        let outcome = bench.run(text_to_image());
+        let (node, error) = outcome.failure();
+        assert_eq!(node, "1");
+        error.to_string()
+    };
+    assert!(text(&tiny::checkpoint()[..1_000_000]).contains("cut short"));
+    assert!(text(b"PK\x03\x04 and so on, as pickled checkpoints begin").contains("pickle"));
+    assert!(text(b"").contains("empty"));
+    let mut wrong = tiny::tensors();
+    wrong.insert("model.diffusion_model.input_blocks.1.0.in_layers.2.weight".to_owned(), vec![32, 31, 3, 3]);
+    assert!(text(&tiny::file(&wrong, |_, values| values)).contains("in_layers.2.weight"));
+}
+
+#[test]
+fn numbers_that_are_none_stop_at_their_step() {
+    let bench = Bench::new();
+    let broken = tiny::file(&tiny::tensors(), |name, mut values| {
+        if name == "model.diffusion_model.out.2.bias" {
+            values[0] = f32::NAN;
+        }
+        values
+    });
+    bench.write("models/checkpoints/tiny.safetensors", &broken);
+    let outcome = bench.run(text_to_image());
+    let (node, error) = outcome.failure();
+    assert_eq!(node, "5");
+    assert!(error.to_string().starts_with("step 1 of 4"), "{error}");
+    assert!(error.hint().is_some());
+
+    let broken = tiny::file(&tiny::tensors(), |name, mut values| {
+        if name == "first_stage_model.decoder.conv_out.bias" {
+            values[0] = f32::NAN;
+        }
+        values
+    });
+    bench.write("models/checkpoints/tiny.safetensors", &broken);
+    let outcome = bench.run(text_to_image());
+    let (node, error) = outcome.failure();
+    assert_eq!(node, "6");
+    assert_eq!(error.to_string(), "decoded picture 1 of 2 holds NaN or infinite numbers");
+    assert!(!bench.path("output").exists());
+}
+
+#[test]
+fn sizes_are_checked_before_the_work() {
+    let bench = bench();
+    let faults = bench.plan(with(text_to_image(), "4", "width", json!(0))).err().unwrap();
+    assert!(faults[0].to_string().contains("width"), "{}", faults[0]);
+
+    let outcome = bench.run(with(text_to_image(), "4", "width", json!(39)));
+    assert_eq!(outcome.warnings(), ["width 39 is no multiple of 8: the picture gets 32"]);
+
+    // Over a wire, no range was checked.
+    let mut graph = with(text_to_image(), "4", "width", json!(["0", 0]));
+    graph["0"] = json!(["PrimitiveInt", {"value": 7}]);
+    let outcome = bench.run(graph);
+    let (node, error) = outcome.failure();
+    assert_eq!(node, "4");
+    assert_eq!(error.to_string(), "a latent expects at least 8 pixels of width, found 7");
+}
+
+#[test]
+fn pictures_too_large_for_the_memory_are_refused_at_the_node() {
+    let bench = Bench::with_memory(100 << 20);
+    bench.write("models/checkpoints/tiny.safetensors", tiny::checkpoint());
+    bench.run(text_to_image());
+    let large = with(with(text_to_image(), "4", "width", json!(8192)), "4", "height", json!(8192));
+    let outcome = bench.run(large.clone());
+    let (node, error) = outcome.failure();
+    assert_eq!(node, "5");
+    assert!(error.to_string().starts_with("sampling 2 x 8192 x 8192 pixels needs about"), "{error}");
+    assert!(error.hint().unwrap().contains("smaller"));
+
+    let outcome = bench.run(with(large, "4", "batch_size", json!(4096)));
+    assert_eq!(outcome.failure().0, "4");
+}
+
+#[test]
+fn encoding_cuts_pictures_to_whole_cells() {
+    let bench = bench();
+    let picture = Tensor::ones((2, 17, 30, 4), DType::F32, &Device::Cpu).unwrap();
+    bench.give("picture", Value::new(Image::new(picture).unwrap()));
+    let graph = |class: &str, extra: Json| {
+        let mut inputs = json!({"pixels": ["picture", 0], "vae": ["1", 2]});
+        inputs.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        json!({
+            "1": ["CheckpointLoaderSimple", {"ckpt_name": "tiny.safetensors"}],
+            "picture": ["Give", {"name": "picture"}],
+            "mask": ["Give", {"name": "mask"}],
+            "2": [class, inputs],
+            "3": ["Catch", {"value": ["2", 0]}],
+        })
+    };
+    bench.give("mask", Value::new(Mask::new(Tensor::ones((1, 64, 64), DType::F32, &Device::Cpu).unwrap()).unwrap()));
+    let outcome = bench.run(graph("VAEEncode", json!({})));
+    assert_eq!(outcome.value::<Latent>("3").dims(), (2, 4, 2, 3));
+    assert_eq!(outcome.warnings().len(), 1);
+    let outcome = bench.run(graph("VAEEncodeForInpaint", json!({"mask": ["mask", 0], "grow_mask_by": 6})));
+    let latent = outcome.value::<Latent>("3");
+    assert_eq!(latent.noise_mask().unwrap().dims(), [1, 1, 16, 24]);
+
+    let tiny_picture = Tensor::ones((1, 7, 30, 3), DType::F32, &Device::Cpu).unwrap();
+    bench.give("picture", Value::new(Image::new(tiny_picture).unwrap()));
+    let outcome = bench.run(graph("VAEEncode", json!({})));
+    assert!(outcome.failure().1.to_string().contains("at least 8 x 8 pixels"), "{}", outcome.failure().1);
+}
+
+#[test]
+fn an_embedding_that_is_not_there_is_told_and_its_file_is_part_of_the_signature() {
+    let bench = bench();
+    let graph = json!({
+        "1": ["CheckpointLoaderSimple", {"ckpt_name": "tiny.safetensors"}],
+        "2": ["CLIPTextEncode", {"text": "a bear embedding:style", "clip": ["1", 1]}],
+        "3": ["Catch", {"value": ["2", 0]}],
+    });
+    let outcome = bench.run(graph.clone());
+    assert!(outcome.warnings()[0].contains("no embedding `style`"), "{:?}", outcome.warnings());
+    let embedding = tiny::file(&[("emb_params".to_owned(), vec![2, 64])].into(), |_, values| values);
+    bench.write("models/embeddings/style.safetensors", &embedding);
+    let outcome = bench.run(graph);
+    assert!(outcome.warnings().is_empty(), "{:?}", outcome.warnings());
+    assert!(outcome.ran().contains(&"2"), "the file came since");
+}

@@ -1,0 +1,215 @@
+//! From noise to latents: the samplers.
+
+use crate::error::tell;
+use crate::latent::CELL;
+use crate::memory::Memory;
+use crate::previews::Previews;
+use crate::wires::{Conditioning, Latent, Model};
+use candle_core::Tensor;
+use paraflow_diffusion::samplers::{self, Sampler, Step};
+use paraflow_diffusion::schedule::{self, Schedule, Span};
+use paraflow_diffusion::{SampleRequest, sample};
+use paraflow_engine::{Choice, Context, Node, NodeDef, Result, Run, Shared};
+use std::ops::ControlFlow;
+
+pub(crate) fn nodes() -> Vec<NodeDef> {
+    vec![NodeDef::of::<KSampler>(), NodeDef::of::<KSamplerAdvanced>()]
+}
+
+/// Turns noise into a picture, step by step, led by the prompts.
+///
+/// Karras et al. 2022, arXiv:2206.00364, for the walk from noise to picture; Ho and Salimans 2022, arXiv:2207.12598, for
+/// the guidance. The same seed gives the same picture, and on the CPU ComfyUI's.
+#[derive(Node)]
+#[node(category = "sampling", compute)]
+struct KSampler {
+    /// The model that paints.
+    model: Shared<Model>,
+    /// Which noise to start from. Equal seeds give equal pictures.
+    #[input(default = 0, control_after_generate)]
+    seed: u64,
+    /// In how many steps to paint: more is finer, and takes longer.
+    #[input(default = 20, range = 1..=10_000)]
+    steps: u32,
+    /// How strictly to follow the prompts. 1 does not look at the negative one; very high values burn the picture.
+    #[input(default = 8.0, range = 0.0..=100.0, step = 0.1, round = 0.01)]
+    cfg: f64,
+    /// The algorithm that walks from noise to picture.
+    #[input(choices = samplers::names)]
+    sampler_name: Choice<&'static Sampler>,
+    /// How the steps are spread over the noise levels.
+    #[input(choices = schedule::names)]
+    scheduler: Choice<&'static Schedule>,
+    /// What the picture should show.
+    positive: Shared<Conditioning>,
+    /// What it should not show.
+    negative: Shared<Conditioning>,
+    /// The latent to start from: an empty one, or a picture to change.
+    latent_image: Shared<Latent>,
+    /// How much of a picture to repaint: 1 all of it, lower values keep more of what is there.
+    #[input(default = 1.0, range = 0.0..=1.0, step = 0.01)]
+    denoise: f64,
+}
+
+impl Run for KSampler {
+    type Output = Latent;
+
+    fn run(self, cx: &Context<'_>) -> Result<Latent> {
+        let sampling = Sampling {
+            model: &self.model,
+            positive: &self.positive,
+            negative: &self.negative,
+            latent: &self.latent_image,
+            cfg: self.cfg,
+            seed: self.seed,
+            add_noise: true,
+            sampler: self.sampler_name.into_inner(),
+            schedule: self.scheduler.into_inner(),
+            span: Span { denoise: self.denoise, ..Span::whole(self.steps as usize) },
+        };
+        sampling.run(cx)
+    }
+}
+
+/// `enable` or `disable`.
+#[derive(Clone, Copy, PartialEq)]
+enum Switch {
+    Enable,
+    Disable,
+}
+
+impl std::str::FromStr for Switch {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, &'static str> {
+        match name {
+            "enable" => Ok(Self::Enable),
+            "disable" => Ok(Self::Disable),
+            _ => Err("neither enable nor disable"),
+        }
+    }
+}
+
+/// As `KSampler`, but a part of the steps: one sampler may begin a picture and another finish it.
+#[derive(Node)]
+#[node(category = "sampling", display_name = "KSampler (Advanced)", compute)]
+struct KSamplerAdvanced {
+    /// The model that paints.
+    model: Shared<Model>,
+    /// `enable` noises the latent first. `disable` takes it as it comes, from a sampler that left noise in it.
+    #[input(choices = ["enable", "disable"])]
+    add_noise: Choice<Switch>,
+    /// Which noise to start from. Equal seeds give equal pictures.
+    #[input(default = 0, control_after_generate)]
+    noise_seed: u64,
+    /// In how many steps the whole picture is painted, of which this sampler does a part.
+    #[input(default = 20, range = 1..=10_000)]
+    steps: u32,
+    /// How strictly to follow the prompts. 1 does not look at the negative one; very high values burn the picture.
+    #[input(default = 8.0, range = 0.0..=100.0, step = 0.1, round = 0.01)]
+    cfg: f64,
+    /// The algorithm that walks from noise to picture.
+    #[input(choices = samplers::names)]
+    sampler_name: Choice<&'static Sampler>,
+    /// How the steps are spread over the noise levels.
+    #[input(choices = schedule::names)]
+    scheduler: Choice<&'static Schedule>,
+    /// What the picture should show.
+    positive: Shared<Conditioning>,
+    /// What it should not show.
+    negative: Shared<Conditioning>,
+    /// The latent to start from.
+    latent_image: Shared<Latent>,
+    /// The first step to do, counted from 0.
+    #[input(default = 0, range = 0..=10_000)]
+    start_at_step: u32,
+    /// The first step not to do.
+    #[input(default = 10_000, range = 0..=10_000)]
+    end_at_step: u32,
+    /// `enable` leaves the noise of the steps that are not done in the latent, for another sampler to go on.
+    #[input(choices = ["disable", "enable"])]
+    return_with_leftover_noise: Choice<Switch>,
+}
+
+impl Run for KSamplerAdvanced {
+    type Output = Latent;
+
+    fn run(self, cx: &Context<'_>) -> Result<Latent> {
+        let sampling = Sampling {
+            model: &self.model,
+            positive: &self.positive,
+            negative: &self.negative,
+            latent: &self.latent_image,
+            cfg: self.cfg,
+            seed: self.noise_seed,
+            add_noise: *self.add_noise == Switch::Enable,
+            sampler: self.sampler_name.into_inner(),
+            schedule: self.scheduler.into_inner(),
+            span: Span {
+                start_step: Some(self.start_at_step as usize),
+                end_step: Some(self.end_at_step as usize),
+                leftover_noise: *self.return_with_leftover_noise == Switch::Enable,
+                ..Span::whole(self.steps as usize)
+            },
+        };
+        sampling.run(cx)
+    }
+}
+
+/// What both samplers do, each with its own inputs.
+struct Sampling<'a> {
+    model: &'a Model,
+    positive: &'a Conditioning,
+    negative: &'a Conditioning,
+    latent: &'a Latent,
+    cfg: f64,
+    seed: u64,
+    add_noise: bool,
+    sampler: &'static Sampler,
+    schedule: &'static Schedule,
+    span: Span,
+}
+
+impl Sampling<'_> {
+    fn run(&self, cx: &Context<'_>) -> Result<Latent> {
+        cx.check()?;
+        self.require_memory(cx)?;
+        let (positive, negative) = (self.positive.conditions(), self.negative.conditions());
+        let request = SampleRequest {
+            model: self.model.as_guided(),
+            positive: &positive,
+            negative: &negative,
+            latent: self.latent.samples(),
+            noise_mask: self.latent.noise_mask(),
+            batch_index: self.latent.batch_index(),
+            seed: self.seed,
+            add_noise: self.add_noise,
+            cfg: self.cfg,
+            sampler: self.sampler,
+            schedule: self.schedule,
+            span: self.span,
+        };
+        let previews = cx.services().get::<Previews>();
+        let mut observe = |step: Step, denoised: &Tensor| {
+            // A preview that cannot be drawn is no reason to lose the picture.
+            if let Some(jpeg) = previews.and_then(|previews| previews.draw(denoised, &self.model.colours).ok()) {
+                cx.preview(jpeg, paraflow_engine::ImageFormat::Jpeg);
+            }
+            match cx.progress(step.index as u32 + 1, step.total as u32) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            }
+        };
+        let samples = sample(&request, &mut observe).map_err(tell)?;
+        self.latent.with_samples(samples).map_err(tell)
+    }
+
+    /// Refuses latents that the model has no room for.
+    fn require_memory(&self, cx: &Context<'_>) -> Result<()> {
+        let (batch, _, rows, columns) = self.latent.dims();
+        let needed = 0;
+        let (width, height) = (columns * CELL, rows * CELL);
+        let what = || format!("sampling {batch} x {width} x {height} pixels");
+        Memory::of(cx.services()).require(needed, what).map_err(tell)
+    }
+}

@@ -1,0 +1,193 @@
+//! Running graphs in tests: a base directory of its own, an executor, and nodes that hand in and catch values.
+
+use crate::memory::Memory;
+use paraflow_assets::{Assets, Settings};
+use paraflow_engine::{
+    Binding, Cache, Cancel, Context, Ended, Entry, Error, Event, Executor, Graph, GraphError, Json, Node, NodeDef,
+    Plan, Registry, Result, Run, Services, Shared, Value,
+};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+/// All that a graph needs to run.
+pub(crate) struct Bench {
+    dir: tempfile::TempDir,
+    registry: Registry,
+    executor: Executor,
+    caught: Caught,
+    given: Given,
+}
+
+#[derive(Clone, Default)]
+struct Caught(Arc<Mutex<BTreeMap<String, Value>>>);
+
+#[derive(Clone, Default)]
+struct Given(Arc<Mutex<BTreeMap<String, Value>>>);
+
+/// What came of a run.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) events: Vec<Event>,
+    caught: BTreeMap<String, Value>,
+}
+
+/// Keeps what arrives, under the name of its node.
+#[derive(Node)]
+#[node(category = "test", sink, volatile)]
+struct Catch {
+    /// Whatever.
+    value: Value,
+}
+
+impl Run for Catch {
+    type Output = ();
+
+    fn run(self, cx: &Context<'_>) -> Result<()> {
+        cx.service::<Caught>().0.lock().unwrap().insert(cx.node().to_owned(), self.value);
+        Ok(())
+    }
+}
+
+/// Gives the value that the test put under that name.
+#[derive(Node)]
+#[node(category = "test", volatile)]
+struct Give {
+    /// The value's name.
+    name: String,
+}
+
+impl Run for Give {
+    type Output = Value;
+
+    fn run(self, cx: &Context<'_>) -> Result<Value> {
+        Ok(cx.service::<Given>().0.lock().unwrap()[&self.name].clone())
+    }
+}
+
+impl Bench {
+    /// A base directory of its own, and no services beside it.
+    pub(crate) fn new() -> Self {
+        Self::with_services(Services::new())
+    }
+
+    pub(crate) fn with_memory(limit_bytes: u64) -> Self {
+        Self::with_service(Memory { limit_bytes: Some(limit_bytes) })
+    }
+
+    pub(crate) fn with_service<T: Send + Sync + 'static>(service: T) -> Self {
+        Self::with_services(Services::new().with(service))
+    }
+
+    fn with_services(services: Services) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings { base_dir: Some(dir.path().to_owned()), ..Settings::default() };
+        let assets = Assets::open(&settings).unwrap();
+        let (caught, given) = (Caught::default(), Given::default());
+        let services = services.with(Arc::new(assets)).with(caught.clone()).with(given.clone());
+        let nodes = crate::all_nodes().chain([NodeDef::of::<Catch>(), NodeDef::of::<Give>()]);
+        let registry = Registry::new(nodes, services);
+        Self { dir, registry, executor: Executor::new(Cache::new(1 << 30).into()), caught, given }
+    }
+
+    /// A path in the base directory.
+    pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Writes a file into the base directory.
+    pub(crate) fn write(&self, name: &str, content: &[u8]) {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+
+    /// What `Give` gives under a name.
+    pub(crate) fn give(&self, name: &str, value: Value) -> &Self {
+        self.given.0.lock().unwrap().insert(name.to_owned(), value);
+        self
+    }
+
+    /// Plans a graph.
+    pub(crate) fn plan(&self, graph: Json) -> Result<Plan, Vec<GraphError>> {
+        Plan::new(&read(graph), &self.registry)
+    }
+
+    /// Plans and runs a graph; its faults are the test's.
+    pub(crate) fn run(&self, graph: Json) -> Outcome {
+        self.run_until(graph, |_, _| {})
+    }
+
+    /// The same; `watch` sees each event as it happens, and may cancel.
+    pub(crate) fn run_until(&self, graph: Json, watch: impl Fn(&Event, &Cancel) + Sync) -> Outcome {
+        let plan = self.plan(graph).unwrap_or_else(|faults| panic!("{faults:#?}"));
+        let (events, cancel) = (Mutex::new(Vec::new()), Cancel::new());
+        let ended = self.executor.run(&plan, &cancel, &|event| {
+            watch(&event, &cancel);
+            events.lock().unwrap().push(event);
+        });
+        let events = events.into_inner().unwrap();
+        let failed = events.iter().any(|event| matches!(event, Event::Failed { .. }));
+        assert_eq!(ended == Ended::Failed, failed);
+        Outcome { events, caught: std::mem::take(&mut self.caught.0.lock().unwrap()) }
+    }
+}
+
+impl Outcome {
+    /// The value that the `Catch` of that id got.
+    pub(crate) fn value<T: paraflow_engine::Port>(&self, node: &str) -> Shared<T> {
+        let value = self.caught.get(node).unwrap_or_else(|| panic!("{node} caught nothing: {:#?}", self.events));
+        value.share().unwrap_or_else(|| panic!("{node} caught {value:?}"))
+    }
+
+    /// The node that failed, and why.
+    pub(crate) fn failure(&self) -> (&str, &Error) {
+        let failed = self.events.iter().find_map(|event| match event {
+            Event::Failed { node, error, .. } => Some((node.as_str(), &**error)),
+            _ => None,
+        });
+        failed.unwrap_or_else(|| panic!("nothing failed: {:#?}", self.events))
+    }
+
+    /// Warnings, in their order.
+    pub(crate) fn warnings(&self) -> Vec<&str> {
+        let text = |event: &'_ Event| matches!(event, Event::Warning { .. });
+        let warnings = self.events.iter().filter(|event| text(event));
+        warnings.map(|event| if let Event::Warning { text, .. } = event { text.as_str() } else { "" }).collect()
+    }
+
+    /// What a sink showed.
+    pub(crate) fn shown(&self, id: &str) -> &Json {
+        let shown = self.events.iter().find_map(|event| match event {
+            Event::Output { node, ui } if node == id => Some(&**ui),
+            _ => None,
+        });
+        shown.unwrap_or_else(|| panic!("{id} showed nothing: {:#?}", self.events))
+    }
+
+    /// Ids of the nodes that ran.
+    pub(crate) fn ran(&self) -> Vec<&str> {
+        let ran = self.events.iter().filter_map(|event| match event {
+            Event::Finished { node, .. } => Some(node.as_str()),
+            _ => None,
+        });
+        ran.collect()
+    }
+}
+
+/// A graph in short: `{"1": ["LoadImage", {"image": "a.png"}], …}`.
+fn read(json: Json) -> Graph {
+    let Json::Object(nodes) = json else { panic!("a graph is an object") };
+    let binding = |value: &Json| match value.as_array().map(Vec::as_slice) {
+        Some([Json::String(node), slot]) => {
+            Binding::Link { node: node.clone(), slot: slot.as_u64().unwrap().try_into().unwrap() }
+        }
+        _ => Binding::Literal(value.clone()),
+    };
+    let entry = |node: &Json| Entry {
+        class: node[0].as_str().unwrap().to_owned(),
+        inputs: node[1].as_object().unwrap().iter().map(|(name, value)| (name.clone(), binding(value))).collect(),
+        ..Entry::default()
+    };
+    Graph { nodes: nodes.iter().map(|(id, node)| (id.clone(), entry(node))).collect(), ..Graph::default() }
+}

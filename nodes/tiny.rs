@@ -1,0 +1,187 @@
+//! A checkpoint for tests: Stable Diffusion 1.x with the narrowest of everything and drawn numbers.
+
+use safetensors::tensor::{Dtype, TensorView};
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+/// Keys and shapes of a checkpoint.
+pub(crate) type Tensors = BTreeMap<String, Vec<usize>>;
+
+/// A whole checkpoint, as a file.
+pub(crate) fn checkpoint() -> &'static [u8] {
+    static FILE: OnceLock<Vec<u8>> = OnceLock::new();
+    FILE.get_or_init(|| file(&tensors(), |_, values| values))
+}
+
+/// A file of drawn numbers, which `change` may alter, tensor by tensor.
+pub(crate) fn file(tensors: &Tensors, change: impl Fn(&str, Vec<f32>) -> Vec<f32>) -> Vec<u8> {
+    let bytes = |(key, shape): (&String, &Vec<usize>)| {
+        let values = change(key, draw(key, shape));
+        (key.clone(), shape.clone(), values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())
+    };
+    let tensors: Vec<_> = tensors.iter().map(bytes).collect();
+    let views =
+        tensors.iter().map(|(key, shape, bytes)| (key, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
+    safetensors::serialize(views, None).unwrap()
+}
+
+/// Numbers that keep the variance of what passes them: scales near 1, biases near 0.
+fn draw(key: &str, shape: &[usize]) -> Vec<f32> {
+    let fan_in: usize = shape.iter().skip(1).product();
+    let seed = u64::from_le_bytes(blake3::hash(key.as_bytes()).as_bytes()[..8].try_into().unwrap()) | 1;
+    let mut state = seed;
+    let mut uniform = || {
+        // Marsaglia's xorshift.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1_u32 << 23) as f32 - 1.0
+    };
+    let shaped = |u: f32| match shape {
+        _ if key.ends_with("bias") => 0.1 * u,
+        [_] => 1.0 + 0.1 * u,
+        _ => u * (3.0 / fan_in as f32).sqrt(),
+    };
+    (0..shape.iter().product::<usize>()).map(|_| shaped(uniform())).collect()
+}
+
+/// Keys and shapes of the whole checkpoint.
+pub(crate) fn tensors() -> Tensors {
+    let mut add = Adder(Tensors::new());
+    add.unet();
+    add.text();
+    add.vae();
+    add.0
+}
+
+/// Width of the text encoder.
+const TEXT: usize = 64;
+/// Widths of the UNet's two levels.
+const LEVELS: [usize; 2] = [32, 64];
+/// Width of the timestep's embedding.
+const TIME: usize = 4 * LEVELS[0];
+/// Width of the autoencoder's four levels.
+const VAE: usize = 32;
+
+struct Adder(Tensors);
+
+impl Adder {
+    fn add(&mut self, name: &str, shape: &[usize]) {
+        self.0.insert(name.to_owned(), shape.to_vec());
+    }
+
+    fn pair(&mut self, name: &str, shape: &[usize]) {
+        self.add(&format!("{name}.weight"), shape);
+        self.add(&format!("{name}.bias"), &shape[..1]);
+    }
+
+    fn unet(&mut self) {
+        let unet = "model.diffusion_model";
+        let [small, large] = LEVELS;
+        self.pair(&format!("{unet}.time_embed.0"), &[TIME, small]);
+        self.pair(&format!("{unet}.time_embed.2"), &[TIME, TIME]);
+        self.pair(&format!("{unet}.input_blocks.0.0"), &[small, 4, 3, 3]);
+        self.block(&format!("{unet}.input_blocks.1"), small, small);
+        self.pair(&format!("{unet}.input_blocks.2.0.op"), &[small, small, 3, 3]);
+        self.block(&format!("{unet}.input_blocks.3"), small, large);
+        self.residual(&format!("{unet}.middle_block.0"), large, large);
+        self.transformer(&format!("{unet}.middle_block.1"), large);
+        self.residual(&format!("{unet}.middle_block.2"), large, large);
+        self.block(&format!("{unet}.output_blocks.0"), large + large, large);
+        self.block(&format!("{unet}.output_blocks.1"), large + small, large);
+        self.pair(&format!("{unet}.output_blocks.1.2.conv"), &[large, large, 3, 3]);
+        self.block(&format!("{unet}.output_blocks.2"), large + small, small);
+        self.block(&format!("{unet}.output_blocks.3"), small + small, small);
+        self.pair(&format!("{unet}.out.0"), &[small]);
+        self.pair(&format!("{unet}.out.2"), &[4, small, 3, 3]);
+    }
+
+    fn block(&mut self, name: &str, from: usize, to: usize) {
+        self.residual(&format!("{name}.0"), from, to);
+        self.transformer(&format!("{name}.1"), to);
+    }
+
+    fn residual(&mut self, name: &str, from: usize, to: usize) {
+        self.pair(&format!("{name}.in_layers.0"), &[from]);
+        self.pair(&format!("{name}.in_layers.2"), &[to, from, 3, 3]);
+        self.pair(&format!("{name}.emb_layers.1"), &[to, TIME]);
+        self.pair(&format!("{name}.out_layers.0"), &[to]);
+        self.pair(&format!("{name}.out_layers.3"), &[to, to, 3, 3]);
+        if from != to {
+            self.pair(&format!("{name}.skip_connection"), &[to, from, 1, 1]);
+        }
+    }
+
+    fn transformer(&mut self, name: &str, width: usize) {
+        self.pair(&format!("{name}.norm"), &[width]);
+        self.pair(&format!("{name}.proj_in"), &[width, width, 1, 1]);
+        self.pair(&format!("{name}.proj_out"), &[width, width, 1, 1]);
+        let block = format!("{name}.transformer_blocks.0");
+        for (attention, context) in [("attn1", width), ("attn2", TEXT)] {
+            self.add(&format!("{block}.{attention}.to_q.weight"), &[width, width]);
+            self.add(&format!("{block}.{attention}.to_k.weight"), &[width, context]);
+            self.add(&format!("{block}.{attention}.to_v.weight"), &[width, context]);
+            self.pair(&format!("{block}.{attention}.to_out.0"), &[width, width]);
+        }
+        for norm in ["norm1", "norm2", "norm3"] {
+            self.pair(&format!("{block}.{norm}"), &[width]);
+        }
+        self.pair(&format!("{block}.ff.net.0.proj"), &[8 * width, width]);
+        self.pair(&format!("{block}.ff.net.2"), &[width, 4 * width]);
+    }
+
+    fn text(&mut self) {
+        let text = "cond_stage_model.transformer.text_model";
+        self.add(&format!("{text}.embeddings.token_embedding.weight"), &[49_408, TEXT]);
+        self.add(&format!("{text}.embeddings.position_embedding.weight"), &[77, TEXT]);
+        let layer = format!("{text}.encoder.layers.0");
+        for norm in [format!("{layer}.layer_norm1"), format!("{layer}.layer_norm2"), format!("{text}.final_layer_norm")]
+        {
+            self.pair(&norm, &[TEXT]);
+        }
+        for linear in ["q_proj", "k_proj", "v_proj", "out_proj"] {
+            self.pair(&format!("{layer}.self_attn.{linear}"), &[TEXT, TEXT]);
+        }
+        self.pair(&format!("{layer}.mlp.fc1"), &[4 * TEXT, TEXT]);
+        self.pair(&format!("{layer}.mlp.fc2"), &[TEXT, 4 * TEXT]);
+    }
+
+    fn vae(&mut self) {
+        let vae = "first_stage_model";
+        self.pair(&format!("{vae}.quant_conv"), &[8, 8, 1, 1]);
+        self.pair(&format!("{vae}.post_quant_conv"), &[4, 4, 1, 1]);
+        for (half, input, output) in [("encoder", 3, 8), ("decoder", 4, 3)] {
+            let half = format!("{vae}.{half}");
+            self.pair(&format!("{half}.conv_in"), &[VAE, input, 3, 3]);
+            for block in ["block_1", "block_2"] {
+                self.vae_block(&format!("{half}.mid.{block}"));
+            }
+            self.pair(&format!("{half}.mid.attn_1.norm"), &[VAE]);
+            for linear in ["q", "k", "v", "proj_out"] {
+                self.pair(&format!("{half}.mid.attn_1.{linear}"), &[VAE, VAE, 1, 1]);
+            }
+            self.pair(&format!("{half}.norm_out"), &[VAE]);
+            self.pair(&format!("{half}.conv_out"), &[output, VAE, 3, 3]);
+        }
+        for level in 0..4 {
+            self.vae_block(&format!("{vae}.encoder.down.{level}.block.0"));
+            self.vae_block(&format!("{vae}.decoder.up.{level}.block.0"));
+            self.vae_block(&format!("{vae}.decoder.up.{level}.block.1"));
+            if level < 3 {
+                self.pair(&format!("{vae}.encoder.down.{level}.downsample.conv"), &[VAE, VAE, 3, 3]);
+            }
+            if level > 0 {
+                self.pair(&format!("{vae}.decoder.up.{level}.upsample.conv"), &[VAE, VAE, 3, 3]);
+            }
+        }
+    }
+
+    fn vae_block(&mut self, name: &str) {
+        for norm in ["norm1", "norm2"] {
+            self.pair(&format!("{name}.{norm}"), &[VAE]);
+        }
+        for conv in ["conv1", "conv2"] {
+            self.pair(&format!("{name}.{conv}"), &[VAE, VAE, 3, 3]);
+        }
+    }
+}
