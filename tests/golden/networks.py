@@ -141,7 +141,15 @@ def record(case: str, config: dict, listing: dict, tensors: dict[str, torch.Tens
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, OUT / f"{case}.safetensors")
 
 
-def unet(case: str, channels: list[int], layers: int, attended: list[bool], context: int, size: tuple[int, int]) -> None:
+def unet(
+    case: str,
+    channels: list[int],
+    layers: int,
+    attended: list[bool],
+    context: int,
+    size: tuple[int, int],
+    gradients: bool = False,
+) -> None:
     down = ["CrossAttnDownBlock2D" if here else "DownBlock2D" for here in attended]
     up = ["CrossAttnUpBlock2D" if here else "UpBlock2D" for here in reversed(attended)]
     model = UNet2DConditionModel(
@@ -156,10 +164,15 @@ def unet(case: str, channels: list[int], layers: int, attended: list[bool], cont
     x = value("x", [2, 4, *size], 1.5)
     prompt = value("context", [2, 77, context], 1.5)
     timesteps = torch.tensor([981.0, 37.0])
-    with torch.no_grad():
-        output = model(x, timesteps, prompt).sample
+    x.requires_grad_()
+    prompt.requires_grad_()
+    output = model(x, timesteps, prompt).sample
+    (output * value("weights", list(output.shape), 1.0)).sum().backward()
     config = {"channels": channels, "layers": layers, "attended": attended, "context": context, "size": size}
-    record(case, config, listing, {"timesteps": timesteps, "output": output})
+    recorded = {"timesteps": timesteps, "output": output.detach()}
+    if gradients:
+        recorded |= {"x_gradient": x.grad, "context_gradient": prompt.grad}
+    record(case, config, listing, recorded)
 
 
 def vae(case: str, channels: list[int], size: tuple[int, int]) -> None:
@@ -184,7 +197,7 @@ def vae(case: str, channels: list[int], size: tuple[int, int]) -> None:
 
 
 if __name__ == "__main__":
-    unet("unet_narrow", [64, 128, 192], 1, [True, True, True], 160, (16, 16))
+    unet("unet_narrow", [64, 128, 192], 1, [True, True, True], 160, (16, 16), gradients=True)
     unet("unet_odd", [64, 128, 192], 1, [True, True, False], 96, (13, 21))
     unet("unet_deep", [32, 64, 64, 96], 2, [True, False, True, False], 64, (12, 20))
     vae("vae", [32, 64, 96, 96], (40, 56))

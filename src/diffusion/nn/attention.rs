@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::plain;
+use super::{fused, plain};
 use crate::error::{Error, Result};
 
 /// Which tokens a query may look at.
@@ -24,17 +24,17 @@ pub enum Mask {
 /// # Errors
 /// [`Error::Shape`] when these do not fit each other or `heads` does not divide the last dimension.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Result<Tensor> {
-    let (batch, queries, width) = sequence(q, "attention (queries)")?;
+    let (batch, _, width) = sequence(q, "attention (queries)")?;
     let (_, keys, _) = sequence(k, "attention (keys)")?;
     let dim = width.checked_div(heads).unwrap_or(0);
     check(q, heads * dim == width && dim > 0, format!("a width that {heads} heads divide"))?;
     check(k, k.dims() == [batch, keys, width], format!("keys [{batch}, .., {width}]"))?;
     check(v, v.dims() == k.dims(), format!("values {:?}", k.dims()))?;
-    let split = |x: &Tensor, tokens: usize| -> Result<Tensor> {
-        Ok(x.reshape((batch, tokens, heads, dim))?.transpose(1, 2)?) // [batch, heads, tokens, dim]
-    };
-    let y = plain::attention(&split(q, queries)?, &split(k, keys)?, &split(v, keys)?, mask == Mask::Causal)?;
-    Ok(y.transpose(1, 2)?.reshape((batch, queries, width))?)
+    let causal = mask == Mask::Causal;
+    if fused::takes(q) && keys > 0 {
+        return Ok(fused::attention(q, k, v, heads, causal)?);
+    }
+    plain::attention(q, k, v, heads, causal.then_some(0))
 }
 
 fn sequence(x: &Tensor, name: &str) -> Result<(usize, usize, usize)> {

@@ -2,9 +2,10 @@
 
 use candle_core::Tensor;
 
-use super::plain;
+use super::fused::Add;
 use super::weight::{Geometry, Layers, Weight};
 use super::weights::Weights;
+use super::{fused, plain};
 use crate::error::{Error, Result};
 
 /// A convolution with a square kernel, `[batch, height, width, input]` to `[batch, height', width', output]`.
@@ -49,25 +50,28 @@ impl Conv2d {
     /// # Errors
     /// [`Error::Shape`] when the input has other channels, or is smaller than the kernel.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.check(x)?;
-        let y = plain::product(x, &self.weight.base()?, self.weight.geometry())?;
-        Ok(self.weight.adapt(x, y)?.broadcast_add(&self.bias)?)
+        self.run(x, Add::Nothing)
     }
 
     /// The layer's output added to `residual`, which has the output's shape.
     ///
     /// # Errors
-    /// As [`forward`](Self::forward), and when the shapes differ.
+    /// As [`forward`](Self::forward), and [`Error::Shape`] when the shapes differ.
     pub fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        Ok((self.forward(x)? + residual)?)
+        self.run(x, Add::Residual(residual))
     }
 
     /// The layer's output, every pixel of a picture moved by the picture's `shift`, `[batch, output]`.
     ///
     /// # Errors
-    /// As [`forward`](Self::forward), and when the shapes differ.
+    /// As [`forward`](Self::forward), and [`Error::Shape`] when the shift is of another shape.
     pub fn forward_shift(&self, x: &Tensor, shift: &Tensor) -> Result<Tensor> {
-        Ok(self.forward(x)?.broadcast_add(&shift.unsqueeze(1)?.unsqueeze(1)?)?)
+        self.run(x, Add::Shift(shift))
+    }
+
+    fn run(&self, x: &Tensor, add: Add<'_>) -> Result<Tensor> {
+        self.check(x)?;
+        self.weight.apply(x, Some(&self.bias), add)
     }
 
     fn check(&self, x: &Tensor) -> Result<()> {
@@ -113,6 +117,9 @@ pub fn upsample_nearest(x: &Tensor, height: usize, width: usize) -> Result<Tenso
     if x.rank() != 4 {
         let expected = "[batch, height, width, channels]".to_owned();
         return Err(Error::Shape { layer: "upsample".to_owned(), expected, found: x.dims().to_vec() });
+    }
+    if fused::takes(x) && x.elem_count() > 0 {
+        return Ok(fused::upsample_nearest(x, height, width)?);
     }
     plain::upsample_nearest(x, height, width)
 }

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::plain;
+use super::fused::Add;
 use super::weight::{Geometry, Layers, Weight};
 use super::weights::Weights;
 use crate::error::{Error, Result};
@@ -43,6 +43,18 @@ impl Linear {
     /// # Errors
     /// [`Error::Shape`] when the last dimension is not the layer's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.run(x, Add::Nothing)
+    }
+
+    /// The layer's output added to `residual`, which has the output's shape.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the last dimension is not the layer's, or the shapes differ.
+    pub fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        self.run(x, Add::Residual(residual))
+    }
+
+    fn run(&self, x: &Tensor, add: Add<'_>) -> Result<Tensor> {
         let input = self.weight.shape()[1];
         if x.dims().last() != Some(&input) {
             return Err(Error::Shape {
@@ -51,20 +63,7 @@ impl Linear {
                 found: x.dims().to_vec(),
             });
         }
-        let y = plain::linear(x, &self.weight.base()?)?;
-        let y = self.weight.adapt(x, y)?;
-        match &self.bias {
-            Some(bias) => Ok(y.broadcast_add(bias)?),
-            None => Ok(y),
-        }
-    }
-
-    /// The layer's output added to `residual`, which has the output's shape.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] when the last dimension is not the layer's.
-    pub fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        Ok((self.forward(x)? + residual)?)
+        self.weight.apply(x, self.bias.as_ref(), add)
     }
 
     /// Its weight, with whatever acts on it.

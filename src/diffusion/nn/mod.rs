@@ -8,6 +8,7 @@ mod activation;
 mod attention;
 mod conv;
 mod embedding;
+mod fused;
 mod header;
 mod linear;
 mod norm;

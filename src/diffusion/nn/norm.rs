@@ -2,8 +2,8 @@
 
 use candle_core::Tensor;
 
-use super::plain;
 use super::weights::Weights;
+use super::{fused, plain};
 use crate::error::{Error, Result};
 
 /// Groups of every group norm in latent diffusion models.
@@ -36,6 +36,9 @@ impl LayerNorm {
     /// [`Error::Shape`] when the last dimension is another.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         check_channels(&self.name, x, &self.scale)?;
+        if fused::takes(x) {
+            return Ok(fused::layer_norm(x, &self.scale, &self.shift, self.epsilon)?);
+        }
         plain::layer_norm(x, &self.scale, &self.shift, self.epsilon)
     }
 }
@@ -74,8 +77,7 @@ impl GroupNorm {
     /// # Errors
     /// [`Error::Shape`] when the last dimension is another.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        check_channels(&self.name, x, &self.scale)?;
-        plain::group_norm(x, GROUPS, &self.scale, &self.shift, self.epsilon)
+        self.run(x, false)
     }
 
     /// The norm, then [`silu`](super::silu), in one pass over the picture.
@@ -83,7 +85,16 @@ impl GroupNorm {
     /// # Errors
     /// [`Error::Shape`] when the last dimension is another.
     pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
-        plain::silu(&self.forward(x)?)
+        self.run(x, true)
+    }
+
+    fn run(&self, x: &Tensor, activate: bool) -> Result<Tensor> {
+        check_channels(&self.name, x, &self.scale)?;
+        if fused::takes(x) {
+            return Ok(fused::group_norm(x, GROUPS, &self.scale, &self.shift, self.epsilon, activate)?);
+        }
+        let y = plain::group_norm(x, GROUPS, &self.scale, &self.shift, self.epsilon)?;
+        if activate { plain::silu(&y) } else { Ok(y) }
     }
 }
 

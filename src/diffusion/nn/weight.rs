@@ -3,10 +3,13 @@
 //!
 //! A value on a wire never changes: attaching makes a new model that shares every weight it does not change.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::Tensor;
+use paraflow_kernels::Matrix;
 
+use super::fused::{self, Add};
+use super::plain;
 use super::weights::{Stored, Weights, nearest};
 use crate::error::{Error, Result};
 
@@ -62,6 +65,10 @@ pub struct Weight {
 pub(super) struct Base {
     origin: Origin,
     shape: Vec<usize>,
+    forth: OnceLock<Arc<Matrix>>,
+    back: OnceLock<Arc<Matrix>>,
+    /// For devices without kernels.
+    whole: OnceLock<Tensor>,
 }
 
 enum Origin {
@@ -69,12 +76,75 @@ enum Origin {
     Memory(Tensor),
 }
 
+impl Base {
+    fn new(origin: Origin, shape: &[usize]) -> Arc<Self> {
+        let (forth, back, whole) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Arc::new(Self { origin, shape: shape.to_vec(), forth, back, whole })
+    }
+
+    /// `[out, in]` or `[out, in, kernel, kernel]`.
+    pub(super) fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The weight for the layer's product, packed at the first call.
+    pub(super) fn forth(&self) -> Result<Arc<Matrix>> {
+        self.packed(&self.forth, |weight| match *self.shape {
+            [output, input, kernel, _] => Matrix::conv(weight, output, input, kernel),
+            [output, input, ..] => Matrix::linear(weight, output, input),
+            _ => Matrix::linear(weight, weight.len(), 1),
+        })
+    }
+
+    /// The weight for the product that takes a gradient back, packed at the first call.
+    pub(super) fn back(&self) -> Result<Arc<Matrix>> {
+        self.packed(&self.back, |weight| match *self.shape {
+            [output, input, kernel, _] => Matrix::conv_back(weight, output, input, kernel),
+            [output, input, ..] => Matrix::linear_back(weight, output, input),
+            _ => Matrix::linear_back(weight, weight.len(), 1),
+        })
+    }
+
+    fn packed(&self, cell: &OnceLock<Arc<Matrix>>, pack: impl FnOnce(&[f32]) -> Matrix) -> Result<Arc<Matrix>> {
+        if let Some(matrix) = cell.get() {
+            return Ok(matrix.clone());
+        }
+        let numbers = match &self.origin {
+            Origin::File(stored) => stored.to_f32(),
+            Origin::Memory(tensor) => tensor.flatten_all()?.to_vec1()?,
+        };
+        // Two threads that come here at once do the same work once too often, and agree.
+        Ok(cell.get_or_init(|| Arc::new(pack(&numbers))).clone())
+    }
+
+    fn tensor(&self) -> Result<Tensor> {
+        match &self.origin {
+            Origin::File(stored) => Ok(stored.tensor()?.reshape(self.shape.as_slice())?),
+            Origin::Memory(tensor) => Ok(tensor.clone()),
+        }
+    }
+
+    /// The whole weight on its device, kept from the first call on.
+    fn kept(&self) -> Result<Tensor> {
+        if let Some(whole) = self.whole.get() {
+            return Ok(whole.clone());
+        }
+        let whole = self.tensor()?;
+        Ok(self.whole.get_or_init(|| whole).clone())
+    }
+
+    /// Whether somebody wants the gradient of the weight itself.
+    fn is_trained(&self) -> bool {
+        matches!(&self.origin, Origin::Memory(tensor) if tensor.track_op())
+    }
+}
+
 impl Weight {
     /// The tensor `weight` below `weights`, which must have one of these shapes, taken as the first of them.
     pub(super) fn load(weights: &Weights, geometry: Geometry, shapes: &[&[usize]]) -> Result<Self> {
         let stored = weights.claim("weight", shapes)?;
-        let base = Base { origin: Origin::File(stored), shape: shapes[0].to_vec() };
-        Ok(Self { layer: weights.layer().into(), geometry, base: Arc::new(base), adapters: Vec::new() })
+        let base = Base::new(Origin::File(stored), shapes[0]);
+        Ok(Self { layer: weights.layer().into(), geometry, base, adapters: Vec::new() })
     }
 
     /// The layer's name as adapters address it: its key in the file without part prefix and without `.weight`.
@@ -100,10 +170,7 @@ impl Weight {
     /// # Errors
     /// When the device has no memory for it.
     pub fn base(&self) -> Result<Tensor> {
-        match &self.base.origin {
-            Origin::File(stored) => Ok(stored.tensor()?.reshape(self.shape())?),
-            Origin::Memory(tensor) => Ok(tensor.clone()),
-        }
+        self.base.tensor()
     }
 
     /// The weight with all its adapters applied.
@@ -145,13 +212,69 @@ impl Weight {
                 found: weight.dims().to_vec(),
             });
         }
-        let base = Base { origin: Origin::Memory(weight), shape: self.shape().to_vec() };
-        Ok(Self { layer: self.layer.clone(), geometry: self.geometry, base: Arc::new(base), adapters: Vec::new() })
+        let base = Base::new(Origin::Memory(weight), self.shape());
+        Ok(Self { layer: self.layer.clone(), geometry: self.geometry, base, adapters: Vec::new() })
     }
 
-    /// What the adapters make of the product `y = W x`.
-    pub(super) fn adapt(&self, x: &Tensor, y: Tensor) -> Result<Tensor> {
-        self.adapters.iter().try_fold(y, |y, adapter| adapter.output(self.geometry, x, y))
+    /// The layer's output: `W x`, what the adapters make of it, `bias` `[out]`, and what is added. The last dimension of `x`
+    /// was checked.
+    pub(super) fn apply(&self, x: &Tensor, bias: Option<&Tensor>, add: Add<'_>) -> Result<Tensor> {
+        self.check_added(x, add)?;
+        if self.adapters.is_empty() && self.has_kernel(x) {
+            return Ok(fused::product(x, self, bias, add)?);
+        }
+        let y = if self.has_kernel(x) {
+            fused::product(x, self, None, Add::Nothing)?
+        } else if self.base.is_trained() {
+            plain::product(x, &self.base()?, self.geometry)?
+        } else {
+            plain::product(x, &self.base.kept()?, self.geometry)?
+        };
+        let y = self.adapters.iter().try_fold(y, |y, adapter| adapter.output(self.geometry, x, y))?;
+        let y = bias.map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))?;
+        match add {
+            Add::Nothing => Ok(y),
+            Add::Shift(shift) => Ok(y.broadcast_add(&shift.unsqueeze(1)?.unsqueeze(1)?)?),
+            Add::Residual(residual) => Ok((y + residual)?),
+        }
+    }
+
+    fn has_kernel(&self, x: &Tensor) -> bool {
+        let narrow = match self.geometry {
+            Geometry::Linear => true,
+            // Further out the way back would have to cut the gradient, which no model needs.
+            Geometry::Conv2d { stride, before, .. } => stride > 0 && before < self.shape()[2],
+        };
+        fused::takes(x) && x.elem_count() > 0 && narrow && !self.base.is_trained()
+    }
+
+    /// Checks the shape of what is added to the output.
+    fn check_added(&self, x: &Tensor, add: Add<'_>) -> Result<()> {
+        let (added, expected) = match add {
+            Add::Nothing => return Ok(()),
+            Add::Shift(shift) => (shift, vec![x.dims()[0], self.shape()[0]]),
+            Add::Residual(residual) => (residual, self.output_shape(x)),
+        };
+        if added.dims() == expected {
+            return Ok(());
+        }
+        Err(Error::Shape {
+            layer: format!("{} (added)", self.layer),
+            expected: format!("{expected:?}"),
+            found: added.dims().to_vec(),
+        })
+    }
+
+    fn output_shape(&self, x: &Tensor) -> Vec<usize> {
+        let mut shape = x.dims().to_vec();
+        if let (Geometry::Conv2d { stride, before, after }, [_, height, width, _]) = (self.geometry, &mut shape[..]) {
+            let side = |side: usize| (side + before + after).saturating_sub(self.shape()[2]) / stride.max(1) + 1;
+            (*height, *width) = (side(*height), side(*width));
+        }
+        if let Some(last) = shape.last_mut() {
+            *last = self.shape()[0];
+        }
+        shape
     }
 }
 

@@ -321,7 +321,12 @@ impl Layers for UpBlock {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use candle_core::Var;
+
     use super::*;
+    use crate::nn::{Adapter, attach, layers};
     use crate::testing::{Golden, relative_error, value};
 
     /// The network of a recording run on the recording's inputs, and its distance from the reference.
@@ -345,6 +350,86 @@ mod tests {
         for case in ["unet_narrow", "unet_odd", "unet_deep"] {
             assert!(error_of(case) < 1e-5, "{case}");
         }
+    }
+
+    /// Gradients by the latent and by the prompt pass every kind of layer on their way.
+    #[test]
+    fn has_the_reference_s_gradients() {
+        let golden = Golden::open("unet_narrow");
+        let unet = UNet::load(&golden.weights().part("model.diffusion_model.")).unwrap();
+        let x = Var::from_tensor(&value("x", &[2, 4, 16, 16], 1.5)).unwrap();
+        let context = Var::from_tensor(&value("context", &[2, 77, 160], 1.5)).unwrap();
+        let y = unet.forward(&x, &golden.tensor("timesteps"), &context, None).unwrap();
+        let loss = (&y * value("weights", y.dims(), 1.0)).unwrap().sum_all().unwrap();
+        let gradients = loss.backward().unwrap();
+        let error = |var: &Var, name: &str| relative_error(gradients.get(var).unwrap(), &golden.tensor(name));
+        let (x, context) = (error(&x, "x_gradient"), error(&context, "context_gradient"));
+        println!("gradients: relative error {x:.2e} by the latent, {context:.2e} by the prompt");
+        assert!(x < 1e-5 && context < 1e-5);
+    }
+
+    /// `y + factor · y`, one factor an output channel.
+    struct Beside(Var);
+
+    impl Adapter for Beside {
+        fn weight(&self, base: &Tensor) -> Result<Tensor> {
+            Ok((base + base.flatten_from(1)?.broadcast_mul(&self.0)?.reshape(base.shape())?)?)
+        }
+
+        fn output(&self, _: Geometry, _: &Tensor, y: Tensor) -> Result<Tensor> {
+            Ok((&y + y.broadcast_mul(&self.0.flatten_all()?)?)?)
+        }
+    }
+
+    /// A small factor for every output channel of every layer.
+    fn adapters(unet: &UNet) -> Vec<(String, Var)> {
+        let factor = |(name, shape): (String, Vec<usize>)| {
+            let factor = Var::from_tensor(&value(&name, &[shape[0], 1], 0.01)).unwrap();
+            (name, factor)
+        };
+        layers(unet).into_iter().map(factor).collect()
+    }
+
+    fn attached(unet: &UNet, factors: &[(String, Var)]) -> UNet {
+        let adapter =
+            |(name, factor): &(String, Var)| (name.clone(), Arc::new(Beside(factor.clone())) as Arc<dyn Adapter>);
+        attach(unet, &factors.iter().map(adapter).collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn every_layer_takes_an_adapter_and_gives_it_a_gradient() {
+        let golden = Golden::open("unet_narrow");
+        let unet = UNet::load(&golden.weights().part("model.diffusion_model.")).unwrap();
+        let factors = adapters(&unet);
+        assert!(factors.iter().any(|(name, _)| name == "input_blocks.1.1.transformer_blocks.0.attn2.to_out.0"));
+        let adapted = attached(&unet, &factors);
+        let (x, context) = (value("x", &[2, 4, 8, 8], 1.5), value("context", &[2, 77, 160], 1.5));
+        let run = |unet: &UNet| unet.forward(&x, &golden.tensor("timesteps"), &context, None).unwrap();
+
+        let beside = run(&adapted);
+        assert!(relative_error(&beside, &run(&unet)) > 1e-3, "the adapters act");
+        let mut baked = adapted.clone();
+        baked.visit(&mut |weight| *weight = weight.baked().unwrap());
+        assert!(relative_error(&run(&baked), &beside) < 1e-5, "and mean the same baked in");
+
+        let gradients =
+            (&beside * value("weights", beside.dims(), 1.0)).unwrap().sum_all().unwrap().backward().unwrap();
+        for (name, factor) in &factors {
+            let gradient = gradients.get(factor).unwrap_or_else(|| panic!("`{name}` has no gradient"));
+            let size = gradient.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+            assert!(size.is_finite() && size > 0.0, "`{name}`: {size}");
+        }
+    }
+
+    #[test]
+    fn an_adapter_for_no_layer_is_an_error() {
+        let unet = UNet::load(&Golden::open("unet_narrow").weights().part("model.diffusion_model.")).unwrap();
+        let factor = Var::from_tensor(&value("factor", &[64, 1], 0.01)).unwrap();
+        let adapter: Arc<dyn Adapter> = Arc::new(Beside(factor));
+        let Err(error) = attach(&unet, &[("middle_block.1.proj_inn".to_owned(), adapter)]) else { panic!("attached") };
+        let message = error.to_string();
+        assert!(message.starts_with("no layer is called `middle_block.1.proj_inn`"), "{message}");
+        assert!(message.contains("`middle_block.1.proj_in`"), "{message}");
     }
 
     #[test]

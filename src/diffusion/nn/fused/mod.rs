@@ -1,0 +1,57 @@
+//! The operations of this folder through the kernels: f32 on the CPU. Each is differentiable by its inputs; weights here are
+//! frozen, and whoever trains one gets the operations of [`plain`](super::plain) instead.
+
+mod attention;
+mod norm;
+mod pointwise;
+mod product;
+mod resample;
+#[cfg(test)]
+mod tests;
+
+use candle_core::{CpuStorage, DType, Layout, Result, Tensor, Var};
+
+pub(super) use attention::attention;
+pub(super) use norm::{group_norm, layer_norm};
+pub(super) use pointwise::{geglu, gelu, quick_gelu, silu};
+pub(super) use product::{Add, product};
+pub(super) use resample::upsample_nearest;
+
+/// Whether the kernels compute with a tensor.
+pub(super) fn takes(x: &Tensor) -> bool {
+    x.device().is_cpu() && x.dtype() == DType::F32
+}
+
+/// The numbers of a kernel's argument, which was made contiguous before.
+fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    let numbers = storage.as_slice::<f32>()?;
+    let (start, end) =
+        layout.contiguous_offsets().ok_or_else(|| candle_core::Error::Msg("not contiguous".to_owned()))?;
+    Ok(&numbers[start..end])
+}
+
+/// Runs `f` on the numbers of a contiguous f32 tensor of the CPU.
+fn with_numbers<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
+    let (storage, layout) = x.storage_and_layout();
+    match &*storage {
+        candle_core::Storage::Cpu(storage) => Ok(f(slice(storage, layout)?)),
+        _ => candle_core::bail!("a kernel's parameter is not on the CPU"),
+    }
+}
+
+/// The gradients of a plain formulation by its arguments, given the gradient of its result: the way back for operations
+/// that have no kernel for it.
+fn pull_back<const N: usize>(
+    args: [&Tensor; N],
+    gradient: &Tensor,
+    f: impl FnOnce(&[Var; N]) -> crate::Result<Tensor>,
+) -> Result<[Option<Tensor>; N]> {
+    let mut vars = Vec::with_capacity(N);
+    for arg in args {
+        vars.push(Var::from_tensor(&arg.detach().contiguous()?)?);
+    }
+    let vars: [Var; N] = vars.try_into().map_err(|_| candle_core::Error::Msg("as many as arguments".to_owned()))?;
+    let y = f(&vars).map_err(candle_core::Error::wrap)?;
+    let mut gradients = (y * gradient)?.sum_all()?.backward()?;
+    Ok(vars.map(|var| gradients.remove(&var)))
+}
