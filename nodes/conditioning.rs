@@ -58,7 +58,7 @@ impl Run for CLIPTextEncode {
 struct CLIPSetLastLayer {
     /// The text encoder.
     clip: Shared<Clip>,
-    /// -1 is the last layer, -2 the one before it, and so on.
+    /// Counted from the end: -1 is the last layer, -2 the one before it.
     #[input(default = -1, range = -24..=-1)]
     stop_at_clip_layer: i32,
 }
@@ -267,7 +267,7 @@ fn set_area(conditioning: &Conditioning, area: Area, strength: f64) -> Condition
 struct ConditioningSetAreaStrength {
     /// The prompts.
     conditioning: Shared<Conditioning>,
-    /// 2 counts twice as much as 1.
+    /// A prompt of strength 2 counts twice as much as one of strength 1.
     #[input(default = 1.0, range = 0.0..=10.0, step = 0.01)]
     strength: f64,
 }

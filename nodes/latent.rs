@@ -65,7 +65,7 @@ pub(crate) fn cells(pixels: usize, name: &'static str, cx: &Context<'_>) -> Resu
 
 /// Tells of pixels that fill no cell.
 fn warn_of_rest(pixels: usize, name: &str, cx: &Context<'_>) {
-    if pixels % CELL != 0 {
+    if !pixels.is_multiple_of(CELL) {
         cx.warn(format!("{name} {pixels} is no multiple of {CELL}: the picture gets {}", pixels / CELL * CELL));
     }
 }

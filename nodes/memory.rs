@@ -17,6 +17,11 @@ impl Memory {
         services.get::<Self>().copied().unwrap_or_default()
     }
 
+    /// How many bytes there are.
+    pub(crate) fn available(self) -> u64 {
+        self.limit_bytes.unwrap_or_else(available_bytes)
+    }
+
     /// Refuses `work` if it needs more than there is.
     ///
     /// # Errors
@@ -27,7 +32,7 @@ impl Memory {
         if self.limit_bytes.is_none() && needed_bytes <= SMALL_BYTES {
             return Ok(());
         }
-        let available_bytes = self.limit_bytes.unwrap_or_else(available_bytes);
+        let available_bytes = self.available();
         if needed_bytes > available_bytes {
             return Err(Error::TooLarge { work: work(), needed_bytes, available_bytes });
         }

@@ -3,9 +3,10 @@
 use crate::memory::Memory;
 use paraflow_assets::{Assets, Settings};
 use paraflow_engine::{
-    Binding, Cache, Cancel, Context, Ended, Entry, Error, Event, Executor, Graph, GraphError, Json, Node, NodeDef,
-    Plan, Registry, Result, Run, Services, Shared, Value,
+    Cache, Cancel, Context, Ended, Error, Event, Executor, GraphError, Json, Node, NodeDef, Plan, Registry, Result,
+    Run, Services, Shared, Value, formats,
 };
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -79,9 +80,19 @@ impl Bench {
         Self::with_services(Services::new().with(service))
     }
 
+    /// A bench that finds pictures in `input/` of a folder of graphs, too.
+    pub(crate) fn with_inputs(graphs: &str) -> Self {
+        let input_dirs = vec![Path::new(graphs).join("input")];
+        Self::with(Services::new(), Settings { input_dirs, ..Settings::default() })
+    }
+
     fn with_services(services: Services) -> Self {
+        Self::with(services, Settings::default())
+    }
+
+    fn with(services: Services, settings: Settings) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let settings = Settings { base_dir: Some(dir.path().to_owned()), ..Settings::default() };
+        let settings = Settings { base_dir: Some(dir.path().to_owned()), ..settings };
         let assets = Assets::open(&settings).unwrap();
         let (caught, given) = (Caught::default(), Given::default());
         let services = services.with(Arc::new(assets)).with(caught.clone()).with(given.clone());
@@ -110,7 +121,7 @@ impl Bench {
 
     /// Plans a graph.
     pub(crate) fn plan(&self, graph: Json) -> Result<Plan, Vec<GraphError>> {
-        Plan::new(&read(graph), &self.registry)
+        Plan::new(formats::read(&write_out(&graph), &self.registry).unwrap(), &self.registry)
     }
 
     /// Plans and runs a graph; its faults are the test's.
@@ -120,7 +131,17 @@ impl Bench {
 
     /// The same; `watch` sees each event as it happens, and may cancel.
     pub(crate) fn run_until(&self, graph: Json, watch: impl Fn(&Event, &Cancel) + Sync) -> Outcome {
-        let plan = self.plan(graph).unwrap_or_else(|faults| panic!("{faults:#?}"));
+        self.run_plan(self.plan(graph), watch)
+    }
+
+    /// The same for a graph as a file has it.
+    pub(crate) fn run_file(&self, file: &[u8]) -> Outcome {
+        let graph = formats::read(file, &self.registry).unwrap();
+        self.run_plan(Plan::new(&graph, &self.registry), |_, _| {})
+    }
+
+    fn run_plan(&self, plan: Result<Plan, Vec<GraphError>>, watch: impl Fn(&Event, &Cancel) + Sync) -> Outcome {
+        let plan = plan.unwrap_or_else(|faults| panic!("{faults:#?}"));
         let (events, cancel) = (Mutex::new(Vec::new()), Cancel::new());
         let ended = self.executor.run(&plan, &cancel, &|event| {
             watch(&event, &cancel);
@@ -175,19 +196,9 @@ impl Outcome {
     }
 }
 
-/// A graph in short: `{"1": ["LoadImage", {"image": "a.png"}], …}`.
-fn read(json: Json) -> Graph {
-    let Json::Object(nodes) = json else { panic!("a graph is an object") };
-    let binding = |value: &Json| match value.as_array().map(Vec::as_slice) {
-        Some([Json::String(node), slot]) => {
-            Binding::Link { node: node.clone(), slot: slot.as_u64().unwrap().try_into().unwrap() }
-        }
-        _ => Binding::Literal(value.clone()),
-    };
-    let entry = |node: &Json| Entry {
-        class: node[0].as_str().unwrap().to_owned(),
-        inputs: node[1].as_object().unwrap().iter().map(|(name, value)| (name.clone(), binding(value))).collect(),
-        ..Entry::default()
-    };
-    Graph { nodes: nodes.iter().map(|(id, node)| (id.clone(), entry(node))).collect(), ..Graph::default() }
+/// A graph in short, `{"1": ["LoadImage", {"image": "a.png"}], …}`, written out as a file has it.
+fn write_out(short: &Json) -> Vec<u8> {
+    let entry = |node: &Json| json!({"class_type": node[0], "inputs": node[1]});
+    let nodes = short.as_object().unwrap().iter().map(|(id, node)| (id.clone(), entry(node)));
+    serde_json::to_vec(&Json::Object(nodes.collect())).unwrap()
 }

@@ -60,8 +60,8 @@ const TEXT: usize = 64;
 const LEVELS: [usize; 2] = [32, 64];
 /// Width of the timestep's embedding.
 const TIME: usize = 4 * LEVELS[0];
-/// Width of the autoencoder's four levels.
-const VAE: usize = 32;
+/// Widths of the autoencoder's four levels, the pictures' first.
+const VAE: [usize; 4] = [32, 64, 64, 64];
 
 struct Adder(Tensors);
 
@@ -150,38 +150,44 @@ impl Adder {
         let vae = "first_stage_model";
         self.pair(&format!("{vae}.quant_conv"), &[8, 8, 1, 1]);
         self.pair(&format!("{vae}.post_quant_conv"), &[4, 4, 1, 1]);
-        for (half, input, output) in [("encoder", 3, 8), ("decoder", 4, 3)] {
-            let half = format!("{vae}.{half}");
-            self.pair(&format!("{half}.conv_in"), &[VAE, input, 3, 3]);
+        let (first, last) = (VAE[0], VAE[3]);
+        self.pair(&format!("{vae}.encoder.conv_in"), &[first, 3, 3, 3]);
+        self.pair(&format!("{vae}.decoder.conv_in"), &[last, 4, 3, 3]);
+        self.pair(&format!("{vae}.encoder.norm_out"), &[last]);
+        self.pair(&format!("{vae}.decoder.norm_out"), &[first]);
+        self.pair(&format!("{vae}.encoder.conv_out"), &[8, last, 3, 3]);
+        self.pair(&format!("{vae}.decoder.conv_out"), &[3, first, 3, 3]);
+        for half in ["encoder", "decoder"] {
             for block in ["block_1", "block_2"] {
-                self.vae_block(&format!("{half}.mid.{block}"));
+                self.vae_block(&format!("{vae}.{half}.mid.{block}"), last, last);
             }
-            self.pair(&format!("{half}.mid.attn_1.norm"), &[VAE]);
+            self.pair(&format!("{vae}.{half}.mid.attn_1.norm"), &[last]);
             for linear in ["q", "k", "v", "proj_out"] {
-                self.pair(&format!("{half}.mid.attn_1.{linear}"), &[VAE, VAE, 1, 1]);
+                self.pair(&format!("{vae}.{half}.mid.attn_1.{linear}"), &[last, last, 1, 1]);
             }
-            self.pair(&format!("{half}.norm_out"), &[VAE]);
-            self.pair(&format!("{half}.conv_out"), &[output, VAE, 3, 3]);
         }
-        for level in 0..4 {
-            self.vae_block(&format!("{vae}.encoder.down.{level}.block.0"));
-            self.vae_block(&format!("{vae}.decoder.up.{level}.block.0"));
-            self.vae_block(&format!("{vae}.decoder.up.{level}.block.1"));
+        for (level, &width) in VAE.iter().enumerate() {
+            let finer = VAE[level.saturating_sub(1)];
+            let coarser = VAE[(level + 1).min(3)];
+            self.vae_block(&format!("{vae}.encoder.down.{level}.block.0"), finer, width);
+            self.vae_block(&format!("{vae}.decoder.up.{level}.block.0"), coarser, width);
+            self.vae_block(&format!("{vae}.decoder.up.{level}.block.1"), width, width);
             if level < 3 {
-                self.pair(&format!("{vae}.encoder.down.{level}.downsample.conv"), &[VAE, VAE, 3, 3]);
+                self.pair(&format!("{vae}.encoder.down.{level}.downsample.conv"), &[width, width, 3, 3]);
             }
             if level > 0 {
-                self.pair(&format!("{vae}.decoder.up.{level}.upsample.conv"), &[VAE, VAE, 3, 3]);
+                self.pair(&format!("{vae}.decoder.up.{level}.upsample.conv"), &[width, width, 3, 3]);
             }
         }
     }
 
-    fn vae_block(&mut self, name: &str) {
-        for norm in ["norm1", "norm2"] {
-            self.pair(&format!("{name}.{norm}"), &[VAE]);
-        }
-        for conv in ["conv1", "conv2"] {
-            self.pair(&format!("{name}.{conv}"), &[VAE, VAE, 3, 3]);
+    fn vae_block(&mut self, name: &str, from: usize, to: usize) {
+        self.pair(&format!("{name}.norm1"), &[from]);
+        self.pair(&format!("{name}.norm2"), &[to]);
+        self.pair(&format!("{name}.conv1"), &[to, from, 3, 3]);
+        self.pair(&format!("{name}.conv2"), &[to, to, 3, 3]);
+        if from != to {
+            self.pair(&format!("{name}.nin_shortcut"), &[to, from, 1, 1]);
         }
     }
 }

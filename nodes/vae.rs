@@ -5,7 +5,6 @@ use crate::memory::Memory;
 use crate::wires::{Image, Latent, Mask, Vae};
 use candle_core::{Device, Tensor};
 use paraflow_diffusion::resize::{Method, resize};
-use paraflow_diffusion::vae;
 use paraflow_engine::{Context, Node, NodeDef, Result, Run, Shared};
 
 pub(crate) fn nodes() -> Vec<NodeDef> {
@@ -29,7 +28,7 @@ impl Run for VAEDecode {
         let autoencoder = self.vae.autoencoder().map_err(tell)?;
         let (batch, _, rows, columns) = self.samples.dims();
         let factor = autoencoder.factor();
-        require(autoencoder, columns * factor, rows * factor, "decoding", cx).map_err(tell)?;
+        require(&self.vae, columns * factor, rows * factor, "decoding", cx).map_err(tell)?;
         let decode = |latent: &Tensor| -> Result<Tensor, Error> {
             Ok(autoencoder.decode(latent)?.permute((0, 2, 3, 1))?.contiguous()?)
         };
@@ -54,7 +53,7 @@ impl Run for VAEEncode {
     fn run(self, cx: &Context<'_>) -> Result<Latent> {
         let autoencoder = self.vae.autoencoder().map_err(tell)?;
         let planes = colour_planes(&self.pixels, autoencoder.factor(), cx).map_err(tell)?;
-        encode(autoencoder, &planes, cx)
+        encode(&self.vae, &planes, cx)
     }
 }
 
@@ -81,7 +80,7 @@ impl Run for VAEEncodeForInpaint {
     fn run(self, cx: &Context<'_>) -> Result<Latent> {
         let autoencoder = self.vae.autoencoder().map_err(tell)?;
         let (planes, noise_mask) = self.prepare(autoencoder.factor(), cx).map_err(tell)?;
-        encode(autoencoder, &planes, cx)?.with_noise_mask(noise_mask).map_err(tell)
+        encode(&self.vae, &planes, cx)?.with_noise_mask(noise_mask).map_err(tell)
     }
 }
 
@@ -172,9 +171,10 @@ fn crop(planes: &Tensor, factor: usize) -> Result<Tensor, Error> {
     Ok(planes.narrow(2, y, height / factor * factor)?.narrow(3, x, width / factor * factor)?.contiguous()?)
 }
 
-fn encode(autoencoder: &vae::Vae, planes: &Tensor, cx: &Context<'_>) -> Result<Latent> {
+fn encode(vae: &Vae, planes: &Tensor, cx: &Context<'_>) -> Result<Latent> {
+    let autoencoder = vae.autoencoder().map_err(tell)?;
     let (batch, _, height, width) = planes.dims4().map_err(tell)?;
-    require(autoencoder, width, height, "encoding", cx).map_err(tell)?;
+    require(vae, width, height, "encoding", cx).map_err(tell)?;
     let latents = one_by_one(planes, batch, "encoded latent", cx, |planes| Ok(autoencoder.encode(planes)?))?;
     Latent::new(latents).map_err(tell)
 }
@@ -204,8 +204,8 @@ fn one_by_one(
 }
 
 /// Refuses a picture that the autoencoder has no room for.
-fn require(autoencoder: &vae::Vae, width: usize, height: usize, work: &str, cx: &Context<'_>) -> Result<(), Error> {
-    let _ = autoencoder;
-    let needed = 0 * (width * height) as u64;
+fn require(vae: &Vae, width: usize, height: usize, work: &str, cx: &Context<'_>) -> Result<(), Error> {
+    let numbers = (width * height) as u64 * vae.numbers_per_pixel as u64;
+    let needed = numbers.saturating_mul(size_of::<f32>() as u64);
     Memory::of(cx.services()).require(needed, || format!("{work} {width} x {height} pixels"))
 }

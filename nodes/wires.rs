@@ -34,14 +34,14 @@ pub struct Model {
 }
 
 impl Model {
-    /// The model as sampling takes it.
-    pub(crate) fn as_guided(&self) -> guidance::Model<'_> {
+    /// The model as sampling takes it, for at most that many latents at once.
+    pub(crate) fn as_guided(&self, batch_limit: usize) -> guidance::Model<'_> {
         guidance::Model {
             network: &self.unet,
             sampling: &self.sampling,
             latent_scale: self.latent_scale,
             latent_channels: self.latent_channels,
-            batch_limit: usize::MAX,
+            batch_limit,
         }
     }
 }
@@ -104,6 +104,8 @@ impl Port for Clip {
 #[derive(Clone)]
 pub struct Vae {
     autoencoder: Result<paraflow_diffusion::vae::Vae, Arc<paraflow_diffusion::Error>>,
+    /// How many numbers a pixel takes while a picture is encoded or decoded, to tell whether there is room for it.
+    pub numbers_per_pixel: usize,
     /// Memory of the weights that no other autoencoder shares.
     pub bytes: usize,
 }
@@ -113,9 +115,10 @@ impl Vae {
     #[must_use]
     pub fn new(
         autoencoder: Result<paraflow_diffusion::vae::Vae, Arc<paraflow_diffusion::Error>>,
+        numbers_per_pixel: usize,
         bytes: usize,
     ) -> Self {
-        Self { autoencoder, bytes }
+        Self { autoencoder, numbers_per_pixel, bytes }
     }
 
     /// The autoencoder.

@@ -14,7 +14,7 @@ fn every_node_and_input_is_documented_in_sentences() {
             let doc = doc.trim();
             let name = spec.name;
             assert!(doc.ends_with('.'), "{name}: the text on {what} is no sentence: {doc:?}");
-            assert!(doc.starts_with(|c: char| c.is_uppercase() || c == '`'), "{name}: {what}: {doc:?}");
+            assert!(doc.starts_with(|first: char| first.is_uppercase() || first == '`'), "{name}: {what}: {doc:?}");
         }
     }
 }
@@ -90,7 +90,8 @@ fn describe_input(input: &InputSpec) -> Value {
     match &input.widget {
         Widget::Socket | Widget::Toggle => {}
         Widget::Integer { min, max, step } => {
-            let number = |value: &i128| serde_json::Number::from_i128(*value).map(Value::Number).unwrap();
+            let number =
+                |value: &i128| serde_json::Number::from_i128(*value).map(Value::Number).expect("bounds are 64 bits");
             tell("min", number(min));
             tell("max", number(max));
             tell("step", number(step));
@@ -113,9 +114,9 @@ fn describe_input(input: &InputSpec) -> Value {
 
 /// The recording with what it leaves to defaults filled in, and with the lists cut to what we have.
 fn adjusted(spec: &NodeSpec, mut theirs: Value) -> Value {
-    for input in theirs["inputs"].as_array_mut().unwrap() {
+    for input in theirs["inputs"].as_array_mut().expect("a list was recorded") {
         let ours = spec.inputs.iter().find(|ours| input["name"] == ours.name);
-        match input["kind"].as_str().unwrap() {
+        match input["kind"].as_str().expect("a name was recorded") {
             // Editors step by one where nothing is said.
             "INT" if input.get("step").is_none() => input["step"] = 1.into(),
             "FLOAT" => {
