@@ -1,0 +1,171 @@
+//! `paraflow models`: what lies in the model folders, and what a file is.
+
+use clap::{Args, Subcommand};
+use paraflow_assets::{Assets, hash_file};
+use paraflow_diffusion::checkpoint::{self, Summary};
+use paraflow_diffusion::nn::Weights;
+use serde_json::{Value as Json, json};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Exit, Places, base, report};
+
+/// Arguments of `paraflow models`.
+#[derive(Args)]
+pub(crate) struct ModelsArgs {
+    #[command(subcommand)]
+    command: Option<ModelsCommand>,
+}
+
+#[derive(Subcommand)]
+enum ModelsCommand {
+    /// Tell what a model file is: architecture, parts, sizes, what was written about its making
+    Inspect {
+        /// A .safetensors file, or the name of a model in the folders
+        file: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a file's SHA-256 and BLAKE3
+    Hash {
+        /// Any file, or the name of a model in the folders
+        file: PathBuf,
+    },
+}
+
+/// Lists the models, or tells about one.
+pub(crate) fn models(args: &ModelsArgs, places: &Places) -> Exit {
+    let Some(base) = base::open(places, None, None) else { return Exit::Failed };
+    match &args.command {
+        None => list(&base.assets),
+        Some(ModelsCommand::Inspect { file, json }) => inspect(&base.assets, file, *json),
+        Some(ModelsCommand::Hash { file }) => hash(&base.assets, file),
+    }
+}
+
+fn list(assets: &Assets) -> Exit {
+    let models = assets.models();
+    for folder in models.keys() {
+        let mut names = models.list(folder).unwrap_or_default();
+        for (at, embedded) in paraflow_nodes::embedded_names(folder).enumerate() {
+            if !names.iter().any(|name| name == embedded) {
+                names.insert(at, format!("{embedded} (embedded)"));
+            }
+        }
+        for name in names {
+            report::data(format_args!("{folder}/{name}"));
+        }
+    }
+    Exit::Done
+}
+
+fn hash(assets: &Assets, file: &Path) -> Exit {
+    let path = resolve(assets, file);
+    match hash_file(&path) {
+        Ok(hash) => {
+            report::data(format_args!("sha256 {}", hash.sha256));
+            report::data(format_args!("blake3 {}", hash.blake3));
+            Exit::Done
+        }
+        Err(error) => {
+            report::error(&error, error.hint().as_deref());
+            Exit::Failed
+        }
+    }
+}
+
+/// The path itself where there is such a file, else the model of that name in any folder.
+fn resolve(assets: &Assets, file: &Path) -> PathBuf {
+    if file.exists() {
+        return file.to_owned();
+    }
+    let name = file.to_string_lossy();
+    let models = assets.models();
+    let bare = name.split_once('/').filter(|(folder, _)| models.keys().any(|key| key == *folder));
+    let found = match bare {
+        Some((folder, rest)) => models.find(folder, rest).ok(),
+        None => models.keys().find_map(|folder| models.find(folder, &name).ok()),
+    };
+    found.map_or_else(|| file.to_owned(), |model| model.path)
+}
+
+fn inspect(assets: &Assets, file: &Path, as_json: bool) -> Exit {
+    let path = resolve(assets, file);
+    let opened = match embedded(&path) {
+        Some(bytes) => Weights::from_bytes(path.to_string_lossy(), bytes),
+        None => Weights::open(&path),
+    };
+    let weights = match opened {
+        Ok(weights) => weights,
+        Err(error) => {
+            report::error(&error, None);
+            return Exit::Failed;
+        }
+    };
+    let summary = checkpoint::inspect(&weights);
+    if as_json {
+        report::data(to_json(&path, &summary));
+    } else {
+        describe(&path, &summary);
+    }
+    Exit::Done
+}
+
+/// The model that the program brings under this name, unless a file of the name is at hand.
+fn embedded(path: &Path) -> Option<Arc<[u8]>> {
+    let name = path.to_str().filter(|_| !path.exists())?;
+    paraflow_nodes::embedded_file("checkpoints", name.trim_start_matches("checkpoints/")).ok().flatten()
+}
+
+fn describe(path: &Path, summary: &Summary) {
+    report::data(path.display());
+    report::data(format_args!("  {}", summary.architecture));
+    for part in &summary.parts {
+        let dtypes: Vec<&str> = part.numbers.keys().map(String::as_str).collect();
+        let detail = if part.detail.is_empty() { String::new() } else { format!("; {}", part.detail) };
+        report::data(format_args!(
+            "  {:12}  {:>8} parameters in {} tensors, {}{detail}",
+            part.name,
+            short(part.parameters),
+            part.tensors,
+            dtypes.join(" and ").to_lowercase(),
+        ));
+    }
+    for (key, value) in &summary.metadata {
+        report::data(format_args!("  {key}: {}", excerpt(value)));
+    }
+    if summary.loads {
+        report::data("  load it with CheckpointLoaderSimple");
+    }
+}
+
+/// `859.5 M`: enough to recognise a model by.
+fn short(count: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "four digits are shown")]
+    let count = count as f64;
+    match count {
+        c if c >= 1e9 => format!("{:.2} G", c / 1e9),
+        c if c >= 1e6 => format!("{:.1} M", c / 1e6),
+        c if c >= 1e3 => format!("{:.1} k", c / 1e3),
+        c => format!("{c}"),
+    }
+}
+
+/// A workflow in the metadata would fill screens.
+fn excerpt(value: &str) -> String {
+    const SHOWN: usize = 160;
+    match value.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}… ({} characters; --json prints all)", &value[..end], value.chars().count()),
+        None => value.to_owned(),
+    }
+}
+
+fn to_json(path: &Path, summary: &Summary) -> Json {
+    let part = |part: &checkpoint::Part| {
+        json!({"name": part.name, "prefix": part.prefix, "tensors": part.tensors, "parameters": part.parameters,
+               "numbers": part.numbers, "detail": part.detail})
+    };
+    json!({"path": path, "architecture": summary.architecture, "loads": summary.loads,
+           "parts": summary.parts.iter().map(part).collect::<Vec<_>>(), "metadata": summary.metadata})
+}
