@@ -2,6 +2,8 @@
 //!
 //! Each test has a base directory of its own. Paths and times are filtered out of what is compared.
 
+#![expect(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
