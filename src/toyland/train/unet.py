@@ -78,7 +78,7 @@ def train(args):
         step = saved["step"]
     log = csv.writer(open(state.with_suffix(".csv"), "a" if step else "w", buffering=1))
     ratios = (ALPHAS / (1 - ALPHAS)).float()
-    begun, started, total, saved_at = step, time.time(), 0.0, time.time()
+    begun, logged, started, total, saved_at = step, step, time.time(), 0.0, time.time()
     while step < args.steps:
         latents, noise, t, tokens = data.batch(args, step)
         with torch.set_grad_enabled(joint):
@@ -96,9 +96,9 @@ def train(args):
             torch._foreach_lerp_(list(ema.parameters()), list(both.parameters()), 1 - decay)
         if step % 50 == 0:
             rate = (step - begun) * args.batch / (time.time() - started)
-            log.writerow([step, f"{total / 50:.5f}", f"{rate:.1f}"])
-            print(f"step {step} loss {total / 50:.4f} {rate:.1f}/s", flush=True)
-            total = 0.0
+            log.writerow([step, f"{total / (step - logged):.5f}", f"{rate:.1f}"])
+            print(f"step {step} loss {total / (step - logged):.4f} {rate:.1f}/s", flush=True)
+            total, logged = 0.0, step
         if time.time() - saved_at > 180 or step == args.steps or not math.isfinite(total):
             assert math.isfinite(total), f"the loss left the numbers at step {step}"
             optimizer_state = optimizer.state_dict()

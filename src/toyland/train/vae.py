@@ -79,7 +79,7 @@ def train(args):
         step = saved["step"]
     renders = Renders(args.data)
     log = csv.writer(open(state.with_suffix(".csv"), "a" if step else "w", buffering=1))
-    started, seen, total = time.time(), 0, 0.0
+    started, seen, total, logged = time.time(), 0, 0.0, step
     while step < args.steps:
         pixels, chance = batch_of(renders, args, step)
         for group in [group for optimizer in optimizers for group in optimizer.param_groups]:
@@ -107,9 +107,9 @@ def train(args):
         step, seen, total = step + 1, seen + len(pixels), total + loss.item()
         if step % 50 == 0:
             rate = seen / (time.time() - started)
-            log.writerow([step, f"{total / 50:.5f}", f"{rate:.1f}"])
-            print(f"step {step} loss {total / 50:.4f} {rate:.1f}/s", flush=True)
-            total = 0.0
+            log.writerow([step, f"{total / (step - logged):.5f}", f"{rate:.1f}"])
+            print(f"step {step} loss {total / (step - logged):.4f} {rate:.1f}/s", flush=True)
+            total, logged = 0.0, step
         if step % 250 == 0 or step == args.steps:
             states = [optimizer.state_dict() for optimizer in optimizers]
             save(state, dict(model=vae.state_dict(), reader=reader.state_dict(), optimizers=states, step=step))
