@@ -349,6 +349,39 @@ mod tests {
     }
 
     #[test]
+    fn a_workflow_is_carried_beside_the_prompt() {
+        let slot = json!({"name": "images", "type": "IMAGE", "link": 1});
+        let workflow = json!({
+            "last_node_id": 2, "last_link_id": 1, "version": 0.4, "groups": [], "config": {}, "extra": {"note": "ü😀"},
+            "links": [[1, 1, 0, 2, 0, "IMAGE"]],
+            "nodes": [
+                {"id": 1, "type": "EmptyImage", "pos": [0, 0], "size": [1, 1], "mode": 0, "order": 0, "inputs": [],
+                 "outputs": [{"name": "IMAGE", "type": "IMAGE", "links": [1]}], "widgets_values": [2, 1, 1, 255]},
+                {"id": 2, "type": "SaveImage", "pos": [9, 0], "size": [1, 1], "mode": 0, "order": 1, "inputs": [slot],
+                 "outputs": [], "widgets_values": ["x"]},
+            ],
+        });
+        let bench = Bench::new();
+        bench.run_file(&serde_json::to_vec(&workflow).unwrap());
+        let file = fs::read(bench.path("output/x_00001_.png")).unwrap();
+        let reader = png::Decoder::new(std::io::Cursor::new(file)).read_info().unwrap();
+        let texts: Vec<_> = reader
+            .info()
+            .uncompressed_latin1_text
+            .iter()
+            .map(|text| (text.keyword.as_str(), text.text.as_str()))
+            .collect();
+        assert_eq!(texts.len(), 2);
+        assert_eq!(texts[0].0, "prompt");
+        assert!(
+            texts[0].1.contains(r#""inputs": {"width": 2, "height": 1, "batch_size": 1, "color": 255}"#),
+            "{}",
+            texts[0].1
+        );
+        assert_eq!(texts[1], ("workflow", python_json(&workflow).as_str()));
+    }
+
+    #[test]
     fn previews_go_to_the_temporary_folder() {
         let bench = Bench::new();
         let image = Tensor::ones((1, 2, 2, 1), DType::F32, &Device::Cpu).unwrap();

@@ -41,9 +41,9 @@ impl Run for EmptyLatentImage {
     type Output = Latent;
 
     fn run(self, cx: &Context<'_>) -> Result<Latent> {
-        let width = cells(self.width as usize, "width", cx).map_err(tell)?;
-        let height = cells(self.height as usize, "height", cx).map_err(tell)?;
-        let shape = (self.batch_size as usize, 4, height, width);
+        warn_of_rest(self.width, "width", cx);
+        warn_of_rest(self.height, "height", cx);
+        let shape = (self.batch_size as usize, 4, self.height as usize / CELL, self.width as usize / CELL);
         let bytes = (shape.0 * shape.1 * shape.2 * shape.3 * DType::F32.size_in_bytes()) as u64;
         Memory::of(cx.services())
             .require(bytes, || format!("{} latents of {} x {} pixels", self.batch_size, self.width, self.height))
@@ -52,21 +52,11 @@ impl Run for EmptyLatentImage {
     }
 }
 
-/// How many cells a size in pixels has room for. What is left over is dropped, as in ComfyUI, but not in silence.
-pub(crate) fn cells(pixels: usize, name: &'static str, cx: &Context<'_>) -> Result<usize, Error> {
-    let cells = pixels / CELL;
-    if cells == 0 {
-        let expected = format!("at least {CELL} pixels of {name}");
-        return Err(Error::Unfit { what: "a latent", expected, found: pixels.to_string() });
-    }
-    warn_of_rest(pixels, name, cx);
-    Ok(cells)
-}
-
-/// Tells of pixels that fill no cell.
-fn warn_of_rest(pixels: usize, name: &str, cx: &Context<'_>) {
-    if !pixels.is_multiple_of(CELL) {
-        cx.warn(format!("{name} {pixels} is no multiple of {CELL}: the picture gets {}", pixels / CELL * CELL));
+/// Tells of pixels that fill no cell: they are dropped, as in ComfyUI, but not in silence.
+fn warn_of_rest(pixels: u32, name: &str, cx: &Context<'_>) {
+    let whole = pixels as usize / CELL * CELL;
+    if whole != pixels as usize {
+        cx.warn(format!("{name} {pixels} is no multiple of {CELL}: the picture gets {whole}"));
     }
 }
 
@@ -110,8 +100,8 @@ impl Run for LatentUpscale {
             (width, 0) => (at_least(width), in_proportion(rows, at_least(width), columns)),
             (width, height) => (at_least(width), at_least(height)),
         };
-        warn_of_rest(self.width as usize, "width", cx);
-        warn_of_rest(self.height as usize, "height", cx);
+        warn_of_rest(self.width, "width", cx);
+        warn_of_rest(self.height, "height", cx);
         let (columns, rows) = (width / CELL, height / CELL);
         scale(&self.samples, columns, rows, *self.upscale_method, *self.crop, cx).map(Shared::new).map_err(tell)
     }

@@ -3,6 +3,8 @@
 //! [`wires`] is what travels between nodes; every other public thing is made by [`registry`]. Knows no command line and
 //! no HTTP.
 
+#[cfg(test)]
+mod behaviour;
 mod conditioning;
 mod embedded;
 #[cfg(test)]

@@ -79,43 +79,42 @@ impl Run for VAEEncodeForInpaint {
 
     fn run(self, cx: &Context<'_>) -> Result<Latent> {
         let autoencoder = self.vae.autoencoder().map_err(tell)?;
-        let (planes, noise_mask) = self.prepare(autoencoder.factor(), cx).map_err(tell)?;
+        let (grow, factor) = (self.grow_mask_by as usize, autoencoder.factor());
+        let prepared = prepare_for_inpainting(&self.pixels, &self.mask, grow, factor, cx);
+        let (planes, noise_mask) = prepared.map_err(tell)?;
         encode(&self.vae, &planes, cx)?.with_noise_mask(noise_mask).map_err(tell)
     }
 }
 
-impl VAEEncodeForInpaint {
-    /// The pictures with what is selected in grey, and the mask for the sampler.
-    fn prepare(&self, factor: usize, cx: &Context<'_>) -> Result<(Tensor, Tensor), Error> {
-        let (batch, height, width, _) = self.pixels.dims();
-        let planes = colour_planes(&self.pixels, factor, cx)?;
-        let (_, _, cut_height, cut_width) = planes.dims4()?;
-        let mask = self.mask.values().unsqueeze(1)?;
-        let masks = mask.dim(0)?;
-        if masks != 1 && masks != batch {
-            return Err(Error::Unfit {
-                what: "`mask`",
-                expected: format!("one mask, or one for each of the {batch} pictures"),
-                found: masks.to_string(),
-            });
-        }
-        let mask = crop(&resize(&mask, width, height, Method::Bilinear)?, factor)?;
-        let rounded = Tensor::from_vec(
-            mask.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f32::round_ties_even).collect(),
-            mask.dims(),
-            &Device::Cpu,
-        )?;
-        let keep = rounded.affine(-1.0, 1.0)?;
-        let greyed = (planes - 0.5)?.broadcast_mul(&keep)?;
-        let grown = grow(&rounded, self.grow_mask_by as usize)?;
-        debug_assert_eq!(grown.dims(), [masks, 1, cut_height, cut_width]);
-        Ok(((greyed + 0.5)?, grown))
+/// Pictures as planes with what is selected in grey, and the mask for the sampler, widened by `grow` pixels.
+pub(crate) fn prepare_for_inpainting(
+    pixels: &Image,
+    mask: &Mask,
+    grow: usize,
+    factor: usize,
+    cx: &Context<'_>,
+) -> Result<(Tensor, Tensor), Error> {
+    let (batch, height, width, _) = pixels.dims();
+    let planes = colour_planes(pixels, factor, cx)?;
+    let mask = mask.values().unsqueeze(1)?;
+    let masks = mask.dim(0)?;
+    if masks != 1 && masks != batch {
+        return Err(Error::Unfit {
+            what: "`mask`",
+            expected: format!("one mask, or one for each of the {batch} pictures"),
+            found: masks.to_string(),
+        });
     }
+    let mask = crop(&resize(&mask, width, height, Method::Bilinear)?, factor)?;
+    let values = mask.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f32::round_ties_even).collect();
+    let rounded = Tensor::from_vec(values, mask.dims(), &Device::Cpu)?;
+    let greyed = (planes - 0.5)?.broadcast_mul(&rounded.affine(-1.0, 1.0)?)?;
+    Ok(((greyed + 0.5)?, widen_all(&rounded, grow)?))
 }
 
 /// Widens masks of 0 and 1 `[masks, 1, height, width]` by a square of `size` pixels; the larger half of an even one lies
 /// up and to the left.
-fn grow(mask: &Tensor, size: usize) -> Result<Tensor, Error> {
+fn widen_all(mask: &Tensor, size: usize) -> Result<Tensor, Error> {
     if size == 0 {
         return Ok(mask.clone());
     }

@@ -323,6 +323,12 @@ impl Latent {
         Ok(Self { noise_mask: Some(mask.contiguous()?), ..self.clone() })
     }
 
+    /// The same with a place in an earlier batch for each latent.
+    #[must_use]
+    pub fn with_places(&self, places: Vec<usize>) -> Self {
+        Self { batch_index: Some(places), ..self.clone() }
+    }
+
     /// `length` of the latents from `first` on, with their masks and their places.
     ///
     /// # Errors
@@ -344,9 +350,9 @@ impl Latent {
     /// # Errors
     /// Out of memory.
     pub fn repeat(&self, times: usize) -> Result<Self, Error> {
-        let batch = self.samples.dim(0)?;
+        // ComfyUI's way: fewer masks than latents are not brought to the batch before they are repeated.
         let noise_mask = match &self.noise_mask {
-            Some(masks) if masks.dim(0)? > 1 => Some(cycle(masks, batch)?.repeat((times, 1, 1, 1))?),
+            Some(masks) if masks.dim(0)? > 1 => Some(masks.repeat((times, 1, 1, 1))?),
             masks => masks.clone(),
         };
         let batch_index = self.batch_index.as_ref().map(|places| {

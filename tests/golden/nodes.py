@@ -191,3 +191,115 @@ for name in sorted(os.listdir(folder)):
     for channel in ("red", "alpha"):
         seen[f"{name}/{channel}"] = nodes.LoadImageMask().load_image(name, channel)[0].contiguous()
 save_file(seen, os.path.join(here, "nodes", "pictures.safetensors"))
+
+# What nodes do to small values: tests/golden/nodes/behaviour.json and behaviour.safetensors. Each case names a class, its
+# literals, its wires (`kind:tensor`), and what came out.
+import torch
+
+torch.manual_seed(0)
+values = {
+    "picture": torch.rand(2, 6, 9, 3),
+    "clear": torch.rand(1, 8, 7, 4),
+    "mask": torch.rand(1, 5, 7),
+    "masks": torch.rand(2, 4, 4),
+    "latent": torch.randn(3, 4, 12, 9),
+    "masked": torch.randn(3, 4, 12, 9),
+    "prompt": torch.randn(1, 6, 8),
+    "short": torch.randn(1, 4, 8),
+    "long": torch.randn(1, 9, 8),
+    "large": torch.rand(1, 35, 43, 3),
+    "hole": (torch.rand(1, 20, 25) > 0.8).float(),
+}
+noise_masks = {"masked": torch.rand(2, 1, 5, 5)}
+places = {"masked": [4, 2, 7]}
+
+
+def wire(text):
+    kind, name = text.split(":")
+    if kind == "LATENT":
+        latent = {"samples": values[name]}
+        if name in noise_masks:
+            latent["noise_mask"] = noise_masks[name]
+            latent["batch_index"] = places[name]
+        return latent
+    if kind == "CONDITIONING":
+        return [[values[name], {"pooled_output": values[name][:, 0]}]]
+    if kind == "VAE":
+        return Stub
+    return values[name]
+
+
+class Stub:
+    """An autoencoder that hands on what it gets."""
+
+    downscale_ratio = 8
+    encode = staticmethod(lambda pixels: pixels)
+
+
+def run(name, literals, wires):
+    node = nodes.NODE_CLASS_MAPPINGS[name]
+    return getattr(node(), node.FUNCTION)(**literals, **{key: wire(text) for key, text in wires.items()})
+
+
+def both(method, width, height, crop):
+    return {"upscale_method": method, "width": width, "height": height, "crop": crop}
+
+
+latents, images = {"samples": "LATENT:latent"}, {"image": "IMAGE:picture"}
+prompts = {"conditioning_to": "CONDITIONING:prompt"}
+CASES = [
+    ("LatentUpscale", both("bilinear", 0, 0, "disabled"), latents),
+    ("LatentUpscale", both("bilinear", 0, 160, "disabled"), latents),
+    ("LatentUpscale", both("bilinear", 20, 0, "center"), latents),
+    ("LatentUpscale", both("nearest-exact", 136, 80, "center"), {"samples": "LATENT:masked"}),
+    ("LatentUpscaleBy", {"upscale_method": "area", "scale_by": 0.5}, latents),
+    ("LatentUpscaleBy", {"upscale_method": "bislerp", "scale_by": 1.5}, latents),
+    ("LatentFromBatch", {"batch_index": 1, "length": 5}, latents),
+    ("LatentFromBatch", {"batch_index": 40, "length": 1}, {"samples": "LATENT:masked"}),
+    ("LatentFromBatch", {"batch_index": 0, "length": 2}, {"samples": "LATENT:masked"}),
+    ("RepeatLatentBatch", {"amount": 2}, latents),
+    ("RepeatLatentBatch", {"amount": 3}, {"samples": "LATENT:masked"}),
+    ("SetLatentNoiseMask", {}, {"samples": "LATENT:latent", "mask": "MASK:masks"}),
+    ("EmptyLatentImage", {"width": 40, "height": 17, "batch_size": 2}, {}),
+    ("ImageScale", both("lanczos", 0, 0, "disabled"), images),
+    ("ImageScale", both("lanczos", 0, 5, "disabled"), images),
+    ("ImageScale", both("bicubic", 20, 0, "center"), images),
+    ("ImageScale", both("area", 4, 4, "center"), images),
+    ("ImageScaleBy", {"upscale_method": "bilinear", "scale_by": 1.5}, images),
+    ("ImageInvert", {}, images),
+    ("ImageBatch", {}, {"image1": "IMAGE:picture", "image2": "IMAGE:clear"}),
+    ("ImageBatch", {}, {"image1": "IMAGE:clear", "image2": "IMAGE:picture"}),
+    ("ImagePadForOutpaint", {"left": 2, "top": 0, "right": 1, "bottom": 3, "feathering": 2}, images),
+    ("ImagePadForOutpaint", {"left": 2, "top": 4, "right": 0, "bottom": 0, "feathering": 3}, images),
+    ("EmptyImage", {"width": 3, "height": 2, "batch_size": 2, "color": 0x10FF80}, {}),
+    ("ConditioningAverage", {"conditioning_to_strength": 0.3}, prompts | {"conditioning_from": "CONDITIONING:short"}),
+    ("ConditioningAverage", {"conditioning_to_strength": 0.3}, prompts | {"conditioning_from": "CONDITIONING:long"}),
+    ("ConditioningConcat", {}, prompts | {"conditioning_from": "CONDITIONING:short"}),
+    ("ConditioningZeroOut", {}, {"conditioning": "CONDITIONING:prompt"}),
+    ("VAEEncodeForInpaint", {"grow_mask_by": 0}, {"pixels": "IMAGE:large", "mask": "MASK:hole", "vae": "VAE:stub"}),
+    ("VAEEncodeForInpaint", {"grow_mask_by": 5}, {"pixels": "IMAGE:large", "mask": "MASK:hole", "vae": "VAE:stub"}),
+    ("VAEEncodeForInpaint", {"grow_mask_by": 6}, {"pixels": "IMAGE:large", "mask": "MASK:hole", "vae": "VAE:stub"}),
+]
+cases, tensors = [], {name: value.clone() for name, value in values.items()}
+tensors["masked/noise_mask"] = noise_masks["masked"]
+for number, (name, literals, wires) in enumerate(CASES):
+    outputs = []
+    for slot, (kind, output) in enumerate(zip(nodes.NODE_CLASS_MAPPINGS[name].RETURN_TYPES, run(name, literals, wires))):
+        key = f"{number}/{slot}"
+        told = {"kind": kind, "tensor": key}
+        if kind == "LATENT":
+            tensors[key] = output["samples"]
+            if "noise_mask" in output:
+                tensors[f"{key}/noise_mask"] = output["noise_mask"]
+            told["batch_index"] = output.get("batch_index")
+        elif kind == "CONDITIONING":
+            tensors[key], told["pooled"] = output[0][0], f"{key}/pooled"
+            tensors[f"{key}/pooled"] = output[0][1]["pooled_output"]
+        else:
+            tensors[key] = output
+        outputs.append(told)
+    cases.append({"class": name, "literals": literals, "wires": wires, "outputs": outputs})
+with open(os.path.join(here, "nodes", "behaviour.json"), "w") as file:
+    json.dump({"places": places, "cases": cases}, file, indent=1)
+    file.write("\n")
+save_file({key: value.contiguous().clone() for key, value in tensors.items()}, os.path.join(here, "nodes", "behaviour.safetensors"))
