@@ -1,7 +1,5 @@
 //! Weights in the order in which the product reads them.
 
-use rayon::prelude::*;
-
 use crate::parallel;
 
 /// Columns of a panel: as many as fit the registers beside a few rows.
@@ -32,7 +30,7 @@ struct Source<'a> {
     data: &'a [f32],
     columns: usize,
     column_stride: usize,
-    taps: Vec<usize>,
+    taps: &'a [usize],
     channels: usize,
     channel_stride: usize,
 }
@@ -41,7 +39,7 @@ impl Matrix {
     /// From a Linear layer's weight, `[output, input]`: the product takes `input` numbers to `output`.
     #[must_use]
     pub fn linear(weight: &[f32], output: usize, input: usize) -> Self {
-        Self::strided(weight, input, 1, output, input)
+        Self::conv(weight, output, input, 1)
     }
 
     /// From the same weight, for the product that takes a gradient back from `output` numbers to `input`.
@@ -53,14 +51,38 @@ impl Matrix {
     /// From a convolution's weight, `[output, input, kernel, kernel]`.
     #[must_use]
     pub fn conv(weight: &[f32], output: usize, input: usize, kernel: usize) -> Self {
+        Self::read(output, input, kernel, &|start, out| out.copy_from_slice(&weight[start..start + out.len()]))
+    }
+
+    /// The same of a weight that is somewhere else: `numbers(start, out)` writes those from the `start`-th on. No more than a
+    /// few thousand are asked for at a time, so no whole copy of the weight ever exists beside the packed one.
+    #[must_use]
+    pub fn read(output: usize, input: usize, kernel: usize, numbers: &(dyn Fn(usize, &mut [f32]) + Sync)) -> Self {
+        /// Numbers of a column that are read at a time.
+        const READ: usize = 4096;
         let area = kernel * kernel;
-        Self::pack(&Source {
-            data: weight,
-            columns: output,
-            column_stride: input * area,
-            taps: (0..area).collect(),
-            channels: input,
-            channel_stride: area,
+        let taps: Vec<usize> = (0..area).collect();
+        let step = (READ / area.max(1)).clamp(1, input.max(1));
+        Self::build(output, area, input, |first, width, lines| {
+            let mut run = vec![0.0; LINE * step * area];
+            for line in 0..width {
+                let columns = (output - first - line * LINE).min(LINE);
+                for start in (0..input).step_by(step) {
+                    let channels = step.min(input - start);
+                    for (column, run) in run.chunks_mut(channels * area).take(columns).enumerate() {
+                        numbers(((first + line * LINE + column) * input + start) * area, run);
+                    }
+                    let source = Source {
+                        data: &run,
+                        columns,
+                        column_stride: channels * area,
+                        taps: &taps,
+                        channels,
+                        channel_stride: area,
+                    };
+                    gather(&source, 0, |tap, channel| (tap * input + start + channel) * width + line, lines);
+                }
+            }
         })
     }
 
@@ -72,7 +94,7 @@ impl Matrix {
             data: weight,
             columns: input,
             column_stride: area,
-            taps: (0..area).rev().collect(),
+            taps: &(0..area).rev().collect::<Vec<_>>(),
             channels: output,
             channel_stride: input * area,
         })
@@ -80,22 +102,33 @@ impl Matrix {
 
     /// A plain matrix: element (row, column) is at `row * row_stride + column * column_stride` of `data`.
     pub(crate) fn strided(data: &[f32], depth: usize, row_stride: usize, columns: usize, column_stride: usize) -> Self {
-        Self::pack(&Source { data, columns, column_stride, taps: vec![0], channels: depth, channel_stride: row_stride })
+        Self::pack(&Source { data, columns, column_stride, taps: &[0], channels: depth, channel_stride: row_stride })
     }
 
     /// Panics when `data` is shorter than the strides say.
     fn pack(source: &Source<'_>) -> Self {
-        let depth = source.taps.len() * source.channels;
-        let widths = source.columns.div_ceil(LINE);
-        let mut lines = vec![Line([0.0; LINE]); depth * widths];
-        let panels = lines.chunks_mut((depth * PANEL / LINE).max(1));
-        let pack = |(panel, lines): (usize, &mut [Line])| pack_panel(source, panel * PANEL, lines);
-        if parallel::worth_it(depth * source.columns * 8) {
-            panels.collect::<Vec<_>>().into_par_iter().enumerate().for_each(pack);
-        } else {
-            panels.enumerate().for_each(pack);
-        }
-        Self { columns: source.columns, taps: source.taps.len(), channels: source.channels, lines }
+        Self::build(source.columns, source.taps.len(), source.channels, |first, width, lines| {
+            for line in 0..width {
+                let place = |tap, channel| (tap * source.channels + channel) * width + line;
+                gather(source, first + line * LINE, place, lines);
+            }
+        })
+    }
+
+    /// Makes room, and has each panel filled by its first column and the number of lines in its rows.
+    fn build(
+        columns: usize,
+        taps: usize,
+        channels: usize,
+        fill: impl Fn(usize, usize, &mut [Line]) + Sync + Send,
+    ) -> Self {
+        let depth = taps * channels;
+        let mut lines = vec![Line([0.0; LINE]); depth * columns.div_ceil(LINE)];
+        let panel = (depth * PANEL / LINE).max(1);
+        parallel::chunks(&mut lines, panel, depth * columns * 8, |index, lines| {
+            fill(index * PANEL, lines.len() / depth, lines);
+        });
+        Self { columns, taps, channels, lines }
     }
 
     /// How many numbers a row of the left factor has for each output.
@@ -128,22 +161,32 @@ impl Matrix {
     }
 }
 
-/// Fills the panel that begins at a column.
-fn pack_panel(source: &Source<'_>, first: usize, lines: &mut [Line]) {
-    /// Channels that are read together, so that what one read brings into the cache is used before it leaves.
-    const BLOCK: usize = 16;
-    let columns = (source.columns - first).min(PANEL);
-    let width = columns.div_ceil(LINE);
-    for start in (0..source.channels).step_by(BLOCK) {
-        let channels = start..(start + BLOCK).min(source.channels);
-        for column in 0..columns {
-            let data = &source.data[(first + column) * source.column_stride..];
-            for (tap, &offset) in source.taps.iter().enumerate() {
-                for channel in channels.clone() {
-                    let row = tap * source.channels + channel;
-                    lines[row * width + column / LINE].0[column % LINE] =
-                        data[offset + channel * source.channel_stride];
-                }
+/// Writes sixteen columns of a source, from the `first` on, as one line a row; `place` says where a row's line is.
+fn gather(source: &Source<'_>, first: usize, place: impl Fn(usize, usize) -> usize, lines: &mut [Line]) {
+    let columns = (source.columns - first).min(LINE);
+    let column = |column: usize| &source.data[(first + column).min(source.columns - 1) * source.column_stride..];
+    if source.column_stride == 1 {
+        let data = column(0);
+        for (tap, offset) in source.taps.iter().enumerate() {
+            for channel in 0..source.channels {
+                let row = &data[offset + channel * source.channel_stride..][..columns];
+                lines[place(tap, channel)].0[..columns].copy_from_slice(row);
+            }
+        }
+    } else if columns == LINE {
+        let data: [&[f32]; LINE] = std::array::from_fn(column);
+        for channel in 0..source.channels {
+            for (tap, offset) in source.taps.iter().enumerate() {
+                let index = offset + channel * source.channel_stride;
+                lines[place(tap, channel)] = Line(std::array::from_fn(|column| data[column][index]));
+            }
+        }
+    } else {
+        for channel in 0..source.channels {
+            for (tap, offset) in source.taps.iter().enumerate() {
+                let index = offset + channel * source.channel_stride;
+                let line = &mut lines[place(tap, channel)].0;
+                line.iter_mut().take(columns).enumerate().for_each(|(number, to)| *to = column(number)[index]);
             }
         }
     }

@@ -89,32 +89,38 @@ impl Base {
 
     /// The weight for the layer's product, packed at the first call.
     pub(super) fn forth(&self) -> Result<Arc<Matrix>> {
-        self.packed(&self.forth, |weight| match *self.shape {
-            [output, input, kernel, _] => Matrix::conv(weight, output, input, kernel),
-            [output, input, ..] => Matrix::linear(weight, output, input),
-            _ => Matrix::linear(weight, weight.len(), 1),
-        })
+        if let Some(matrix) = self.forth.get() {
+            return Ok(matrix.clone());
+        }
+        let (output, input, kernel) = self.measures();
+        let matrix = match &self.origin {
+            Origin::File(stored) => Matrix::read(output, input, kernel, &|start, out| stored.read(start, out)),
+            Origin::Memory(tensor) => Matrix::conv(&tensor.flatten_all()?.to_vec1::<f32>()?, output, input, kernel),
+        };
+        // Two threads that come here at once do the same work once too often, and agree.
+        Ok(self.forth.get_or_init(|| Arc::new(matrix)).clone())
     }
 
     /// The weight for the product that takes a gradient back, packed at the first call.
     pub(super) fn back(&self) -> Result<Arc<Matrix>> {
-        self.packed(&self.back, |weight| match *self.shape {
-            [output, input, kernel, _] => Matrix::conv_back(weight, output, input, kernel),
-            [output, input, ..] => Matrix::linear_back(weight, output, input),
-            _ => Matrix::linear_back(weight, weight.len(), 1),
-        })
-    }
-
-    fn packed(&self, cell: &OnceLock<Arc<Matrix>>, pack: impl FnOnce(&[f32]) -> Matrix) -> Result<Arc<Matrix>> {
-        if let Some(matrix) = cell.get() {
+        if let Some(matrix) = self.back.get() {
             return Ok(matrix.clone());
         }
         let numbers = match &self.origin {
             Origin::File(stored) => stored.to_f32(),
             Origin::Memory(tensor) => tensor.flatten_all()?.to_vec1()?,
         };
-        // Two threads that come here at once do the same work once too often, and agree.
-        Ok(cell.get_or_init(|| Arc::new(pack(&numbers))).clone())
+        let matrix = match self.measures() {
+            (output, input, 1) => Matrix::linear_back(&numbers, output, input),
+            (output, input, kernel) => Matrix::conv_back(&numbers, output, input, kernel),
+        };
+        Ok(self.back.get_or_init(|| Arc::new(matrix)).clone())
+    }
+
+    /// Output, input and kernel.
+    fn measures(&self) -> (usize, usize, usize) {
+        let dim = |index: usize| self.shape.get(index).copied().unwrap_or(1);
+        (dim(0), dim(1), dim(2))
     }
 
     fn tensor(&self) -> Result<Tensor> {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Device, Tensor};
-use half::{bf16, f16};
+use half::{bf16, f16, slice::HalfFloatSliceExt};
 
 use super::header::{Entry, Header};
 use crate::error::{Error, Result};
@@ -322,7 +322,7 @@ impl Stored {
         let all = &self.weights.source.bytes.as_slice()[self.entry().range.clone()];
         let bytes = &all[start * width..(start + out.len()) * width];
         match self.numbers {
-            Numbers::F16 => convert(bytes, out, |b| f16::from_le_bytes(b).to_f32()),
+            Numbers::F16 => convert_f16(bytes, out),
             Numbers::Bf16 => convert(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
             Numbers::F32 => convert(bytes, out, f32::from_le_bytes),
             Numbers::F64 => convert(bytes, out, |b| f64::from_le_bytes(b) as f32),
@@ -336,9 +336,138 @@ impl Stored {
     }
 }
 
+/// A few numbers at a time, because the machine has an instruction for many.
+fn convert_f16(bytes: &[u8], out: &mut [f32]) {
+    let mut block = [f16::ZERO; 256];
+    let (elements, _) = bytes.as_chunks::<2>();
+    for (out, elements) in out.chunks_mut(block.len()).zip(elements.chunks(block.len())) {
+        let block = &mut block[..elements.len()];
+        block.iter_mut().zip(elements).for_each(|(number, bytes)| *number = f16::from_le_bytes(*bytes));
+        block.convert_to_f32_slice(out);
+    }
+}
+
 fn convert<const WIDTH: usize>(bytes: &[u8], out: &mut [f32], number: impl Fn([u8; WIDTH]) -> f32) {
     let (elements, _) = bytes.as_chunks::<WIDTH>();
     for (out, element) in out.iter_mut().zip(elements) {
         *out = number(*element);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use safetensors::tensor::{Dtype, TensorView};
+
+    use super::super::{Conv2d, Embedding, GroupNorm, Linear};
+    use super::*;
+    use crate::error::FileFault;
+    use crate::testing::drawn_file;
+
+    fn drawn(tensors: &[(&str, &[usize])]) -> Weights {
+        let tensors: BTreeMap<String, Vec<usize>> =
+            tensors.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec())).collect();
+        Weights::from_bytes("model.safetensors", drawn_file(&tensors)).unwrap()
+    }
+
+    /// A file with the numbers 0.5, -2 and 300 in one type.
+    fn stored(dtype: Dtype) -> Weights {
+        let numbers = [0.5f64, -2.0, 300.0];
+        let bytes: Vec<u8> = match dtype {
+            Dtype::F16 => numbers.iter().flat_map(|&x| f16::from_f64(x).to_le_bytes()).collect(),
+            Dtype::BF16 => numbers.iter().flat_map(|&x| bf16::from_f64(x).to_le_bytes()).collect(),
+            Dtype::F32 => numbers.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect(),
+            Dtype::F64 => numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            _ => vec![0; 24],
+        };
+        let view = TensorView::new(dtype, vec![3], &bytes).unwrap();
+        Weights::from_bytes("model.safetensors", safetensors::serialize([("x", view)], None).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn every_type_of_number_is_read() {
+        for dtype in [Dtype::F16, Dtype::BF16, Dtype::F32, Dtype::F64] {
+            let x = stored(dtype).tensor("x", &[3]).unwrap();
+            assert_eq!(x.to_vec1::<f32>().unwrap(), [0.5, -2.0, 300.0], "{dtype:?}");
+        }
+        assert_eq!(
+            stored(Dtype::I64).tensor("x", &[3]).unwrap_err().to_string(),
+            "`model.safetensors`: tensor `x` is stored as I64\nhint: convert the file to f16, bf16 or f32"
+        );
+        let half = stored(Dtype::F32).on(&Device::Cpu, DType::F16).tensor("x", &[3]).unwrap();
+        assert_eq!(half.dtype(), DType::F16);
+    }
+
+    #[test]
+    fn names_are_found_below_their_prefix() {
+        let weights = drawn(&[("unet.in.0.bias", &[2]), ("unet.in.0.weight", &[2, 3]), ("vae.bias", &[1])]);
+        let layer = weights.part("unet.").at("in").at(0);
+        assert_eq!(layer.layer(), "in.0");
+        assert_eq!(layer.key("weight"), "unet.in.0.weight");
+        assert_eq!(layer.names().collect::<Vec<_>>(), ["bias", "weight"]);
+        assert_eq!(layer.shape("weight"), Some(&[2, 3][..]));
+        assert!(!layer.contains("in.0.weight"));
+        Linear::load(&layer, 3, 2).unwrap();
+        assert_eq!(weights.unread(), ["vae.bias"]);
+        assert_eq!(weights.metadata()["modelspec.title"], "drawn");
+    }
+
+    #[test]
+    fn a_tensor_that_is_missing_or_misshapen_is_named() {
+        let weights = drawn(&[("proj.bias", &[2]), ("proj.weight", &[2, 3])]);
+        let message = |result: Result<Linear>| result.map(|_| ()).unwrap_err().to_string();
+        assert_eq!(
+            message(Linear::load(&weights.at("proj"), 4, 2)),
+            "`model.safetensors`: tensor `proj.weight` has shape [2, 3], its layer needs [2, 4] or [2, 4, 1, 1]"
+        );
+        assert_eq!(
+            message(Linear::load(&weights.at("prog"), 3, 2)),
+            "`model.safetensors`: tensor `prog.bias` is missing\nhint: the nearest names are `proj.bias`"
+        );
+        assert!(Conv2d::load(&weights.at("proj"), 3, 2, 3).is_err());
+        let empty = drawn(&[("norm.bias", &[0]), ("norm.weight", &[0])]);
+        assert!(GroupNorm::load(&empty.at("norm"), 0, 1e-5).is_err());
+        let odd = drawn(&[("norm.bias", &[40]), ("norm.weight", &[40])]);
+        assert!(GroupNorm::load(&odd.at("norm"), 40, 1e-5).is_err());
+    }
+
+    #[test]
+    fn files_that_cannot_be_read_say_why() {
+        let folder = std::env::temp_dir().join(format!("paraflow-weights-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let fault = |name: &str, bytes: &[u8]| {
+            let path = folder.join(name);
+            std::fs::write(&path, bytes).unwrap();
+            let Err(Error::BadFile { file, fault }) = Weights::open(&path) else { panic!("{name} was opened") };
+            assert_eq!(file, path.display().to_string());
+            fault
+        };
+        let whole = drawn_file(&BTreeMap::from([("x".to_owned(), vec![4])]));
+        assert_eq!(fault("empty.safetensors", b""), FileFault::Empty);
+        assert_eq!(fault("model.ckpt", b"PK\x03\x04archive/data.pkl"), FileFault::Pickle);
+        assert_eq!(fault("page.safetensors", b"<!DOCTYPE html>"), FileFault::WebPage);
+        assert!(matches!(fault("cut.safetensors", &whole[..whole.len() - 3]), FileFault::OutOfRange { .. }));
+        assert!(matches!(fault("cut short.safetensors", &whole[..20]), FileFault::HeaderCut { .. }));
+        let path = folder.join("whole.safetensors");
+        std::fs::write(&path, &whole).unwrap();
+        let mapped = Weights::open(&path).unwrap().tensor("x", &[4]).unwrap();
+        let held = Weights::from_bytes("x", whole).unwrap().tensor("x", &[4]).unwrap();
+        assert_eq!(mapped.to_vec1::<f32>().unwrap(), held.to_vec1::<f32>().unwrap());
+        for path in [folder.clone(), folder.join("nothing.safetensors")] {
+            assert!(matches!(Weights::open(path), Err(Error::Unreadable { .. })));
+        }
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn an_embedding_reads_the_rows_it_is_asked_for() {
+        let weights = drawn(&[("tokens.weight", &[5, 3])]);
+        let table = weights.tensor("tokens.weight", &[5, 3]).unwrap().to_vec2::<f32>().unwrap();
+        let embedding = Embedding::load(&weights.at("tokens"), 5, 3).unwrap();
+        let rows = embedding.rows(&[4, 0, 4]).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(rows, [table[4].clone(), table[0].clone(), table[4].clone()]);
+        assert!(embedding.rows(&[5]).is_err());
+        assert_eq!(embedding.rows(&[]).unwrap().dims(), [0, 3]);
     }
 }
