@@ -37,8 +37,16 @@ pub struct Heads {
 }
 
 impl Heads {
-    fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.heads * self.dim
+    }
+
+    /// Checks the lengths of the arguments.
+    pub(crate) fn check(&self, q: &[f32], k: &[f32], v: &[f32]) {
+        assert_eq!(q.len(), self.batch * self.queries * self.width(), "queries");
+        assert_eq!(k.len(), self.batch * self.keys * self.width(), "keys");
+        assert_eq!(v.len(), k.len(), "values");
+        assert!(self.keys > 0 || q.is_empty(), "queries without keys");
     }
 }
 
@@ -53,15 +61,11 @@ pub fn attention(q: &[f32], k: &[f32], v: &[f32], heads: &Heads) -> Vec<f32> {
 }
 
 fn attention_on(isa: Isa, q: &[f32], k: &[f32], v: &[f32], heads: &Heads) -> Vec<f32> {
-    let width = heads.width();
-    assert_eq!(q.len(), heads.batch * heads.queries * width, "queries");
-    assert_eq!(k.len(), heads.batch * heads.keys * width, "keys");
-    assert_eq!(v.len(), k.len(), "values");
-    assert!(heads.keys > 0 || q.is_empty(), "queries without keys");
+    heads.check(q, k, v);
     if q.is_empty() {
         return Vec::new();
     }
-    let operations = 4 * heads.batch * heads.queries * heads.keys * width;
+    let operations = 4 * heads.batch * heads.queries * heads.keys * heads.width();
     let blocks = heads.keys.div_ceil(KEYS);
     let pack = |index: usize| Block::pack(k, v, heads, index / blocks, index % blocks);
     let packed: Vec<Block> = if parallel::worth_it(operations) {
@@ -130,14 +134,14 @@ impl Task<'_> {
         // SAFETY: the place of the first query's head in the output.
         let out = Out { start: unsafe { out.0.add(start) }, stride: width, accumulate: false };
         let mut scores = vec![0.0; count * heads.keys.min(KEYS)];
-        let mut rows = vec![Row { greatest: f32::NEG_INFINITY, sum: 0.0, decay: 0.0 }; count];
+        let mut rows = vec![Row::NEW; count];
         for (index, block) in self.blocks.iter().enumerate() {
             let first = index * KEYS;
             if heads.causal && first >= self.first + count {
                 break;
             }
             let keys = block.keys.columns();
-            let scores_out = Out { start: scores.as_mut_ptr(), stride: keys, accumulate: false };
+            let scores_out = Out::plain(&mut scores, keys);
             self.product(&Left::strided(&self.q[start..], width, heads.dim), &block.keys, scores_out, count);
             let sees = (self.first + 1) as isize - first as isize;
             let seen = Seen { first: heads.causal.then_some(sees), keys };
@@ -170,23 +174,28 @@ impl Task<'_> {
 
 /// What a query knows of the keys it has met.
 #[derive(Clone, Copy)]
-struct Row {
+pub(crate) struct Row {
     /// The greatest score.
     greatest: f32,
     /// The sum of the weights, relative to the greatest score's.
-    sum: f32,
+    pub(crate) sum: f32,
     /// What the last block's greatest score made of the weights before it.
     decay: f32,
 }
 
-/// Which keys of a block are seen.
-struct Seen {
-    /// How many the first query sees, if each query sees one more than the one before it; none below zero.
-    first: Option<isize>,
-    keys: usize,
+impl Row {
+    /// A query that has met nobody.
+    pub(crate) const NEW: Self = Self { greatest: f32::NEG_INFINITY, sum: 0.0, decay: 0.0 };
 }
 
-dispatch!(fn soften_on = soften_body(scores: &mut [f32], rows: &mut [Row], seen: &Seen, scale: f32));
+/// Which keys of a block are seen.
+pub(crate) struct Seen {
+    /// How many the first query sees, if each query sees one more than the one before it; none below zero.
+    pub(crate) first: Option<isize>,
+    pub(crate) keys: usize,
+}
+
+dispatch!(pub(crate) fn soften_on = soften_body(scores: &mut [f32], rows: &mut [Row], seen: &Seen, scale: f32));
 
 /// Turns scores into weights, relative to the greatest score so far, and updates what the rows know.
 #[inline(always)]

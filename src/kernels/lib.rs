@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "the only home of vector instructions, and of outputs that tasks fill tile by tile")]
 
 mod attention;
+mod attention_back;
 mod fill;
 mod isa;
 mod maths;
@@ -19,9 +20,10 @@ mod resample;
 mod testing;
 
 pub use attention::{Heads, attention};
+pub use attention_back::attention_back;
 pub(crate) use isa::Isa;
 pub use matrix::Matrix;
-pub use norm::{Groups, group_norm, group_statistics, layer_norm};
-pub use pointwise::{geglu, gelu, quick_gelu, silu};
+pub use norm::{Groups, group_norm, group_norm_back, layer_norm, layer_norm_back};
+pub use pointwise::{geglu, geglu_back, gelu, gelu_back, quick_gelu, quick_gelu_back, silu, silu_back};
 pub use product::{Epilogue, Window, conv2d, linear};
 pub use resample::{Resize, upsample_nearest, upsample_nearest_back};

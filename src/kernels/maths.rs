@@ -71,6 +71,34 @@ pub(crate) fn gelu<S: Simd>(x: f32) -> f32 {
     0.5 * x * (1.0 + erf::<S>(x * std::f32::consts::FRAC_1_SQRT_2))
 }
 
+/// `1 / (1 + e^-x)`.
+#[inline(always)]
+fn sigmoid<S: Simd>(x: f32) -> f32 {
+    1.0 / (1.0 + exp::<S>(-x))
+}
+
+/// The slope of [`silu`].
+#[inline(always)]
+pub(crate) fn silu_slope<S: Simd>(x: f32) -> f32 {
+    let s = sigmoid::<S>(x);
+    S::fma1(x * s, 1.0 - s, s)
+}
+
+/// The slope of [`quick_gelu`].
+#[inline(always)]
+pub(crate) fn quick_gelu_slope<S: Simd>(x: f32) -> f32 {
+    let s = sigmoid::<S>(1.702 * x);
+    S::fma1(1.702 * x * s, 1.0 - s, s)
+}
+
+/// The slope of [`gelu`]: `Φ(x) + x φ(x)`.
+#[inline(always)]
+pub(crate) fn gelu_slope<S: Simd>(x: f32) -> f32 {
+    const FRAC_1_SQRT_2PI: f32 = 0.398_942_3;
+    let below = 0.5 + 0.5 * erf::<S>(x * std::f32::consts::FRAC_1_SQRT_2);
+    S::fma1(x * FRAC_1_SQRT_2PI, exp::<S>(-0.5 * x * x), below)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

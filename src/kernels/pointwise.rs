@@ -47,6 +47,69 @@ pub fn geglu(x: &[f32], width: usize) -> Vec<f32> {
     unsafe { filled(x.len() / 2, fill) }
 }
 
+/// The gradient that [`silu`] hands back: `gradient` times the slope at `x`.
+///
+/// # Panics
+/// When the lengths differ.
+#[must_use]
+pub fn silu_back(x: &[f32], gradient: &[f32]) -> Vec<f32> {
+    map_back(x, gradient, silu_back_on)
+}
+
+/// The gradient that [`gelu`] hands back.
+///
+/// # Panics
+/// When the lengths differ.
+#[must_use]
+pub fn gelu_back(x: &[f32], gradient: &[f32]) -> Vec<f32> {
+    map_back(x, gradient, gelu_back_on)
+}
+
+/// The gradient that [`quick_gelu`] hands back.
+///
+/// # Panics
+/// When the lengths differ.
+#[must_use]
+pub fn quick_gelu_back(x: &[f32], gradient: &[f32]) -> Vec<f32> {
+    map_back(x, gradient, quick_gelu_back_on)
+}
+
+/// The gradient that [`geglu`] hands back, `[rows, width]` to `[rows, 2 width]`.
+///
+/// # Panics
+/// When the rows do not come out even.
+#[must_use]
+pub fn geglu_back(x: &[f32], gradient: &[f32], width: usize) -> Vec<f32> {
+    assert!(width > 0 && x.len().is_multiple_of(2 * width), "rows of {} numbers", 2 * width);
+    assert_eq!(gradient.len() * 2, x.len(), "half as many gradients as numbers");
+    let (isa, rows) = (Isa::best(), CHUNK.div_ceil(width));
+    let fill = |out: &mut [MaybeUninit<f32>]| {
+        parallel::chunks(out, rows * 2 * width, x.len() * COST, |index, out| {
+            let start = index * rows * 2 * width;
+            geglu_back_on(isa, &x[start..start + out.len()], &gradient[start / 2..(start + out.len()) / 2], out, width);
+        });
+    };
+    // SAFETY: the chunks cover the output, and the body writes each row of its chunk whole.
+    unsafe { filled(x.len(), fill) }
+}
+
+fn map_back(
+    x: &[f32],
+    gradient: &[f32],
+    task: impl Fn(Isa, &[f32], &[f32], &mut [MaybeUninit<f32>]) + Sync + Send,
+) -> Vec<f32> {
+    assert_eq!(x.len(), gradient.len(), "as many gradients as numbers");
+    let isa = Isa::best();
+    let fill = |out: &mut [MaybeUninit<f32>]| {
+        parallel::chunks(out, CHUNK, x.len() * COST, |index, out| {
+            let range = index * CHUNK..index * CHUNK + out.len();
+            task(isa, &x[range.clone()], &gradient[range], out);
+        });
+    };
+    // SAFETY: the chunks cover the output, and every task here writes each number of its chunk.
+    unsafe { filled(x.len(), fill) }
+}
+
 fn map(x: &[f32], task: impl Fn(Isa, &[f32], &mut [MaybeUninit<f32>]) + Sync + Send) -> Vec<f32> {
     let isa = Isa::best();
     let fill = |out: &mut [MaybeUninit<f32>]| {
@@ -63,6 +126,12 @@ dispatch!(fn silu_on = silu_body(x: &[f32], out: &mut [MaybeUninit<f32>]));
 dispatch!(fn gelu_on = gelu_body(x: &[f32], out: &mut [MaybeUninit<f32>]));
 dispatch!(fn quick_gelu_on = quick_gelu_body(x: &[f32], out: &mut [MaybeUninit<f32>]));
 dispatch!(fn geglu_on = geglu_body(x: &[f32], out: &mut [MaybeUninit<f32>], width: usize));
+dispatch!(fn silu_back_on = silu_back_body(x: &[f32], gradient: &[f32], out: &mut [MaybeUninit<f32>]));
+dispatch!(fn gelu_back_on = gelu_back_body(x: &[f32], gradient: &[f32], out: &mut [MaybeUninit<f32>]));
+dispatch!(fn quick_gelu_back_on = quick_gelu_back_body(x: &[f32], gradient: &[f32], out: &mut [MaybeUninit<f32>]));
+dispatch! {
+    fn geglu_back_on = geglu_back_body(x: &[f32], gradient: &[f32], out: &mut [MaybeUninit<f32>], width: usize)
+}
 
 #[inline(always)]
 fn silu_body<S: Simd>(x: &[f32], out: &mut [MaybeUninit<f32>]) {
@@ -91,6 +160,40 @@ fn geglu_body<S: Simd>(x: &[f32], out: &mut [MaybeUninit<f32>], width: usize) {
         let (values, gates) = x.split_at(width);
         for ((out, &value), &gate) in out.iter_mut().zip(values).zip(gates) {
             out.write(value * maths::gelu::<S>(gate));
+        }
+    }
+}
+
+#[inline(always)]
+fn silu_back_body<S: Simd>(x: &[f32], gradient: &[f32], out: &mut [MaybeUninit<f32>]) {
+    for ((out, &x), &gradient) in out.iter_mut().zip(x).zip(gradient) {
+        out.write(gradient * maths::silu_slope::<S>(x));
+    }
+}
+
+#[inline(always)]
+fn gelu_back_body<S: Simd>(x: &[f32], gradient: &[f32], out: &mut [MaybeUninit<f32>]) {
+    for ((out, &x), &gradient) in out.iter_mut().zip(x).zip(gradient) {
+        out.write(gradient * maths::gelu_slope::<S>(x));
+    }
+}
+
+#[inline(always)]
+fn quick_gelu_back_body<S: Simd>(x: &[f32], gradient: &[f32], out: &mut [MaybeUninit<f32>]) {
+    for ((out, &x), &gradient) in out.iter_mut().zip(x).zip(gradient) {
+        out.write(gradient * maths::quick_gelu_slope::<S>(x));
+    }
+}
+
+#[inline(always)]
+fn geglu_back_body<S: Simd>(x: &[f32], gradient: &[f32], out: &mut [MaybeUninit<f32>], width: usize) {
+    let rows = out.chunks_exact_mut(2 * width).zip(x.chunks_exact(2 * width)).zip(gradient.chunks_exact(width));
+    for ((out, x), gradient) in rows {
+        let ((values, gates), (to_values, to_gates)) = (x.split_at(width), out.split_at_mut(width));
+        let pairs = values.iter().zip(gates).zip(gradient);
+        for ((to_value, to_gate), ((&value, &gate), &gradient)) in to_values.iter_mut().zip(to_gates).zip(pairs) {
+            to_value.write(gradient * maths::gelu::<S>(gate));
+            to_gate.write(gradient * value * maths::gelu_slope::<S>(gate));
         }
     }
 }

@@ -189,6 +189,13 @@ pub(crate) struct Out {
     pub(crate) accumulate: bool,
 }
 
+impl Out {
+    /// Rows that follow one another, nothing in them yet.
+    pub(crate) fn plain(rows: &mut [f32], stride: usize) -> Self {
+        Self { start: rows.as_mut_ptr(), stride, accumulate: false }
+    }
+}
+
 /// A product to be done, all lengths checked.
 pub(crate) struct Job<'a> {
     pub(crate) left: &'a Left<'a>,

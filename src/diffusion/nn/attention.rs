@@ -34,7 +34,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -
     if fused::takes(q) && keys > 0 {
         return Ok(fused::attention(q, k, v, heads, causal)?);
     }
-    plain::attention(q, k, v, heads, causal.then_some(0))
+    plain::attention(q, k, v, heads, causal)
 }
 
 fn sequence(x: &Tensor, name: &str) -> Result<(usize, usize, usize)> {

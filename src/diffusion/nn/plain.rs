@@ -67,8 +67,8 @@ pub(super) fn softmax(x: &Tensor) -> Result<Tensor> {
     Ok(powers.broadcast_div(&powers.sum_keepdim(D::Minus1)?)?)
 }
 
-/// Attention of `[batch, tokens, heads · dim]`, whole score matrix in memory. `causal` is the place of the first query.
-pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: Option<usize>) -> Result<Tensor> {
+/// Attention of `[batch, tokens, heads · dim]`, whole score matrix in memory.
+pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Result<Tensor> {
     let split = |x: &Tensor| -> Result<Tensor> {
         let (batch, tokens, width) = x.dims3()?;
         Ok(x.reshape((batch, tokens, heads, width / heads))?.transpose(1, 2)?.contiguous()?) // [batch, heads, tokens, dim]
@@ -76,17 +76,17 @@ pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal
     let (q, k, v) = (split(q)?, split(k)?, split(v)?);
     let scale = 1.0 / (q.dim(D::Minus1)? as f64).sqrt();
     let mut scores = (&q * scale)?.matmul(&k.transpose(2, 3)?.contiguous()?)?;
-    if let Some(first) = causal {
-        scores = scores.broadcast_add(&causal_mask(first, q.dim(2)?, k.dim(2)?, &q)?)?;
+    if causal {
+        scores = scores.broadcast_add(&causal_mask(q.dim(2)?, k.dim(2)?, &q)?)?;
     }
     let found = softmax(&scores)?.matmul(&v)?.transpose(1, 2)?;
     Ok(found.contiguous()?.flatten_from(2)?)
 }
 
 /// 0 where a token may look, minus infinity at those after it; `[queries, keys]`.
-fn causal_mask(first: usize, queries: usize, keys: usize, like: &Tensor) -> Result<Tensor> {
+fn causal_mask(queries: usize, keys: usize, like: &Tensor) -> Result<Tensor> {
     let cell = |index: usize| {
-        if index % keys > first + index / keys { f32::NEG_INFINITY } else { 0.0 }
+        if index % keys > index / keys { f32::NEG_INFINITY } else { 0.0 }
     };
     let mask: Vec<f32> = (0..queries * keys).map(cell).collect();
     Ok(Tensor::from_vec(mask, (queries, keys), like.device())?.to_dtype(like.dtype())?)

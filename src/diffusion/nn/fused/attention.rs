@@ -1,13 +1,9 @@
 //! Attention without a matrix of scores.
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor};
 use paraflow_kernels::Heads;
 
-use super::super::plain;
-use super::{pull_back, slice};
-
-/// Most scores that the way back holds at a time.
-const SCORES: usize = 1 << 24;
+use super::{slice, with_numbers};
 
 /// `softmax(q kᵀ / √dim) v`, heads side by side in the last dimension. All shapes were checked.
 pub(in crate::nn) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Result<Tensor> {
@@ -17,6 +13,14 @@ pub(in crate::nn) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize,
 struct Attention {
     heads: usize,
     causal: bool,
+}
+
+impl Attention {
+    /// From the shapes of queries and keys.
+    fn measures(&self, q: &[usize], k: &[usize]) -> Heads {
+        let (batch, queries, dim) = (q[0], q[1], q[2] / self.heads);
+        Heads { batch, queries, keys: k[1], heads: self.heads, dim, causal: self.causal }
+    }
 }
 
 impl CustomOp3 for Attention {
@@ -33,14 +37,11 @@ impl CustomOp3 for Attention {
         v: &CpuStorage,
         v_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (batch, queries, width) = q_layout.shape().dims3()?;
-        let keys = k_layout.dims()[1];
-        let heads = Heads { batch, queries, keys, heads: self.heads, dim: width / self.heads, causal: self.causal };
+        let heads = self.measures(q_layout.dims(), k_layout.dims());
         let (q, k, v) = (slice(q, q_layout)?, slice(k, k_layout)?, slice(v, v_layout)?);
         Ok((CpuStorage::F32(paraflow_kernels::attention(q, k, v, &heads)), q_layout.shape().clone()))
     }
 
-    /// A few queries at a time, so that memory stays bounded here as well.
     fn bwd(
         &self,
         q: &Tensor,
@@ -49,20 +50,14 @@ impl CustomOp3 for Attention {
         _y: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (batch, queries, _) = q.dims3()?;
-        let step = (SCORES / (batch * self.heads * k.dim(1)?).max(1)).clamp(1, queries.max(1));
-        let mut dq = Vec::new();
-        let (mut dk, mut dv) = (k.zeros_like()?, v.zeros_like()?);
-        for first in (0..queries).step_by(step) {
-            let count = step.min(queries - first);
-            let (q, gradient) = (q.narrow(1, first, count)?, gradient.narrow(1, first, count)?);
-            let causal = self.causal.then_some(first);
-            let run = |[q, k, v]: &[candle_core::Var; 3]| plain::attention(q, k, v, self.heads, causal);
-            let [q, k, v] = pull_back([&q, k, v], &gradient.contiguous()?, run)?;
-            dq.extend(q);
-            dk = k.map_or(Ok(dk.clone()), |k| dk + k)?;
-            dv = v.map_or(Ok(dv.clone()), |v| dv + v)?;
-        }
-        Ok((Some(Tensor::cat(&dq, 1)?), Some(dk), Some(dv)))
+        let heads = self.measures(q.dims(), k.dims());
+        let gradient = gradient.contiguous()?;
+        let run = |q: &[f32], k: &[f32], v: &[f32]| {
+            with_numbers(&gradient, |gradient| paraflow_kernels::attention_back(q, k, v, gradient, &heads))
+        };
+        let gradients = with_numbers(q, |q| with_numbers(k, |k| with_numbers(v, |v| run(q, k, v))))????;
+        let [dq, dk, dv] = gradients;
+        let tensor = |numbers: Vec<f32>, like: &Tensor| Tensor::from_vec(numbers, like.shape(), &Device::Cpu).map(Some);
+        Ok((tensor(dq, q)?, tensor(dk, k)?, tensor(dv, v)?))
     }
 }

@@ -9,7 +9,7 @@ mod resample;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{CpuStorage, DType, Layout, Result, Tensor, Var};
+use candle_core::{CpuStorage, DType, Layout, Result, Tensor};
 
 pub(super) use attention::attention;
 pub(super) use norm::{group_norm, layer_norm};
@@ -37,21 +37,4 @@ fn with_numbers<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
         candle_core::Storage::Cpu(storage) => Ok(f(slice(storage, layout)?)),
         _ => candle_core::bail!("a kernel's parameter is not on the CPU"),
     }
-}
-
-/// The gradients of a plain formulation by its arguments, given the gradient of its result: the way back for operations
-/// that have no kernel for it.
-fn pull_back<const N: usize>(
-    args: [&Tensor; N],
-    gradient: &Tensor,
-    f: impl FnOnce(&[Var; N]) -> crate::Result<Tensor>,
-) -> Result<[Option<Tensor>; N]> {
-    let mut vars = Vec::with_capacity(N);
-    for arg in args {
-        vars.push(Var::from_tensor(&arg.detach().contiguous()?)?);
-    }
-    let vars: [Var; N] = vars.try_into().map_err(|_| candle_core::Error::Msg("as many as arguments".to_owned()))?;
-    let y = f(&vars).map_err(candle_core::Error::wrap)?;
-    let mut gradients = (y * gradient)?.sum_all()?.backward()?;
-    Ok(vars.map(|var| gradients.remove(&var)))
 }

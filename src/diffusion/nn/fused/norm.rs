@@ -1,10 +1,9 @@
 //! Layer norm, and group norm with its activation.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor};
 use paraflow_kernels::Groups;
 
-use super::super::plain;
-use super::{pull_back, slice, with_numbers};
+use super::{slice, with_numbers};
 
 /// Over the last dimension.
 pub(in crate::nn) fn layer_norm(x: &Tensor, scale: &Tensor, shift: &Tensor, epsilon: f64) -> Result<Tensor> {
@@ -59,13 +58,19 @@ impl CustomOp1 for Norm {
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let [dx] = pull_back([x], gradient, |[x]| match self.kind {
-            Kind::Layer => plain::layer_norm(x, &self.scale, &self.shift, self.epsilon),
+        let (gradient, epsilon) = (gradient.contiguous()?, self.epsilon as f32);
+        let batch = x.dims().first().copied().unwrap_or(1);
+        let run = |x: &[f32], gradient: &[f32], scale: &[f32], shift: &[f32]| match self.kind {
+            Kind::Layer => paraflow_kernels::layer_norm_back(x, scale, epsilon, gradient),
             Kind::Group { groups, activate } => {
-                let y = plain::group_norm(x, groups, &self.scale, &self.shift, self.epsilon)?;
-                if activate { plain::silu(&y) } else { Ok(y) }
+                let groups = Groups { batch, groups, scale, shift, epsilon };
+                paraflow_kernels::group_norm_back(x, &groups, activate, gradient)
             }
-        })?;
-        Ok(dx)
+        };
+        let parameters = |x: &[f32], gradient: &[f32]| {
+            with_numbers(&self.scale, |scale| with_numbers(&self.shift, |shift| run(x, gradient, scale, shift)))?
+        };
+        let dx = with_numbers(x, |x| with_numbers(&gradient, |gradient| parameters(x, gradient)))???;
+        Tensor::from_vec(dx, x.shape(), &Device::Cpu).map(Some)
     }
 }

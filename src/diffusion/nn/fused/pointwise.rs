@@ -1,9 +1,8 @@
 //! Nonlinearities.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor};
 
-use super::super::plain;
-use super::{pull_back, slice};
+use super::{slice, with_numbers};
 
 pub(in crate::nn) fn silu(x: &Tensor) -> Result<Tensor> {
     x.contiguous()?.apply_op1(Pointwise::Silu)
@@ -58,12 +57,14 @@ impl CustomOp1 for Pointwise {
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let [dx] = pull_back([x], gradient, |[x]| match self {
-            Self::Silu => plain::silu(x),
-            Self::Gelu => plain::gelu(x),
-            Self::QuickGelu => plain::quick_gelu(x),
-            Self::Geglu => plain::geglu(x),
-        })?;
-        Ok(dx)
+        let gradient = gradient.contiguous()?;
+        let run = |x: &[f32], g: &[f32]| match self {
+            Self::Silu => paraflow_kernels::silu_back(x, g),
+            Self::Gelu => paraflow_kernels::gelu_back(x, g),
+            Self::QuickGelu => paraflow_kernels::quick_gelu_back(x, g),
+            Self::Geglu => paraflow_kernels::geglu_back(x, g, gradient.dims().last().copied().unwrap_or(0)),
+        };
+        let dx = with_numbers(x, |x| with_numbers(&gradient, |gradient| run(x, gradient)))??;
+        Tensor::from_vec(dx, x.shape(), &Device::Cpu).map(Some)
     }
 }

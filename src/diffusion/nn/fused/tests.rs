@@ -121,7 +121,7 @@ fn attentions() {
     for (queries, keys, heads, mask) in [(5, 9, 2, Mask::None), (20, 20, 4, Mask::Causal), (3, 300, 1, Mask::None)] {
         let q = value("q", &[2, queries, 16], 3.0);
         let (k, v) = (value("k", &[2, keys, 16], 1.0), value("v", &[2, keys, 16], 1.0));
-        let causal = (mask == Mask::Causal).then_some(0);
+        let causal = mask == Mask::Causal;
         let name = format!("attention of {queries} to {keys}");
         compare(
             &name,
