@@ -13,7 +13,7 @@ const TILE: usize = 6;
 /// Most rows of a task.
 const ROWS: usize = 32 * TILE;
 /// Depth walked before the next tile: so much of a panel stays in the cache while the task's rows pass over it.
-const DEPTH: usize = 128;
+const DEPTH: usize = 512;
 
 /// What is added to a product as its last numbers are written, so that no pass over the output is needed for it.
 #[derive(Clone, Copy, Default)]

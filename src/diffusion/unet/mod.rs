@@ -352,6 +352,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_number_of_threads_changes_no_bit() {
+        let golden = Golden::open("unet_odd");
+        let unet = UNet::load(&golden.weights().part("model.diffusion_model.")).unwrap();
+        let (x, context) = (value("x", &[2, 4, 29, 31], 1.5), value("context", &[2, 77, 96], 1.5));
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let y = pool.install(|| unet.forward(&x, &golden.tensor("timesteps"), &context, None)).unwrap();
+            y.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        let one = run(1);
+        assert!(run(2) == one && run(3) == one);
+    }
+
     /// Gradients by the latent and by the prompt pass every kind of layer on their way.
     #[test]
     fn has_the_reference_s_gradients() {
