@@ -3,8 +3,6 @@
 
 use std::fmt;
 
-use candle_core::DType;
-
 /// The result of everything in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -89,16 +87,6 @@ pub enum Error {
         expected: String,
         /// The shape that came.
         found: Vec<usize>,
-    },
-    /// A value handed to a layer holds numbers that it does not take.
-    #[error("{layer}: expects {expected:?}, found {found:?}")]
-    Numbers {
-        /// The layer or function.
-        layer: String,
-        /// The type that it takes.
-        expected: DType,
-        /// The type that came.
-        found: DType,
     },
     /// An adapter names a layer that the model does not have.
     #[error("no layer is called `{name}`{}", nearest_names(nearest))]

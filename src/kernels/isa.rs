@@ -16,6 +16,7 @@ pub(crate) enum Isa {
     /// 4 lanes: AArch64, all of them.
     Neon,
     /// What every machine of the architecture has.
+    #[cfg_attr(all(target_arch = "aarch64", not(test)), expect(dead_code, reason = "only tests compare with it there"))]
     Portable,
 }
 

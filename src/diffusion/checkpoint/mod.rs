@@ -1,7 +1,7 @@
 //! Checkpoints: which architecture a file holds, told from its keys and shapes, and the parts that it has.
 //!
 //! A layout is a file beside this one and a row in [`LAYOUTS`]. What is recognised but not loaded is named in the error
-//! ([`recognise`]), and any safetensors file can be summed up ([`inspect`]). Knows no folders.
+//! (`recognise`), and any safetensors file can be summed up ([`inspect`]). Knows no folders.
 
 mod inspect;
 mod recognise;
