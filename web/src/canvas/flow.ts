@@ -1,0 +1,112 @@
+// From the scope to what xyflow draws. Objects stay the same as long as what they show does.
+
+import type { Edge, Node } from "@xyflow/react";
+import { type Doc, type Group, type GraphNode, INPUT_BORDER, OUTPUT_BORDER, ROOT, type Scope, type Wire } from "../graph/model.ts";
+import { typeColor } from "../graph/types.ts";
+import { isNote, REROUTE } from "../graph/virtual.ts";
+
+export type NodeData = { node: GraphNode };
+export type GroupData = { group: Group };
+export type FlowNode = Node<Record<string, unknown>>;
+
+const GROUP = "group:";
+export const groupNodeId = (id: string) => GROUP + id;
+export const asGroupId = (id: string) => (id.startsWith(GROUP) ? id.slice(GROUP.length) : undefined);
+
+export const inHandle = (name: string) => `in:${name}`;
+export const outHandle = (index: number) => `out:${index}`;
+export const handleInput = (handle: string | null | undefined) => (handle?.startsWith("in:") ? handle.slice(3) : undefined);
+export const handleOutput = (handle: string | null | undefined) => (handle?.startsWith("out:") ? Number(handle.slice(4)) : undefined);
+
+function kind(node: GraphNode): string {
+  if (isNote(node.type)) return "note";
+  if (node.type === REROUTE) return "reroute";
+  return "node";
+}
+
+const made = new WeakMap<GraphNode, FlowNode>();
+
+function flowNode(node: GraphNode): FlowNode {
+  let found = made.get(node);
+  if (!found) {
+    const width = node.size ? Math.max(node.size[0], 180) : undefined;
+    const size = kind(node) === "reroute" || node.collapsed ? {} : { width: width ?? 240, ...(node.size && kind(node) === "note" ? { height: node.size[1] } : {}) };
+    found = { id: node.id, type: kind(node), position: { x: node.pos[0], y: node.pos[1] }, data: { node }, ...size, dragHandle: kind(node) === "reroute" ? undefined : ".grip" };
+    made.set(node, found);
+  }
+  return found;
+}
+
+const madeGroups = new WeakMap<Group, FlowNode>();
+
+function flowGroup(group: Group): FlowNode {
+  let found = madeGroups.get(group);
+  if (!found) {
+    const [x, y, width, height] = group.bounds;
+    found = { id: groupNodeId(group.id), type: "frame", position: { x, y }, width, height, data: { group }, zIndex: -10, dragHandle: ".grip", selectable: true };
+    madeGroups.set(group, found);
+  }
+  return found;
+}
+
+/** Where the border of a subgraph stands, from its file or beside its nodes. */
+function borders(scope: Scope): FlowNode[] {
+  if (scope.id === ROOT) return [];
+  const xs = Object.values(scope.nodes).map((node) => node.pos[0]);
+  const ys = Object.values(scope.nodes).map((node) => node.pos[1]);
+  const place = (key: string, x: number) => {
+    const bounding = (scope.rest[key] as { bounding?: unknown } | undefined)?.bounding;
+    const [bx, by] = Array.isArray(bounding) ? bounding.map(Number) : [];
+    return { x: bx ?? x, y: by ?? Math.min(0, ...ys) };
+  };
+  const make = (id: string, key: string, x: number): FlowNode => ({ id, type: "border", position: place(key, x), data: { scope }, deletable: false, dragHandle: ".grip" });
+  return [make(INPUT_BORDER, "inputNode", Math.min(0, ...xs) - 220), make(OUTPUT_BORDER, "outputNode", Math.max(0, ...xs) + 360)];
+}
+
+/** What is drawn for a scope; what xyflow measured and marked is taken over from before. */
+export function flowNodes(scope: Scope, selected: ReadonlySet<string>, groups: ReadonlySet<string>, before: ReadonlyMap<string, FlowNode>): FlowNode[] {
+  const wanted = [...scope.groups.map(flowGroup), ...borders(scope), ...Object.values(scope.nodes).map(flowNode)];
+  return wanted.map((base) => {
+    const old = before.get(base.id);
+    const group = asGroupId(base.id);
+    const isSelected = group === undefined ? selected.has(base.id) : groups.has(group);
+    const same = old && old.data["node"] === base.data["node"] && old.data["group"] === base.data["group"] && old.data["scope"] === base.data["scope"];
+    if (same && (old.selected ?? false) === isSelected) return old;
+    if (same) return { ...old, selected: isSelected };
+    return { ...base, selected: isSelected, ...(old?.measured ? { measured: old.measured } : {}) };
+  });
+}
+
+export interface EdgeData extends Record<string, unknown> {
+  color: string;
+  points: readonly (readonly [number, number])[];
+}
+
+const madeEdges = new WeakMap<Wire, { edge: Edge<EdgeData>; type: string; reroutes: object }>();
+
+/** The wires of a scope; those to collapsed or unknown ends are drawn too. */
+export function flowEdges(doc: Doc, scope: Scope, typeOf: (wire: Wire) => string): Edge<EdgeData>[] {
+  void doc;
+  return Object.values(scope.wires).map((wire) => {
+    const type = typeOf(wire);
+    const known = madeEdges.get(wire);
+    if (known && known.type === type && known.reroutes === scope.reroutes) return known.edge;
+    const edge: Edge<EdgeData> = {
+      id: wire.id, source: wire.from, target: wire.to, sourceHandle: outHandle(wire.out), targetHandle: inHandle(wire.input), type: "wire",
+      data: { color: typeColor(type), points: pointsOf(scope, wire) },
+    };
+    madeEdges.set(wire, { edge, type, reroutes: scope.reroutes });
+    return edge;
+  });
+}
+
+/** The reroute points of a wire, from its source on. */
+function pointsOf(scope: Scope, wire: Wire): (readonly [number, number])[] {
+  const points: (readonly [number, number])[] = [];
+  let at = wire.parent === undefined ? undefined : scope.reroutes[wire.parent];
+  for (let steps = 0; at && steps < 200; steps++) {
+    points.unshift(at.pos);
+    at = at.parent === undefined ? undefined : scope.reroutes[at.parent];
+  }
+  return points;
+}

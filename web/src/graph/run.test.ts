@@ -1,0 +1,98 @@
+import { expect, test } from "vitest";
+import type { Frame } from "../protocol.ts";
+import { readBinary } from "../protocol.ts";
+import type { JsonObject } from "./json.ts";
+import { NO_RUNS, type RunState, fraction, missedEnds, newRun, nodeErrors, reduce, settleHistory, settleQueue, withRun } from "./run.ts";
+
+const frame = (type: string, data: JsonObject): Frame => ({ type, data: { prompt_id: "p", ...data } });
+const table = (nodes: Record<string, [number, number, string]>) => frame("progress_state", { nodes: Object.fromEntries(Object.entries(nodes).map(([id, [value, max, state]]) => [id, { value, max, state }])) });
+
+const RUN: Frame[] = [
+  frame("execution_start", { timestamp: 1000 }),
+  frame("execution_cached", { nodes: ["1"], timestamp: 1000 }),
+  table({ "2": [0, 1, "running"] }),
+  frame("executing", { node: "2" }),
+  table({ "2": [5, 20, "running"] }),
+  frame("progress", { node: "2", value: 5, max: 20 }),
+  table({ "2": [20, 20, "finished"], "3": [0, 1, "running"] }),
+  frame("executing", { node: "3" }),
+  frame("executed", { node: "3", output: { images: [{ filename: "a.png" }] } }),
+  table({ "2": [20, 20, "finished"], "3": [1, 1, "finished"] }),
+  frame("execution_success", { timestamp: 9000 }),
+  frame("executing", { node: null }),
+];
+
+const start = () => withRun(NO_RUNS, newRun("p", "doc", "Graph", 3, 1));
+const play = (state: RunState, frames: Frame[]) => frames.reduce((now, it, index) => reduce(now, it, 2000 + index * 100), state);
+
+test("a run is told from start to end", () => {
+  const middle = play(start(), RUN.slice(0, 6)).runs["p"]!;
+  expect([middle.status, middle.current, middle.nodes["1"]!.state, middle.nodes["2"]!.value]).toEqual(["running", "2", "cached", 5]);
+  expect(fraction(middle)).toBeCloseTo((1 + 5 / 20) / 3);
+  const state = play(start(), RUN);
+  const run = state.runs["p"]!;
+  expect([run.status, run.ended, state.active, Object.keys(run.outputs)]).toEqual(["done", 9000, undefined, ["3"]]);
+  expect(run.nodes["2"]).toMatchObject({ state: "done", ms: 400 });
+});
+
+test("every frame twice is every frame once", () => {
+  const twice = RUN.flatMap((it) => [it, it]);
+  const once = play(start(), RUN).runs["p"]!;
+  const double = play(start(), twice).runs["p"]!;
+  expect(Object.fromEntries(Object.entries(double.nodes).map(([id, it]) => [id, [it.state, it.value, it.max]]))).toEqual(Object.fromEntries(Object.entries(once.nodes).map(([id, it]) => [id, [it.state, it.value, it.max]])));
+  expect([double.status, double.outputs]).toEqual([once.status, once.outputs]);
+});
+
+test("late frames change nothing after the end", () => {
+  const ended = play(start(), RUN);
+  expect(play(ended, [RUN[2]!, RUN[3]!, RUN[5]!, RUN[0]!]).runs["p"]).toEqual(ended.runs["p"]);
+});
+
+test("an end that was missed is found in queue and history", () => {
+  const queue = { queue_running: [], queue_pending: [] };
+  const cutOff = play(start(), RUN.slice(0, 5));
+  expect(missedEnds(cutOff, queue)).toEqual(["p"]);
+  const entry = { prompt: [1, "p", {}, {}, []] as never, outputs: { "3": { images: [] } }, status: { status_str: "success", completed: true, messages: [["execution_success", { prompt_id: "p", timestamp: 5000 }]] as [string, JsonObject][] } };
+  const run = settleHistory(cutOff, "p", entry, 6000).runs["p"]!;
+  expect([run.status, run.ended, Object.keys(run.outputs)]).toEqual(["done", 5000, ["3"]]);
+  expect(settleHistory(cutOff, "p", undefined, 6000).runs["p"]!.status).toBe("cancelled");
+});
+
+test("a page that is loaded in the middle of a run takes it up", () => {
+  const extra = { extra_pnginfo: { workflow: { id: "doc" } } };
+  const state = settleQueue(NO_RUNS, { queue_running: [[4, "p", { 1: {}, 2: {} }, extra, []]], queue_pending: [[5, "q", {}, extra, []]] });
+  expect([state.active, state.runs["p"]!.status, state.runs["p"]!.doc, state.runs["q"]!.status, state.remaining]).toEqual(["p", "running", "doc", "queued", 2]);
+  expect(reduce(state, { type: "executing", data: { node: "2" } }, 1).runs["p"]!.current).toBe("2");
+});
+
+test("failures carry the node and the way out; a blocked branch is only noted", () => {
+  const failed = play(start(), [RUN[0]!, frame("execution_error", { node_id: "2", exception_message: "it broke\nhint: mend it\n" })]).runs["p"]!;
+  expect(failed.error).toEqual({ node: "2", message: "it broke", hint: "mend it" });
+  expect([failed.status, failed.nodes["2"]!.state]).toEqual(["failed", "failed"]);
+  const blocked = play(start(), [RUN[0]!, frame("execution_error", { node_id: "2", exception_type: "ExecutionBlocked", exception_message: "no" })]).runs["p"]!;
+  expect([blocked.status, blocked.notes]).toEqual(["running", [{ node: "2", text: "no" }]]);
+});
+
+test("loss points come in order, once each", () => {
+  const point = (step: number) => frame("paraflow.loss", { node: "2", step, loss: 1 / step });
+  const run = play(start(), [RUN[0]!, point(1), point(2), point(2), point(1), point(3)]).runs["p"]!;
+  expect(run.curves["2"]!.map((it) => it.step)).toEqual([1, 2, 3]);
+});
+
+test("faults of a refused prompt stand at their input", () => {
+  const faults = nodeErrors({ 3: { errors: [{ type: "required_input_missing", message: "Required input is missing", details: "model", extra_info: { input_name: "model" } }, { type: "value_bigger_than_max", message: "Value 3 bigger than max of 1", details: "denoise", extra_info: { input_name: "denoise" }, hint: "use 1" }] } });
+  expect(faults["3"]).toEqual([{ node: "3", input: "model", message: "Required input is missing" }, { node: "3", input: "denoise", message: "Value 3 bigger than max of 1", hint: "use 1" }]);
+});
+
+test("binary frames are pictures of nodes; others are nothing", async () => {
+  const about = new TextEncoder().encode(JSON.stringify({ node_id: "7", prompt_id: "p", image_type: "image/png" }));
+  const bytes = new Uint8Array(8 + about.length + 3);
+  new DataView(bytes.buffer).setUint32(0, 4);
+  new DataView(bytes.buffer).setUint32(4, about.length);
+  bytes.set(about, 8);
+  bytes.set([1, 2, 3], 8 + about.length);
+  const picture = readBinary(bytes.buffer);
+  expect(picture).toMatchObject({ node: "7", prompt: "p" });
+  expect(picture && "blob" in picture && [...new Uint8Array(await picture.blob.arrayBuffer())]).toEqual([1, 2, 3]);
+  expect(readBinary(new ArrayBuffer(4))).toBeUndefined();
+});

@@ -1,0 +1,30 @@
+// Starts the editor: asks for the classes, brings back what was open, follows what runs.
+
+import "@xyflow/react/dist/style.css";
+import "./style.css";
+import { createRoot } from "react-dom/client";
+import * as api from "./api.ts";
+import { App } from "./App.tsx";
+import { setSpecs, toast, update } from "./state/app.ts";
+import { autosave, restore } from "./state/files.ts";
+import { follow, recall } from "./state/running.ts";
+
+createRoot(document.getElementById("root")!).render(<App />);
+
+async function begin(): Promise<void> {
+  try {
+    setSpecs(await api.objectInfo());
+  } catch (error) {
+    toast(error instanceof Error ? error.message : String(error), "error");
+    setTimeout(() => void begin(), 2000);
+    return;
+  }
+  const count = await restore().catch(() => 0);
+  update({ view: count ? "canvas" : "start" });
+  autosave();
+  follow();
+  await recall().catch((error: unknown) => toast(error instanceof Error ? error.message : String(error), "error"));
+  performance.mark("paraflow-ready");
+}
+
+void begin();
