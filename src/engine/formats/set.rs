@@ -3,6 +3,7 @@
 use serde_json::{Number, Value as Json};
 use thiserror::Error;
 
+use super::ui;
 use crate::graph::{Binding, Entry, Graph, NodeId};
 use crate::nearest;
 use crate::spec::{InputSpec, Specs, Widget};
@@ -98,7 +99,8 @@ fn listed(candidates: &[(NodeId, String)]) -> String {
 ///
 /// `assignment` is `NODE.INPUT=VALUE`. `NODE` is an id, else the title or the class of one node only, and case counts
 /// unless nothing matches otherwise. `VALUE` is read as JSON where the input is a number or a truth, and else taken as
-/// it stands, so a text needs no quotes. Range and list are the plan's to check.
+/// it stands, so a text needs no quotes. Range and list are the plan's to check. Where the graph was made from a UI
+/// workflow, the value is written there too, so that a picture's two graphs agree.
 ///
 /// # Errors
 ///
@@ -123,6 +125,9 @@ pub fn apply_set(graph: &mut Graph, specs: &dyn Specs, assignment: &str) -> Resu
         });
         match attempt {
             Ok((index, input, value)) => {
+                if let Some(workflow) = &mut graph.workflow {
+                    ui::store(workflow, specs, &graph.nodes[index].0, &input, &value);
+                }
                 graph.nodes[index].1.bind(&input, Binding::Literal(value));
                 return Ok(());
             }

@@ -12,6 +12,7 @@ mod expand;
 mod groups;
 mod links;
 mod parse;
+mod store;
 mod text;
 mod widgets;
 
@@ -22,6 +23,7 @@ use serde_json::{Map, Value as Json};
 use self::expand::{Expanded, Site};
 use self::links::{Source, Wires};
 use self::parse::{Mode, Workflow};
+pub(super) use self::store::store;
 use self::text::Filling;
 use super::{Conditions, FormatError};
 use crate::graph::{Binding, Entry, Graph};

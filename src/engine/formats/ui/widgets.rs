@@ -137,15 +137,22 @@ pub(super) fn control_entries(input: &InputSpec) -> usize {
     }
 }
 
+/// The entries of a list of that length.
+fn slots_of(spec: &NodeSpec, length: usize) -> Vec<Slot<'_>> {
+    let with_forced = slots(spec, true);
+    if with_forced.len() == length { with_forced } else { slots(spec, false) }
+}
+
+/// Where in a list of `length` stored values that of an input stands.
+pub(super) fn index_of(spec: &NodeSpec, length: usize, input: &str) -> Option<usize> {
+    slots_of(spec, length).iter().position(|slot| matches!(slot, Slot::Value(found) if found.name == input))
+}
+
 /// All widgets of a class with their values: the stored one, else what the editor starts with.
 fn named(spec: &NodeSpec, values: Option<&Json>) -> Vec<(String, Json)> {
     let empty = Vec::new();
     let list = values.and_then(Json::as_array).unwrap_or(&empty);
-    let mut slots = slots(spec, false);
-    let with_forced = self::slots(spec, true);
-    if with_forced.len() == list.len() {
-        slots = with_forced;
-    }
+    let slots = slots_of(spec, list.len());
     let value = |(index, slot)| {
         let Slot::Value(input) = slot else { return None };
         let stored = list.get(index).or_else(|| values?.as_object()?.get(input.name)).cloned();
