@@ -66,6 +66,17 @@ enum Command {
         #[arg(long)]
         pictures: Option<PathBuf>,
     },
+    /// Writes a data set for a judge of identity: the individuals in any pose, others of their classes, other scenes.
+    Identity {
+        /// The folder to write to.
+        out: PathBuf,
+        /// How many pictures.
+        #[arg(long, default_value_t = 1000)]
+        count: u64,
+        /// Which pictures.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+    },
     /// Draws the personal subjects, a folder each with a `subject.json`.
     Personal {
         /// The folder to write to.
@@ -88,6 +99,7 @@ fn main() -> io::Result<()> {
             let rows: Vec<_> = scenes.iter().enumerate().map(prompt_row).collect();
             writeln!(io::stdout().lock(), "{}", serde_json::to_string_pretty(&rows)?)
         }
+        Command::Identity { out, count, seed } => identity(&out, count, seed),
         Command::Personal { out } => personal(&out),
     }
 }
@@ -127,6 +139,37 @@ fn dataset(out: &Path, count: u64, seed: u64, captions: usize) -> io::Result<()>
     }
     images.flush()?;
     meta.flush()
+}
+
+/// Half of the pictures show an individual, a quarter another one of its class (in its own colour as often as not), and a
+/// quarter any scene.
+fn identity(out: &Path, count: u64, seed: u64) -> io::Result<()> {
+    fs::create_dir_all(out)?;
+    let mut images = BufWriter::new(File::create(out.join("images.bin"))?);
+    let mut meta = BufWriter::new(File::create(out.join("meta.jsonl"))?);
+    let mut random = Random::new(seed);
+    for index in 0..count {
+        let individual = &INDIVIDUALS[random.below(INDIVIDUALS.len())];
+        let (picture, name) = match index % 4 {
+            0 | 1 => (personal::anywhere(individual, &mut random), Some(individual.name)),
+            2 => (render(&lookalike(individual, &mut random)), None),
+            _ => (render(&Scene::sample(&mut random)), None),
+        };
+        images.write_all(picture.as_raw())?;
+        writeln!(meta, "{}", json!({ "individual": name }))?;
+    }
+    images.flush()?;
+    meta.flush()
+}
+
+fn lookalike(individual: &personal::Individual, random: &mut Random) -> Scene {
+    let (colour, place) = (random.below(COLOURS.len()), random.below(PLACES.len()));
+    let style = STYLES[random.below(STYLES.len())].0;
+    let mut scene = Scene::of(individual.subject, colour, place, style, random);
+    if random.chance(0.5) {
+        scene.actors[0].rgb = individual.rgb;
+    }
+    scene
 }
 
 fn attributes(scene: &Scene) -> Value {

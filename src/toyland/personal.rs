@@ -8,7 +8,7 @@ use crate::draw::sketch::{oval, path, pill};
 use crate::draw::{Rgb, SIZE_PX, Sketch, Tone, draw_actor, subjects, to_rgb};
 use crate::random::Random;
 use crate::scene::{Position, Scene, Size};
-use crate::world::{PLACES, Style};
+use crate::world::{PLACES, STYLES, Style};
 use Tone::{Body, Fixed};
 
 /// One individual and the pictures there are of it.
@@ -68,17 +68,31 @@ pub fn pictures(individual: &Individual) -> Vec<RgbImage> {
     let picture = |(index, &place): (usize, &usize)| {
         let mut random = Random::new(0x5EED + index as u64);
         let mut scene = Scene::of(individual.subject, 0, place, Style::Flat, &mut random);
-        let mut actor = scene.actors.remove(0);
-        actor.rgb = individual.rgb;
+        let actor = &mut scene.actors[0];
         (actor.size, actor.height, actor.floor) = (Size::Normal, 0.62 + 0.04 * index as f32, 0.92);
         (actor.position, actor.x) = (Position::Centre, random.between(0.46, 0.54));
-        let mut pixmap = Pixmap::new(SIZE_PX, SIZE_PX).expect("the size is not zero");
-        let full = Transform::from_scale(SIZE_PX as f32, SIZE_PX as f32);
-        (scene.place.draw)(&mut Sketch::backdrop(&mut pixmap, scene.style, full), &mut random);
-        draw_actor(&mut pixmap, scene.style, &actor, individual.draw);
-        to_rgb(&pixmap)
+        portrait(individual, &scene, &mut random)
     };
     individual.places.iter().enumerate().map(picture).collect()
+}
+
+/// An individual in any place, style and pose: what a judge of identity learns from.
+pub fn anywhere(individual: &Individual, random: &mut Random) -> RgbImage {
+    let place = random.below(PLACES.len());
+    let style = STYLES[random.below(STYLES.len())].0;
+    let scene = Scene::of(individual.subject, 0, place, style, random);
+    portrait(individual, &scene, random)
+}
+
+/// The scene with the individual in the place of its only actor.
+fn portrait(individual: &Individual, scene: &Scene, random: &mut Random) -> RgbImage {
+    let mut actor = scene.actors[0].clone();
+    actor.rgb = individual.rgb;
+    let mut pixmap = Pixmap::new(SIZE_PX, SIZE_PX).expect("the size is not zero");
+    let full = Transform::from_scale(SIZE_PX as f32, SIZE_PX as f32);
+    (scene.place.draw)(&mut Sketch::backdrop(&mut pixmap, scene.style, full), random);
+    draw_actor(&mut pixmap, scene.style, &actor, individual.draw);
+    to_rgb(&pixmap)
 }
 
 /// A prompt a place, with `{unique}` and `{class}` left to fill in.

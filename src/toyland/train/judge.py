@@ -22,7 +22,7 @@ CLASSES = dict(
 
 
 class Judge(nn.Module):
-    def __init__(self):
+    def __init__(self, classes=CLASSES):
         super().__init__()
 
         def layer(inputs, out, stride):
@@ -30,11 +30,15 @@ class Judge(nn.Module):
 
         widths = [(3, 32, 1), (32, 32, 2), (32, 64, 1), (64, 64, 2), (64, 96, 1), (96, 128, 2), (128, 128, 1)]
         self.body = nn.Sequential(*[part for width in widths for part in layer(*width)])
-        self.heads = nn.ModuleDict({name: nn.Linear(256, len(classes)) for name, classes in CLASSES.items()})
+        self.heads = nn.ModuleDict({name: nn.Linear(256, len(names)) for name, names in classes.items()})
+
+    def features(self, pixels):
+        """What the heads read, `[batch, 256]`."""
+        h = self.body(F.avg_pool2d(pixels, 2))
+        return torch.cat([h.mean(dim=(2, 3)), h.amax(dim=(2, 3))], dim=1)
 
     def forward(self, pixels):
-        h = self.body(F.avg_pool2d(pixels, 2))
-        h = torch.cat([h.mean(dim=(2, 3)), h.amax(dim=(2, 3))], dim=1)
+        h = self.features(pixels)
         return {name: head(h) for name, head in self.heads.items()}
 
 

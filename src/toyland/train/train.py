@@ -10,6 +10,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 import torch  # noqa: E402
 
 import export  # noqa: E402
+import identity  # noqa: E402
 import judge  # noqa: E402
 import text  # noqa: E402
 import unet  # noqa: E402
@@ -32,6 +33,7 @@ def arguments():
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--resume", action="store_true")
     p.add_argument("--decoder-only", action="store_true")
+    p.add_argument("--anchor", type=float, default=0.0, help="weight that holds the latents near those of --start")
     p.add_argument("--latent-noise", type=float, default=0.03)
     p.add_argument("--start", help="the weights to begin with")
     p.add_argument("--colour", action="store_true", help="weigh colours, and step by Muon: the second stage")
@@ -109,6 +111,15 @@ def arguments():
     p.add_argument("pictures")
     p.add_argument("prompts")
     p.add_argument("--wrong", help="a CSV to write mistakes to")
+
+    p = commands.add_parser("identity-train", help="train the judge of individuals on real renders")
+    p.set_defaults(run=identity.train)
+    p.add_argument("data")
+    p.add_argument("fresh")
+    p.add_argument("out")
+    p.add_argument("--steps", type=int, default=400)
+    p.add_argument("--batch", type=int, default=48)
+    p.add_argument("--seed", type=int, default=5)
 
     return parser.parse_args()
 

@@ -1,5 +1,6 @@
 """Trains the autoencoder, whitens its latents, computes the latents of a data set."""
 
+import copy
 import csv
 import math
 import time
@@ -51,7 +52,8 @@ def learning_rate(args, step):
 
 
 def train(args):
-    """Trains encoder and decoder, or with `--decoder-only` the decoder on frozen, whitened latents."""
+    """Trains encoder and decoder; with `--decoder-only` the decoder on frozen, whitened latents; with `--anchor` both,
+    the latents held near those of `--start`, so that a UNet that learned those need not begin anew."""
     torch.manual_seed(args.seed)
     vae = models.Vae(**models.VAE).to(memory_format=torch.channels_last)
     with torch.no_grad():
@@ -63,6 +65,7 @@ def train(args):
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
         moved = list(vae.decoder.parameters()) + list(vae.post_quant_conv.parameters())
+    anchor = copy.deepcopy(vae).eval().requires_grad_(False) if args.anchor else None
     # A cell's mean colour has to be a linear function of its latent: easy to paint for the UNet, and a cure for the
     # grey that the first stage settles in.
     reader = torch.nn.Conv2d(4, 3, 1)
@@ -91,6 +94,11 @@ def train(args):
             # The decoder also has to forgive what a sampler leaves behind.
             output = vae.decode(mean + args.latent_noise / models.LATENT_SCALE * noise)
             loss = reconstruction_loss(output, pixels)
+        elif anchor:
+            mean, _ = vae.encode(pixels)
+            output = vae.decode(mean + args.latent_noise / models.LATENT_SCALE * noise)
+            drift = (mean - anchor.encode(pixels)[0]) * models.LATENT_SCALE
+            loss = reconstruction_loss(output, pixels) + args.anchor * drift.square().mean()
         else:
             output, mean, log_variance = vae(pixels, noise)
             kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=(1, 2, 3)).mean()
