@@ -4,11 +4,11 @@ import {
   Background, BackgroundVariant, type Connection, type Edge, type FinalConnectionState, MiniMap, type NodeChange, ReactFlow,
   SelectionMode, applyNodeChanges, useReactFlow, useStoreApi,
 } from "@xyflow/react";
-import { type DragEvent, type MouseEvent, useCallback, useEffect, useMemo, useRef, useState } from "react";
+import { type DragEvent, type FocusEvent, type MouseEvent, useCallback, useEffect, useMemo, useRef, useState } from "react";
 import * as api from "../api.ts";
 import { bestInput, bestOutput, connect, disconnect, insertOnWire, moveNodes, nodesWithin, updateGroup } from "../graph/edit.ts";
 import { estimateSize } from "../graph/layout.ts";
-import { INPUT_BORDER, OUTPUT_BORDER, type Scope, type Wire } from "../graph/model.ts";
+import { INPUT_BORDER, OUTPUT_BORDER, type Scope, type Wire, incoming } from "../graph/model.ts";
 import { inputType, outputType, wireRefusal } from "../graph/ports.ts";
 import { fits, typeColor } from "../graph/types.ts";
 import { activeTab, app, currentScope, edit, select, setNodeValue, show, toast, update, updateTab, useApp, useTab, type WireEnd } from "../state/app.ts";
@@ -69,15 +69,7 @@ export function Canvas() {
     if (marks.length) applyMarks(marks);
     const others = changes.filter((change) => change.type === "position" || change.type === "dimensions");
     if (others.length) setNodes((now) => applyNodeChanges(others, now));
-    if (changes.some((change) => change.type === "position" && change.dragging === false)) keyboardMoved.current = true;
   }, []);
-  const keyboardMoved = useRef(false);
-  useEffect(() => {
-    // Arrow keys move without a drag.
-    if (!keyboardMoved.current || dragging.current) return;
-    keyboardMoved.current = false;
-    commitPlaces(nodes);
-  }, [nodes]);
 
   const dragging = useRef<{ inside: Map<string, Map<string, readonly [number, number]>>; from: Map<string, readonly [number, number]> }>(undefined);
   const onNodeDragStart = useCallback((_: unknown, __: FlowNode, moved: FlowNode[]) => {
@@ -90,7 +82,6 @@ export function Canvas() {
   const onNodeDragStop = useCallback((event: MouseEvent | TouchEvent | globalThis.MouseEvent, node: FlowNode, moved: FlowNode[]) => {
     const carried = dragging.current ? carriedBy(dragging.current, moved) : new Map<string, { x: number; y: number }>();
     dragging.current = undefined;
-    keyboardMoved.current = false;
     commitPlaces([...moved, ...[...carried].map(([id, position]) => ({ id, position, data: {} }) as FlowNode)]);
     if (moved.length === 1 && "clientX" in event) dropOnWire(node.id, event.clientX, event.clientY);
   }, []);
@@ -109,6 +100,7 @@ export function Canvas() {
     const end = wireEnd(state);
     if (!end || state.isValid) return;
     const point = "changedTouches" in event ? event.changedTouches[0]! : event;
+    if ("to" in end && pickedUp(end, state)) return;
     if (state.toHandle) {
       explain(state);
       return;
@@ -136,7 +128,7 @@ export function Canvas() {
 
   if (!scope) return null;
   return (
-    <div className="canvas" onDrop={onDrop} onDragOver={(event) => event.preventDefault()} onDoubleClick={onDoubleClick}>
+    <div className="canvas" onDrop={onDrop} onDragOver={(event) => event.preventDefault()} onDoubleClick={onDoubleClick} onFocus={onFocus}>
       <ReactFlow
         nodes={nodes}
         edges={drawn}
@@ -178,6 +170,7 @@ export function Canvas() {
         onlyRenderVisibleElements={nodes.length > 120}
         elevateNodesOnSelect={nodes.length < 400}
         nodesFocusable
+        disableKeyboardA11y
         edgesFocusable={edges.length < 300}
         proOptions={{ hideAttribution: true }}
         aria-label="Graph"
@@ -269,6 +262,24 @@ function refusalOf(connection: Connection | Edge): string | undefined {
   return wireRefusal(tab.doc, currentScope(tab), app.get().specs, connection.source, out, connection.target, input);
 }
 
+/** Drawing from an input that has a wire takes that wire along: onto another input, or off. */
+function pickedUp(end: Extract<WireEnd, { to: string }>, state: FinalConnectionState): boolean {
+  const tab = activeTab();
+  const wire = tab && (incoming(currentScope(tab)).get(end.to) ?? []).find((it) => it.input === end.input);
+  if (!tab || !wire || state.toHandle?.type === "source") return false;
+  if (!state.toHandle) {
+    if (state.toNode) return false;
+    edit("take a wire off", (it) => disconnect(it, [wire.id]));
+    return true;
+  }
+  const [to, input] = [state.toHandle.nodeId, handleInput(state.toHandle.id)];
+  if (input === undefined || (to === end.to && input === end.input)) return true;
+  const reason = wireRefusal(tab.doc, currentScope(tab), app.get().specs, wire.from, wire.out, to, input);
+  if (reason) toast(reason, "error");
+  else edit("move a wire", (it) => connect(disconnect(it, [wire.id]), wire.from, wire.out, to, input, wire.type));
+  return true;
+}
+
 function explain(state: FinalConnectionState): void {
   const forward = state.fromHandle?.type === "source";
   const [source, target] = forward ? [state.fromHandle, state.toHandle] : [state.toHandle, state.fromHandle];
@@ -328,6 +339,15 @@ function openMenu(event: MouseEvent, id?: string, wire?: string): void {
 function onDoubleClick(event: MouseEvent): void {
   const target = event.target as HTMLElement;
   if (target.classList.contains("react-flow__pane")) show({ kind: "palette", at: [event.clientX, event.clientY] });
+}
+
+/** A node that the keyboard comes to is selected, so that commands are for it. */
+function onFocus(event: FocusEvent): void {
+  const target = event.target as HTMLElement;
+  const id = target.dataset["id"];
+  if (!id || !target.classList.contains("react-flow__node") || !target.matches(":focus-visible")) return;
+  const tab = activeTab();
+  if (tab && !tab.selected.has(id) && currentScope(tab).nodes[id]) select([id]);
 }
 
 /** Files, pictures from the gallery, and pictures onto a node that takes them. */

@@ -14,7 +14,7 @@ export interface Command {
   keys?: readonly string[];
   /** Whether it makes sense now. */
   when?(): boolean;
-  run(): unknown;
+  run(event?: KeyboardEvent): unknown;
 }
 
 const hasTab = () => activeTab() !== undefined && app.get().view === "canvas";
@@ -50,6 +50,7 @@ export const COMMANDS: readonly Command[] = [
   { id: "enter", label: "Edit the selected node's values", group: "Nodes", keys: ["Enter"], when: () => hasTab() && activeTab()!.selected.size === 1, run: graph.focusWidget },
   { id: "next", label: "Select the next node", group: "Nodes", keys: ["N"], when: hasTab, run: () => graph.selectNext(1) },
   { id: "previous", label: "Select the node before", group: "Nodes", keys: ["Shift+N"], when: hasTab, run: () => graph.selectNext(-1) },
+  ...(["Left", "Right", "Up", "Down"] as const).map((side): Command => ({ id: `move-${side.toLowerCase()}`, label: `Move ${side.toLowerCase()} (Shift: farther)`, group: "Nodes", keys: [`Arrow${side}`, `Shift+Arrow${side}`], when: hasNodes, run: (event) => graph.nudge(side, event?.shiftKey ?? false) })),
   { id: "rename", label: "Rename", group: "Nodes", keys: ["F2"], when: hasNodes, run: graph.rename },
   { id: "mute", label: "Mute, or no more", group: "Nodes", keys: ["Ctrl+M", "M"], when: hasNodes, run: graph.mute },
   { id: "bypass", label: "Bypass, or no more", group: "Nodes", keys: ["Ctrl+B", "B"], when: hasNodes, run: graph.bypass },
@@ -164,7 +165,7 @@ export function onKey(event: KeyboardEvent): void {
     if (keys === "Tab") continue;
     if (it.when && !it.when()) continue;
     event.preventDefault();
-    void it.run();
+    void it.run(event);
     return;
   }
 }

@@ -244,6 +244,15 @@ export function layout(): void {
   if (!only) requestAnimationFrame(() => void view.flow?.fitView({ padding: 0.15, maxZoom: 1.2 }));
 }
 
+/** Moves the selection by keys: a row of moves is one step to take back. */
+export function nudge(side: "Left" | "Right" | "Up" | "Down", far: boolean): void {
+  const tab = activeTab();
+  if (!tab) return;
+  const by = far ? 60 : 10;
+  const [x, y] = { Left: [-by, 0], Right: [by, 0], Up: [0, -by], Down: [0, by] }[side] as [number, number];
+  edit("move", (scope) => updateNodes(scope, tab.selected, (node) => ({ ...node, pos: [node.pos[0] + x, node.pos[1] + y] })), `nudge ${[...tab.selected].join()}`);
+}
+
 export function align(side: Side): void {
   const places = aligned(boxes(), side);
   edit("align", (scope) => moveNodes(scope, places));

@@ -14,6 +14,8 @@ const root = (doc: ReturnType<typeof sampleDoc>) => doc.scopes[ROOT]!;
 test("whole numbers of 64 bits come and go", () => {
   const text = '{"seed":18446744073709551615,"s":"18446744073709551615","x":1.5,"n":null,"low":-9223372036854775808}';
   expect(formatJson(parseJson(text))).toBe(text);
+  const fraction = '[0.12345678901234567,-0.4321098765432109,1.5e-7,12345678901234567.5,-12345678901234567890]';
+  expect(parseJson(fraction)).toEqual([0.12345678901234567, -0.4321098765432109, 1.5e-7, 12345678901234567.5, -12345678901234567890n]);
   expect(parseJson('{"a": NaN, "b": -Infinity, "c": "NaN"}')).toEqual({ a: null, b: null, c: "NaN" });
 });
 

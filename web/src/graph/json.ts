@@ -8,7 +8,7 @@ export interface JsonObject {
 }
 
 const MARK = "\u0001whole:";
-const TOKENS = /"(?:[^"\\]|\\.)*"|-?\d{16,}(?![\d.eE])|-?\bInfinity\b|\bNaN\b/g;
+const TOKENS = /"(?:[^"\\]|\\.)*"|(?<![\d.eE+-])-?\d{16,}(?![\d.eE])|-?\bInfinity\b|\bNaN\b/g;
 
 /** Reads JSON. Throws `SyntaxError` like `JSON.parse`. */
 export function parseJson(text: string): Json {

@@ -35,7 +35,10 @@ function Palette({ label, placeholder, items, ranked, at, empty, note }: Props) 
   const list = useRef<HTMLUListElement>(null);
   const counts = useMemo(() => (ranked ? uses() : {}), [ranked]);
   const found = useMemo(() => search(query, items, counts).slice(0, 80), [query, items, counts]);
-  useEffect(() => list.current?.children[index]?.scrollIntoView({ block: "nearest" }), [index, found]);
+  useEffect(() => {
+    // Newer browsers return a promise here, which is no clean-up.
+    void list.current?.children[index]?.scrollIntoView({ block: "nearest" });
+  }, [index, found]);
   const choose = (item: Item | undefined) => {
     if (!item) return;
     show(undefined);

@@ -9,7 +9,9 @@ export function Viewer({ items, index, compare }: { items: readonly Shown[]; ind
   const item = items[index];
   const other = compare === undefined ? undefined : items[compare];
   const box = useRef<HTMLDivElement>(null);
-  useEffect(() => box.current?.focus(), []);
+  useEffect(() => {
+    box.current?.focus();
+  }, []);
   const to = (next: number) => show({ kind: "viewer", items, index: (next + items.length) % items.length });
   const onKey = (event: KeyboardEvent) => {
     if ((event.target as HTMLElement).tagName === "INPUT" && event.key !== "Escape") return;

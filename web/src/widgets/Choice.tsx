@@ -76,7 +76,9 @@ function ChoiceList({ anchor, choices, value, label, thumbnail, pick, close }: L
       removeEventListener("wheel", away, true);
     };
   });
-  useEffect(() => box.current?.querySelector("[aria-selected=true]")?.scrollIntoView({ block: "nearest" }), [at, found]);
+  useEffect(() => {
+    void box.current?.querySelector("[aria-selected=true]")?.scrollIntoView({ block: "nearest" });
+  }, [at, found]);
   const onKey = (event: KeyboardEvent) => {
     event.stopPropagation();
     if (event.key === "Escape" || event.key === "Tab") { event.preventDefault(); close(); }

@@ -27,6 +27,11 @@ export function NumberWidget({ input, value, set, label, disabled, widget }: Wid
     set(held);
   };
   const onKey = (event: KeyboardEvent<HTMLInputElement>) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      // Goes on to the command that runs the graph, with what was typed.
+      if (typing !== undefined) finish(event.currentTarget.value);
+      return;
+    }
     event.stopPropagation();
     if (event.key === "Enter") finish(event.currentTarget.value);
     else if (event.key === "Escape") {

@@ -1,0 +1,104 @@
+// The quality bars, measured here and told. Only sizes and what is on the screen are asserted: times belong to machines.
+
+import { gzipSync } from "node:zlib";
+import { readFileSync } from "node:fs";
+import type { Page } from "@playwright/test";
+import { drop, expect, node, settled, test } from "./kit.ts";
+
+/** A graph of many nodes in rows, with wires from each to the next, and some across. */
+function large(nodes: number, links: number): string {
+  const list = Array.from({ length: nodes }, (_, index) => ({
+    id: index + 1, type: "ImageScaleBy", pos: [(index % 25) * 290, Math.floor(index / 25) * 190], size: [230, 110], flags: {}, order: index, mode: 0,
+    inputs: [{ name: "image", type: "IMAGE", link: null as number | null }], outputs: [{ name: "IMAGE", type: "IMAGE", links: [] as number[] }], properties: {}, widgets_values: ["bilinear", 1],
+  }));
+  const wires: (number | string)[][] = [];
+  const notes = Array.from({ length: Math.max(0, links - nodes + 1) }, (_, index) => ({
+    id: nodes + index + 1, type: "Reroute", pos: [(index % 25) * 290 + 240, Math.floor(index / 25) * 190 + 140], size: [34, 24], flags: {}, order: nodes + index, mode: 0,
+    inputs: [{ name: "", type: "*", link: null as number | null }], outputs: [{ name: "", type: "IMAGE", links: [] as number[] }], properties: {}, widgets_values: undefined,
+  }));
+  for (let index = 1; index < nodes; index++) wires.push([wires.length + 1, index, 0, index + 1, 0, "IMAGE"]);
+  for (let index = 0; index < notes.length; index++) wires.push([wires.length + 1, (index % nodes) + 1, 0, nodes + index + 1, 0, "IMAGE"]);
+  for (const wire of wires) [...list, ...notes][Number(wire[3]) - 1]!.inputs[0]!.link = Number(wire[0]);
+  return JSON.stringify({ id: "large", version: 0.4, last_node_id: nodes + notes.length, last_link_id: wires.length, nodes: [...list, ...notes], links: wires, groups: [], config: {}, extra: {} });
+}
+
+/** Times between frames while the canvas is panned by the mouse. */
+async function pan(page: Page, times: number): Promise<number[]> {
+  await page.evaluate(() => {
+    const store = window as unknown as { frames: number[]; stop: boolean };
+    [store.frames, store.stop] = [[], false];
+    let last = performance.now();
+    const tick = (now: number) => {
+      store.frames.push(now - last);
+      last = now;
+      if (!store.stop) requestAnimationFrame(tick);
+    };
+    requestAnimationFrame(tick);
+  });
+  const [x, y] = [680, 788];
+  for (let round = 0; round < times; round++) {
+    await page.mouse.move(x, y);
+    await page.mouse.down();
+    await page.mouse.move(x - 260, y - 160, { steps: 12 });
+    await page.mouse.move(x, y, { steps: 12 });
+    await page.mouse.up();
+  }
+  return page.evaluate(() => {
+    const store = window as unknown as { frames: number[]; stop: boolean };
+    store.stop = true;
+    return store.frames.slice(2);
+  });
+}
+
+const at = (sorted: number[], part: number) => Math.round((sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? 0) * 10) / 10;
+
+function tell(what: string, frames: number[]): void {
+  const sorted = [...frames].sort((a, b) => a - b);
+  console.log(`${what}: ${frames.length} frames, median ${at(sorted, 0.5)} ms, 90 % within ${at(sorted, 0.9)} ms, longest ${at(sorted, 1)} ms (software rendering)`);
+}
+
+test("first load: under 400 KB compressed", async ({ page, mock }) => {
+  const files: string[] = [];
+  page.on("response", (response) => {
+    const path = new URL(response.url()).pathname;
+    if (/\/$|\.(js|css|html|woff2?)$/.test(path)) files.push(path === "/" ? "/index.html" : path);
+  });
+  await page.goto(mock.url);
+  await expect(page.locator(".app[data-ready=true]")).toBeVisible();
+  await expect(page.getByRole("button", { name: /text to image/i })).toBeEnabled();
+  const times = await page.evaluate(() => ({ paint: performance.getEntriesByName("first-contentful-paint")[0]?.startTime ?? 0, ready: performance.getEntriesByName("paraflow-ready")[0]?.startTime ?? 0 }));
+  const size = files.reduce((sum, file) => sum + gzipSync(readFileSync(new URL(`../dist${file}`, import.meta.url)), { level: 9 }).length, 0);
+  console.log(`first load: ${(size / 1024).toFixed(1)} KB compressed in ${files.length} files; first paint ${Math.round(times.paint)} ms, interactive ${Math.round(times.ready)} ms`);
+  expect(files.length).toBeGreaterThan(2);
+  expect(size).toBeLessThan(400 * 1024);
+});
+
+test("500 nodes and 800 wires are panned", async ({ editor: page }) => {
+  await drop(page, "large.json", "application/json", large(500, 800));
+  await expect(page.getByRole("tab", { name: "large" })).toBeVisible();
+  await settled(page);
+  tell("500 nodes, 800 wires, all in view", await pan(page, 3));
+  for (let round = 0; round < 8; round++) await page.keyboard.press("+");
+  await settled(page);
+  tell("500 nodes, 800 wires, near", await pan(page, 3));
+  expect(await page.locator(".react-flow__node").count()).toBeGreaterThan(0);
+});
+
+test("5,000 nodes open, and can be searched, added to and undone", async ({ editor: page }) => {
+  const began = Date.now();
+  await drop(page, "huge.json", "application/json", large(5000, 5000));
+  await expect(page.getByRole("tab", { name: "huge" })).toBeVisible();
+  await settled(page);
+  console.log(`5,000 nodes: on the screen after ${Date.now() - began} ms`);
+  for (let round = 0; round < 14; round++) await page.keyboard.press("+");
+  await settled(page);
+  tell("5,000 nodes, near", await pan(page, 2));
+  const edited = Date.now();
+  await page.keyboard.press("/");
+  await page.getByRole("combobox").fill("ksampler");
+  await page.keyboard.press("Enter");
+  await expect(node(page, "KSampler")).toBeAttached();
+  console.log(`5,000 nodes: a node is added in ${Date.now() - edited} ms`);
+  await page.keyboard.press("Control+z");
+  await expect(node(page, "KSampler")).toHaveCount(0);
+});

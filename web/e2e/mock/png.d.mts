@@ -1,0 +1,1 @@
+export function picture(seed: number, sharp?: number, texts?: Record<string, string>, size?: number): Buffer;
