@@ -12,6 +12,7 @@ use std::fs;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Which folder a file was saved into, by ComfyUI's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +111,7 @@ impl Outputs {
         let existing = dir.ancestors().find(|dir| dir.exists()).expect("the root was just made");
         require_inside(&self.root, existing)?;
         fs::create_dir_all(&dir).map_err(|source| Error::writing(&dir, source))?;
+        sweep(&dir);
         let counter = prefix.next_counter(&dir);
         Ok(Series { dir, prefix, place: self.place, counter, saved: 0 })
     }
@@ -147,13 +149,32 @@ impl Series {
     }
 }
 
+/// How the names of files that are being written begin and end.
+const ASIDE: &str = ".paraflow-";
+const UNFINISHED: &str = ".part";
+
+/// No file takes that long to be written.
+const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// Removes what a process left that was killed while it wrote. Nobody misses what cannot be removed.
+fn sweep(dir: &Path) {
+    for entry in dir.read_dir().into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_ours = name.to_str().is_some_and(|name| name.starts_with(ASIDE) && name.ends_with(UNFINISHED));
+        let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
+        if is_ours && age().is_some_and(|age| age > ABANDONED_AFTER) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// A hidden file in `dir` with its content on the disk. It is removed when dropped.
 fn write_aside(
     dir: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".paraflow-").suffix(".part");
+    builder.prefix(ASIDE).suffix(UNFINISHED);
     #[cfg(unix)]
     {
         // As any new file: the user's mask decides, where temporary files would be private.
@@ -266,6 +287,22 @@ mod tests {
         assert!(files(outputs.root()).is_empty());
         let after = series.save("png", |file| file.write_all(b"x")).unwrap();
         assert_eq!(after.filename, "a_00001_.png");
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_in_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let outputs = outputs(dir.path());
+        fs::create_dir(outputs.root()).unwrap();
+        let yesterday = std::time::SystemTime::now() - 2 * ABANDONED_AFTER;
+        for (name, is_old) in [(".paraflow-a.part", true), (".paraflow-b.part", false), ("c.part", true)] {
+            let file = fs::File::create(outputs.root().join(name)).unwrap();
+            if is_old {
+                file.set_modified(yesterday).unwrap();
+            }
+        }
+        outputs.series("a", (0, 0)).unwrap();
+        assert_eq!(files(outputs.root()), [".paraflow-b.part", "c.part"], "old, and ours");
     }
 
     #[test]
