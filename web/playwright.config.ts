@@ -13,7 +13,8 @@ export default defineConfig({
     browserName: "chromium",
     viewport: { width: 1360, height: 820 },
     launchOptions: { executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium", args: ["--no-sandbox", "--disable-gpu"] },
-    reducedMotion: "reduce",
+    screenshot: "only-on-failure",
+    contextOptions: { reducedMotion: "reduce" },
     colorScheme: "dark",
   },
 });

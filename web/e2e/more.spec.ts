@@ -64,7 +64,7 @@ test("upload a picture and paint a mask on it", async ({ editor: page, mock }) =
 test("files: save, save as, a change elsewhere is not written over unasked", async ({ editor: page, mock }) => {
   await openTemplate(page, /text to image/i);
   await page.keyboard.press("Control+s");
-  await page.getByRole("textbox", { name: "Name" }).fill("mine");
+  await page.getByRole("textbox", { name: "Name", exact: true }).fill("mine");
   await page.keyboard.press("Enter");
   await expect(page.getByRole("tab", { name: "mine" })).toBeVisible();
   await expect(page.locator(".unsaved")).toHaveCount(0);
@@ -73,11 +73,14 @@ test("files: save, save as, a change elsewhere is not written over unasked", asy
   await page.keyboard.press("Enter");
   await expect(page.locator(".unsaved")).toHaveCount(1);
   mock.world.files.set("workflows/mine.json", { text: first.replace("a red bear", "a grey bear"), time: 1 });
-  const asked = page.waitForEvent("dialog");
   page.removeAllListeners("dialog");
-  page.once("dialog", (dialog) => void dialog.dismiss());
+  const asked: string[] = [];
+  page.once("dialog", (dialog) => {
+    asked.push(dialog.message());
+    void dialog.dismiss();
+  });
   await page.keyboard.press("Control+s");
-  expect((await asked).message()).toContain("changed in another window");
+  await expect.poll(() => asked.join()).toContain("changed in another window");
   expect(mock.world.files.get("workflows/mine.json")!.text).toContain("a grey bear");
   page.once("dialog", (dialog) => void dialog.accept());
   await page.keyboard.press("Control+s");
@@ -156,7 +159,7 @@ test("the form on a phone", async ({ editor: page }) => {
   await page.setViewportSize(devices["Pixel 7"]!.viewport);
   await openTemplateOnPhone(page);
   await page.getByRole("radio", { name: "Form" }).click();
-  await expect(page.getByText("Prompt.text")).toBeVisible();
+  await expect(page.getByText("Prompt.text", { exact: true })).toBeVisible();
   await page.getByRole("textbox").first().fill("a duck on the moon");
   await page.locator(".form-run .primary").click();
   await expect(page.getByAltText(/^Result 1/)).toBeVisible();

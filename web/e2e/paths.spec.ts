@@ -113,7 +113,7 @@ test("drop a ComfyUI workflow; a missing node is kept with values and wires", as
   await expect(wires(page)).toHaveCount(2);
   await shot(page, "missing-node");
   await page.keyboard.press("Control+s");
-  await page.getByRole("textbox", { name: "Name" }).fill("kept");
+  await page.getByRole("textbox", { name: "Name", exact: true }).fill("kept");
   await page.keyboard.press("Enter");
   await expect.poll(() => mock.world.files.has("workflows/kept.json")).toBe(true);
   const file = JSON.parse(mock.world.files.get("workflows/kept.json")!.text) as typeof comfy;
@@ -281,4 +281,19 @@ test("run up to a node runs no more than that", async ({ editor: page, mock }) =
   await expect(node(page, "Sampler").locator(".time")).toContainText(/ms| s/);
   await expect.poll(() => mock.world.history.size).toBe(1);
   await expect(node(page, "Save").getByAltText(/^Result/)).toHaveCount(0);
+});
+
+test("pause the queue, let another run go first, and go on", async ({ editor: page, mock }) => {
+  await openTemplate(page, /text to image/i);
+  await page.keyboard.press("q");
+  await page.getByRole("button", { name: "Pause the queue" }).click();
+  await node(page, "Sampler").getByRole("radio", { name: "+1" }).click();
+  await page.getByRole("spinbutton", { name: "How many runs" }).fill("2");
+  await page.getByRole("button", { name: "Run", exact: true }).click();
+  await expect(page.locator(".queue li.queued")).toHaveCount(2);
+  await page.getByRole("button", { name: "Run next" }).last().click();
+  await page.getByRole("button", { name: "Go on" }).click();
+  await expect.poll(() => mock.world.history.size).toBe(2);
+  const seeds = [...mock.world.history.values()].map((it) => (it as { prompt: [number, string, Record<string, { inputs: { seed: number } }>] }).prompt[2]["5"]!.inputs.seed);
+  expect(seeds).toEqual([8, 7]);
 });

@@ -110,7 +110,7 @@ async function uploaded(response: Response): Promise<FileRef> {
 /** A file that the user saved, with what tells its version. */
 export interface StoredFile {
   text: string;
-  etag?: string;
+  etag: string;
 }
 
 const FOLDER = "workflows";
@@ -130,39 +130,47 @@ export async function listFiles(): Promise<{ path: string; modified: number; siz
 }
 
 export async function readFile(name: string): Promise<StoredFile> {
-  const response = await ask(filePath(name));
-  return { text: await response.text(), etag: versionOf(response) };
+  const text = await (await ask(filePath(name))).text();
+  return { text, etag: versionOf(text) };
 }
 
-function versionOf(response: Response): string | undefined {
-  return response.headers.get("etag") ?? response.headers.get("last-modified") ?? undefined;
-}
-
-/** The version of a file now, or nothing when there is none. */
-export async function fileVersion(name: string): Promise<string | undefined> {
-  try {
-    const response = await ask(filePath(name));
-    await response.arrayBuffer();
-    return versionOf(response) ?? "";
-  } catch (error) {
-    if (error instanceof ServerError && error.status === 404) return undefined;
-    throw error;
+/** What tells one content of a file from another: 64 bits made of it. */
+export function versionOf(text: string): string {
+  let [a, b] = [0x811c9dc5, 0x9747b28c];
+  for (let index = 0; index < text.length; index++) {
+    const code = text.charCodeAt(index);
+    a = Math.imul(a ^ code, 0x01000193);
+    b = Math.imul(b ^ (code + index), 0x5bd1e995);
   }
+  return `${text.length}-${(a >>> 0).toString(16)}-${(b >>> 0).toString(16)}`;
 }
 
-/** Writes a file, unless it was changed by someone else since `etag` was read: then a conflict (409 or 412). */
-export async function writeFile(name: string, text: string, etag: string | undefined, overwrite: boolean): Promise<string | undefined> {
+/** Writes a file, unless it is there with another content than `etag` tells of: then a conflict (409 or 412). */
+export async function writeFile(name: string, text: string, etag: string | undefined, overwrite: boolean): Promise<string> {
   if (etag !== undefined && !overwrite) {
-    const now = await fileVersion(name);
-    if (now !== undefined && now !== etag) throw new ServerError(412, undefined, "the file was changed by someone else");
+    const now = await readFile(name).catch((error: unknown) => {
+      if (error instanceof ServerError && error.status === 404) return undefined;
+      throw error;
+    });
+    if (now && now.etag !== etag) throw new ServerError(412, undefined, "the file was changed by someone else");
   }
-  const headers: Record<string, string> = { "Content-Type": "application/json" };
-  if (etag && !overwrite) headers["If-Match"] = etag;
   const exclusive = etag === undefined && !overwrite;
-  const response = await ask(`${filePath(name)}?overwrite=${exclusive ? "false" : "true"}`, { method: "POST", body: text, headers });
-  await response.text();
-  return versionOf(response) ?? (await fileVersion(name));
+  await ask(`${filePath(name)}?overwrite=${exclusive ? "false" : "true"}`, { method: "POST", body: text, headers: { "Content-Type": "application/json" } });
+  return versionOf(text);
 }
+
+/** Our own server's queue can be paused; others answer that there is no such thing. */
+export async function paused(): Promise<boolean | undefined> {
+  try {
+    return asObject(await askJson("/paraflow/v1/queue"))?.["paused"] === true;
+  } catch {
+    return undefined;
+  }
+}
+
+const put = (path: string, body: unknown) => ask(path, { method: "PUT", body: formatJson(body), headers: { "Content-Type": "application/json" } });
+export const setPaused = (on: boolean) => put("/paraflow/v1/queue", { paused: on });
+export const toFront = (id: string) => put(`/paraflow/v1/jobs/${encodeURIComponent(id)}/queue`, { position: "first" });
 
 export const removeFile = (name: string) => ask(filePath(name), { method: "DELETE" });
 

@@ -40,13 +40,16 @@ function body(request) {
 async function answer(world, request, response) {
   const url = new URL(request.url, "http://mock");
   const path = decodeURIComponent(url.pathname.replace(/^\/api(?=\/)/, ""));
-  const posted = request.method === "POST" ? await body(request) : undefined;
-  if (path === "/object_info") return json(response, OBJECT_INFO);
+  const posted = ["POST", "PUT"].includes(request.method) ? await body(request) : undefined;
+  // The largest seed has 64 bits, of which a number here holds 53.
+  if (path === "/object_info") return respond(response, 200, JSON.stringify(OBJECT_INFO).replaceAll("18446744073709552000", "18446744073709551615"), "application/json");
   if (path === "/system_stats") return json(response, { system: {}, devices: [] });
   if (path === "/workflow_templates") return json(response, { paraflow: TEMPLATES });
   if (path.startsWith("/workflow_templates/")) return respond(response, 200, readFileSync(join(graphs, path.split("/").at(-1))), "application/json");
   if (path === "/queue" && !posted) return json(response, { queue_running: world.running ? [world.running.item] : [], queue_pending: world.pending.map((it) => it.item) });
   if (path === "/queue") return change(world, JSON.parse(posted), response);
+  if (path === "/paraflow/v1/queue") return pauseQueue(world, posted, response);
+  if (path.startsWith("/paraflow/v1/jobs/")) return first(world, path.split("/")[4], response);
   if (path === "/interrupt") return interrupt(world, JSON.parse(posted).prompt_id, response);
   if (path === "/history") return json(response, Object.fromEntries(world.history));
   if (path.startsWith("/history/")) return json(response, world.history.has(path.slice(9)) ? { [path.slice(9)]: world.history.get(path.slice(9)) } : {});
@@ -148,10 +151,22 @@ function interrupt(world, id, response) {
   respond(response, 200, "");
 }
 
+function pauseQueue(world, posted, response) {
+  if (!posted) return json(response, { paused: world.paused === true });
+  world.paused = JSON.parse(posted).paused;
+  if (!world.paused && !world.running) void work(world);
+  return respond(response, 204);
+}
+
+function first(world, id, response) {
+  world.pending.sort((a, b) => Number(b.id === id) - Number(a.id === id));
+  return respond(response, 204);
+}
+
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 async function work(world) {
-  while ((world.running = world.pending.shift())) {
+  while (!world.paused && (world.running = world.pending.shift())) {
     const job = world.running;
     const ended = await run(world, job);
     const type = { done: "execution_success", cancelled: "execution_interrupted", failed: "execution_error" }[ended.kind];

@@ -23,6 +23,7 @@ import { WireView, WireBeingDrawn } from "./WireView.tsx";
 const NODE_TYPES = { node: NodeView, note: NoteView, reroute: RerouteView, border: BorderView, frame: FrameView };
 const EDGE_TYPES = { wire: WireView };
 const EMPTY = new Set<string>();
+const HUGE = 1000;
 const SNAP: [number, number] = [20, 20];
 
 export function Canvas() {
@@ -60,7 +61,16 @@ export function Canvas() {
   view.selectedWires = selectedEdges;
 
   useEffect(() => {
-    const frame = requestAnimationFrame(() => void flow.fitView({ padding: 0.15, maxZoom: 1, duration: 0 }));
+    const ids = Object.keys((activeTab() && currentScope(activeTab()!).nodes) ?? {});
+    if (ids.length === 0) {
+      // To fit nothing would be put off until there is something, and then move it away under the hand.
+      void flow.setViewport({ x: 0, y: 0, zoom: 1 });
+      return undefined;
+    }
+    // Of a huge graph the beginning is shown: drawing all of it takes long, and nothing could be read.
+    const part = ids.length > HUGE ? { nodes: ids.slice(0, 40).map((id) => ({ id })) } : {};
+    if (part.nodes) void flow.setViewport({ x: 60, y: 60, zoom: 0.6 });
+    const frame = requestAnimationFrame(() => void flow.fitView({ padding: 0.15, maxZoom: 1, duration: 0, ...part }));
     return () => cancelAnimationFrame(frame);
   }, [tabKey, pathKey, flow]);
 

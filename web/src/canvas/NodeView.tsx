@@ -28,7 +28,7 @@ export const NodeView = memo(function NodeView({ id, data, selected }: NodeProps
   const state = useRuns((all) => stateOf(shownRun(all, doc), path));
   const errors = useStore(faults, (all) => all[doc]?.[path] ?? shownInner(all[doc], path));
   const title = useTitle(node);
-  const classes = ["pf-node", selected && "selected", node.mode === MODE.muted && "muted", node.mode === MODE.bypassed && "bypassed", !ports.known && "missing", state && `is-${state.state}`, errors && "has-errors"];
+  const classes = ["pf-node", far && "is-far", selected && "selected", node.mode === MODE.muted && "muted", node.mode === MODE.bypassed && "bypassed", !ports.known && "missing", state && `is-${state.state}`, errors && "has-errors"];
   const color = node.color ? ({ "--node-tint": node.color } as React.CSSProperties) : undefined;
   return (
     <div className={classes.filter(Boolean).join(" ")} style={color} role="group" aria-label={`${title}${state ? `, ${state.state}` : ""}`} data-node-type={node.type}>
@@ -258,7 +258,7 @@ export const NoteView = memo(function NoteView({ id, data, selected }: NodeProps
   return (
     <div className={`pf-note${selected ? " selected" : ""}`} style={node.color ? ({ "--note": node.color } as React.CSSProperties) : undefined}>
       <header className="grip">{title}</header>
-      <textarea className="nodrag nowheel" aria-label="Text of the note" placeholder="Write a note…" value={typeof value === "string" ? value : ""} onChange={(event) => setNodeValue(id, VALUE, event.target.value)} />
+      <textarea className="nodrag nowheel" aria-label="Text of the note" placeholder="Write a note…" value={typeof value === "string" ? value : ""} onChange={(event) => setNodeValue(id, VALUE, event.target.value)} onKeyDown={(event) => event.key === "Escape" && event.currentTarget.blur()} />
       {selected && <Resize node={node} />}
     </div>
   );

@@ -40,6 +40,7 @@ export function place(type: string, at: readonly [number, number] | undefined, w
   });
   countUse(type);
   select([node.id]);
+  if (!at) reveal(node);
   focusCanvasNode(node.id);
   return node.id;
 }
@@ -95,15 +96,20 @@ export function selectNext(by: number): void {
   const at = nodes.findIndex((node) => tab.selected.has(node.id));
   const next = nodes[(at + by + nodes.length) % nodes.length] ?? nodes[0]!;
   select([next.id]);
+  reveal(next);
   focusCanvasNode(next.id);
-  const [width, height] = measured().get(next.id) ?? [200, 100];
+}
+
+/** Moves the view to a node that is not to be seen, or only in part. */
+function reveal(node: GraphNode): void {
+  const [width, height] = measured().get(node.id) ?? [200, 60];
   const viewport = view.flow?.getViewport();
   const box = document.querySelector(".canvas")?.getBoundingClientRect();
   if (!viewport || !box) return;
-  const x = next.pos[0] * viewport.zoom + viewport.x;
-  const y = next.pos[1] * viewport.zoom + viewport.y;
-  const inside = x > 0 && y > 0 && x + width * viewport.zoom < box.width && y + height * viewport.zoom < box.height;
-  if (!inside) void view.flow?.setCenter(next.pos[0] + width / 2, next.pos[1] + height / 2, { zoom: viewport.zoom });
+  const x = node.pos[0] * viewport.zoom + viewport.x;
+  const y = node.pos[1] * viewport.zoom + viewport.y;
+  const inside = x > 0 && y > 0 && x + width * viewport.zoom < box.width && y + Math.min(height, 60) * viewport.zoom < box.height;
+  if (!inside) void view.flow?.setCenter(node.pos[0] + width / 2, node.pos[1] + height / 2, { zoom: viewport.zoom });
 }
 
 export function selectAll(): void {

@@ -1,6 +1,6 @@
 // The panels on the right: results of all runs, and the queue.
 
-import { useState } from "react";
+import { useEffect, useState } from "react";
 import * as api from "../api.ts";
 import { carry, picturesOf, shownFile } from "../canvas/Output.tsx";
 import { duration } from "../canvas/NodeView.tsx";
@@ -90,16 +90,29 @@ function QueueList() {
       toast(error instanceof Error ? error.message : String(error), "error");
     }
   };
+  const [paused, setPaused] = useState<boolean>();
+  useEffect(() => void api.paused().then(setPaused), []);
+  const pause = async () => {
+    try {
+      await api.setPaused(!paused);
+      setPaused(!paused);
+    } catch (error) {
+      toast(error instanceof Error ? error.message : String(error), "error");
+    }
+  };
+  const pauseButton = paused !== undefined && <div className="bar"><button aria-pressed={paused} onClick={() => void pause()}>{paused ? "Go on" : "Pause the queue"}</button></div>;
+  if (list.length === 0 && pauseButton) return <>{pauseButton}<p className="quiet">Nothing runs.</p></>;
   if (list.length === 0) return <p className="quiet">Nothing runs. Press Run, or Ctrl+Enter.</p>;
   return (
     <>
+      {pauseButton}
       {waiting.length > 1 && <div className="bar"><button onClick={() => void clear()}>Cancel all {waiting.length} that wait</button></div>}
-      <ul className="queue">{list.map((run) => <QueueEntry key={run.id} run={run} />)}</ul>
+      <ul className="queue">{list.map((run) => <QueueEntry key={run.id} run={run} movable={paused !== undefined && waiting.length > 1} />)}</ul>
     </>
   );
 }
 
-function QueueEntry({ run }: { run: Run }) {
+function QueueEntry({ run, movable }: { run: Run; movable: boolean }) {
   const name = useApp((state) => run.name || state.tabs.find((tab) => tab.doc.id === run.doc)?.name || "Graph");
   const over = run.ended !== undefined;
   const open = async () => {
@@ -111,6 +124,7 @@ function QueueEntry({ run }: { run: Run }) {
       <b>{name}</b>
       <span className="status">{run.status}{over && run.started ? ` in ${duration((run.ended ?? 0) - run.started)}` : ""}</span>
       {run.status === "running" && <i className="level" style={{ transform: `scaleX(${fraction(run)})` }} />}
+      {movable && run.status === "queued" && <button className="first" onClick={() => void api.toFront(run.id).then(settle, (error: unknown) => toast(error instanceof Error ? error.message : String(error), "error"))}>Run next</button>}
       {!over && <button onClick={() => void cancel(run.id)} aria-label={`Cancel ${name}`}>Cancel</button>}
       {over && Object.values(run.outputs).some((output) => picturesOf(output).length) && <button onClick={() => void open()} title="Open the graph as it was then">Graph</button>}
       {run.error && <em>{run.error.message}</em>}

@@ -19,7 +19,7 @@ export function TopBar() {
       <Tool id="save" icon="M4 4h10l2 2v10H4zM7 4v4h6V4M7 16v-5h6v5" />
       <Tool id="gallery" icon="M3 4h14v12H3zM3 13l4-4 4 4 2-2 4 4M13 7.5h.1" />
       <Tool id="queue" icon="M4 5h12M4 10h12M4 15h7" />
-      <Tool id="theme" icon="M10 3v2M10 15v2M3 10h2M15 10h2M10 6.5a3.5 3.5 0 1 0 0 7z" />
+      <Tool id="theme" icon="M16 11.6A6.4 6.4 0 1 1 8.4 4a5 5 0 0 0 7.6 7.6z" />
       <Tool id="help" icon="M7.5 7.5a2.5 2.5 0 1 1 3.6 2.2c-.8.4-1.1.9-1.1 1.8M10 14.5h.1" />
       <RunBox />
     </header>

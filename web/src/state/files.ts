@@ -63,7 +63,7 @@ export function chooseFile(): void {
 export async function openStored(path: string): Promise<void> {
   try {
     const { text, etag } = await api.readFile(path);
-    openText(text, path.replace(/\.json$/, ""), { file: path, ...(etag !== undefined ? { etag } : {}) });
+    openText(text, path.replace(/\.json$/, ""), { file: path, etag });
   } catch (error) {
     toast(error instanceof Error ? error.message : String(error), "error");
   }
@@ -83,8 +83,8 @@ export async function saveAs(path: string, overwrite: boolean): Promise<boolean>
   const file = path.endsWith(".json") ? path : `${path}.json`;
   const same = tab.file === file;
   try {
-    const etag = await api.writeFile(file, writeText(tab.doc, app.get().specs), same ? (tab.etag ?? "") || undefined : undefined, overwrite || (same && !tab.etag));
-    updateTab((it) => ({ ...it, file, name: file.replace(/\.json$/, ""), saved: tab.doc, ...(etag !== undefined ? { etag } : {}) }), tab.key);
+    const etag = await api.writeFile(file, writeText(tab.doc, app.get().specs), same ? tab.etag : undefined, overwrite || (same && !tab.etag));
+    updateTab((it) => ({ ...it, file, name: file.replace(/\.json$/, ""), saved: tab.doc, etag }), tab.key);
     toast(`saved as ${file}`);
     return true;
   } catch (error) {

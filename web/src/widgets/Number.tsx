@@ -32,7 +32,7 @@ export function NumberWidget({ input, value, set, label, disabled, widget }: Wid
       if (typing !== undefined) finish(event.currentTarget.value);
       return;
     }
-    event.stopPropagation();
+    if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
     if (event.key === "Enter") finish(event.currentTarget.value);
     else if (event.key === "Escape") {
       setTyping(undefined);

@@ -19,7 +19,7 @@ export function TextWidget({ input, value, set, label, disabled, widget }: Widge
       requestAnimationFrame(() => area.current?.setSelectionRange(edited.start, edited.end));
     }
     if (event.key === "Escape") event.currentTarget.blur();
-    if (!((event.ctrlKey || event.metaKey) && event.key === "Enter")) event.stopPropagation();
+    if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
   };
   if (widget.multiline) {
     return (
@@ -32,7 +32,7 @@ export function TextWidget({ input, value, set, label, disabled, widget }: Widge
   return (
     <label className="widget line nodrag" title={input.tooltip}>
       <span className="name">{label}</span>
-      <input type="text" disabled={disabled} value={text} placeholder={widget.placeholder} onChange={(event) => set(event.target.value)} onKeyDown={(event) => { if (!((event.ctrlKey || event.metaKey) && event.key === "Enter")) event.stopPropagation(); if (event.key === "Escape") event.currentTarget.blur(); }} />
+      <input type="text" disabled={disabled} value={text} placeholder={widget.placeholder} onChange={(event) => set(event.target.value)} onKeyDown={(event) => { if (!event.ctrlKey && !event.metaKey) event.stopPropagation(); if (event.key === "Escape") event.currentTarget.blur(); }} />
     </label>
   );
 }
