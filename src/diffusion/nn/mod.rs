@@ -23,4 +23,4 @@ pub use embedding::Embedding;
 pub use linear::Linear;
 pub use norm::{GroupNorm, LayerNorm};
 pub use weight::{Adapter, Geometry, Layers, Weight, attach, layers};
-pub use weights::{TensorInfo, Weights};
+pub use weights::{Renamed, TensorInfo, Weights};

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::fs::File;
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,9 +47,39 @@ pub struct Weights {
 
 struct Source {
     name: String,
-    bytes: Bytes,
-    entries: BTreeMap<String, (Entry, AtomicBool)>,
+    entries: BTreeMap<String, Item>,
     metadata: BTreeMap<String, String>,
+}
+
+/// One tensor under one name. The same bytes may have several names, in several sources.
+#[derive(Clone)]
+struct Item {
+    bytes: Arc<Bytes>,
+    entry: Entry,
+    /// Stored as `[columns, rows]`; `entry` speaks of what is read.
+    transposed: bool,
+    read: Arc<AtomicBool>,
+}
+
+/// What a stored tensor, or some rows of it, is called from now on; see [`Weights::renamed`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renamed {
+    /// The new name.
+    pub name: String,
+    /// Of how many equal parts of the rows, and which: `(3, 0)` is the first third. `(1, 0)` is all of them.
+    pub part: (usize, usize),
+    /// Whether rows and columns change places.
+    pub transposed: bool,
+    /// How many dimensions it has, if that changes: those at the end that are 1 come and go.
+    pub rank: Option<usize>,
+}
+
+impl Renamed {
+    /// The whole tensor under another name.
+    #[must_use]
+    pub fn whole(name: impl Into<String>) -> Self {
+        Self { name: name.into(), part: (1, 0), transposed: false, rank: None }
+    }
 }
 
 enum Bytes {
@@ -91,9 +121,52 @@ impl Weights {
 
     fn parse(name: String, bytes: Bytes) -> Result<Self> {
         let header = Header::parse(bytes.as_slice()).map_err(|fault| Error::BadFile { file: name.clone(), fault })?;
-        let entries = header.tensors.into_iter().map(|(name, entry)| (name, (entry, AtomicBool::new(false)))).collect();
-        let source = Arc::new(Source { name, bytes, entries, metadata: header.metadata });
-        Ok(Self { source, prefix: String::new(), root: 0, device: Device::Cpu, dtype: DType::F32 })
+        let bytes = Arc::new(bytes);
+        let item = |entry| Item { bytes: bytes.clone(), entry, transposed: false, read: Arc::default() };
+        let entries = header.tensors.into_iter().map(|(name, entry)| (name, item(entry))).collect();
+        Ok(Self::of(Source { name, entries, metadata: header.metadata }))
+    }
+
+    fn of(source: Source) -> Self {
+        let source = Arc::new(source);
+        Self { source, prefix: String::new(), root: 0, device: Device::Cpu, dtype: DType::F32 }
+    }
+
+    /// The tensors below this prefix under other names, as another layout of the same model has them. `rename` gets each
+    /// name without the prefix; what it gives no name is left out. Nothing is copied, and what is read from here counts as
+    /// read there.
+    #[must_use]
+    pub fn renamed(&self, rename: impl Fn(&str) -> Vec<Renamed>) -> Self {
+        let mut entries = BTreeMap::new();
+        for (key, item) in self.below() {
+            for renamed in rename(&key[self.prefix.len()..]) {
+                if let Some(item) = item.seen_as(&renamed) {
+                    entries.insert(renamed.name, item);
+                }
+            }
+        }
+        let (name, metadata) = (self.source.name.clone(), self.source.metadata.clone());
+        Self::of(Source { name, entries, metadata }).on(&self.device, self.dtype)
+    }
+
+    /// The tensors of all these files in one, under the name of the first. Of equal keys the first counts.
+    ///
+    /// # Panics
+    /// When there are none.
+    #[must_use]
+    pub fn joined(name: impl Into<String>, files: &[Self]) -> Self {
+        let mut entries = BTreeMap::new();
+        let mut metadata = BTreeMap::new();
+        for file in files {
+            for (key, item) in file.below() {
+                entries.entry(key[file.prefix.len()..].to_owned()).or_insert_with(|| item.clone());
+            }
+            for (key, value) in &file.source.metadata {
+                metadata.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        let first = files.first().expect("a caller joins at least one file");
+        Self::of(Source { name: name.into(), entries, metadata }).on(&first.device, first.dtype)
     }
 
     /// The same tensors, to be computed with on another device in another type. The default is the CPU in f32.
@@ -154,14 +227,14 @@ impl Weights {
     /// What the file says of a tensor, if it has it. Looking does not count as reading.
     #[must_use]
     pub fn info(&self, name: &str) -> Option<TensorInfo> {
-        let (entry, _) = self.source.entries.get(&self.key(name))?;
+        let Item { entry, .. } = self.source.entries.get(&self.key(name))?;
         Some(TensorInfo { dtype: entry.dtype.clone(), shape: entry.shape.clone() })
     }
 
     /// The dimensions of a tensor, if the file has it.
     #[must_use]
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.source.entries.get(&self.key(name)).map(|(entry, _)| entry.shape.as_slice())
+        self.source.entries.get(&self.key(name)).map(|item| item.entry.shape.as_slice())
     }
 
     /// Whether the file has a tensor of that name here.
@@ -179,19 +252,19 @@ impl Weights {
     #[must_use]
     pub fn names_in_file_order(&self) -> Vec<&str> {
         let mut below: Vec<_> = self.below().collect();
-        below.sort_by_key(|(_, (entry, _))| entry.range.start);
+        below.sort_by_key(|(_, item)| item.entry.range.start);
         below.into_iter().map(|(name, _)| &name[self.prefix.len()..]).collect()
     }
 
     /// Whole keys below this prefix that no layer has asked for, sorted.
     #[must_use]
     pub fn unread(&self) -> Vec<String> {
-        let unread = self.below().filter(|(_, (_, read))| !read.load(Ordering::Relaxed));
+        let unread = self.below().filter(|(_, item)| !item.read.load(Ordering::Relaxed));
         unread.map(|(name, _)| name.clone()).collect()
     }
 
     /// Whole keys below this prefix and what they name, sorted.
-    fn below(&self) -> impl Iterator<Item = (&String, &(Entry, AtomicBool))> {
+    fn below(&self) -> impl Iterator<Item = (&String, &Item)> {
         let from = (Bound::Included(self.prefix.as_str()), Bound::Unbounded);
         let entries = self.source.entries.range::<str, _>(from);
         entries.take_while(|(name, _)| name.starts_with(&self.prefix))
@@ -205,12 +278,34 @@ impl Weights {
         self.claim(name, &[shape])?.tensor()
     }
 
+    /// The bytes of a tensor as its type and shape say, for writing it to another file; it counts as read.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`]; [`Error::UnsupportedNumbers`] for a transposed tensor whose numbers are of no known width.
+    pub fn bytes(&self, name: &str) -> Result<std::borrow::Cow<'_, [u8]>> {
+        use std::borrow::Cow;
+        let key = self.key(name);
+        let Some(item) = self.source.entries.get(&key) else { return Err(self.missing(&key)) };
+        item.read.store(true, Ordering::Relaxed);
+        let (true, &[rows, columns]) = (item.transposed, item.entry.shape.as_slice()) else {
+            return Ok(Cow::Borrowed(item.stored()));
+        };
+        let Some(numbers) = Numbers::named(&item.entry.dtype) else {
+            let (file, dtype) = (self.source.name.clone(), item.entry.dtype.clone());
+            return Err(Error::UnsupportedNumbers { file, name: key, dtype });
+        };
+        let (width, stored) = (numbers.width(), item.stored());
+        let cells = (0..rows).flat_map(|row| (0..columns).map(move |column| column * rows + row));
+        Ok(Cow::Owned(cells.flat_map(|at| stored[at * width..(at + 1) * width].iter().copied()).collect()))
+    }
+
     /// The place of a tensor that has one of these shapes, to be read later; it counts as read.
     pub(super) fn claim(&self, name: &str, shapes: &[&[usize]]) -> Result<Stored> {
         let key = self.key(name);
-        let Some((entry, read)) = self.source.entries.get(&key) else {
+        let Some(item) = self.source.entries.get(&key) else {
             return Err(self.missing(&key));
         };
+        let entry = &item.entry;
         if !shapes.contains(&entry.shape.as_slice()) || entry.shape.contains(&0) {
             let shapes: Vec<String> = shapes.iter().map(|shape| format!("{shape:?}")).collect();
             return Err(Error::WrongShape {
@@ -227,8 +322,48 @@ impl Weights {
                 dtype: entry.dtype.clone(),
             });
         };
-        read.store(true, Ordering::Relaxed);
-        Ok(Stored { weights: self.clone(), key, numbers })
+        let scale = if numbers.is_eight_bits() { self.scale_of(name)? } else { 1.0 };
+        item.read.store(true, Ordering::Relaxed);
+        Ok(Stored { weights: self.clone(), item: item.clone(), numbers, scale })
+    }
+
+    /// What the numbers of an 8-bit weight are multiplied by: `scale_weight` beside it. A file that says of itself that its
+    /// weights are scaled (`scaled_fp8`) must have one for each matrix.
+    fn scale_of(&self, name: &str) -> Result<f32> {
+        let marked = |prefix: &str| self.source.entries.get(&format!("{prefix}scaled_fp8"));
+        let key = self.key(name);
+        let ends = std::iter::once(0).chain(key.match_indices('.').map(|(at, _)| at + 1));
+        let marker = ends.filter_map(|end| marked(&key[..end])).next();
+        if let Some(marker) = marker {
+            marker.read.store(true, Ordering::Relaxed);
+        }
+        let Some(layer) = key.strip_suffix("weight") else { return Ok(1.0) };
+        if let Some(input) = self.source.entries.get(&format!("{layer}scale_input")) {
+            // The scale of inputs matters to 8-bit products only.
+            input.read.store(true, Ordering::Relaxed);
+        }
+        let scale = format!("{layer}scale_weight");
+        match self.source.entries.get(&scale) {
+            Some(item) if item.entry.shape.iter().product::<usize>() == 1 => {
+                let numbers = Numbers::named(&item.entry.dtype).filter(|numbers| !numbers.is_eight_bits());
+                let numbers = numbers.ok_or_else(|| Error::UnsupportedNumbers {
+                    file: self.source.name.clone(),
+                    name: scale,
+                    dtype: item.entry.dtype.clone(),
+                })?;
+                item.read.store(true, Ordering::Relaxed);
+                let stored = Stored { weights: self.clone(), item: item.clone(), numbers, scale: 1.0 };
+                Ok(stored.to_f32()[0])
+            }
+            None if marker.is_none() || self.source.entries[&key].entry.shape.len() < 2 => Ok(1.0),
+            Some(item) => Err(Error::WrongShape {
+                file: self.source.name.clone(),
+                name: scale,
+                expected: "[] or [1]".to_owned(),
+                found: item.entry.shape.clone(),
+            }),
+            None => Err(self.missing(&scale)),
+        }
     }
 
     /// The error for a key that is not there, with the keys that resemble it.
@@ -244,6 +379,43 @@ pub(crate) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> V
         names.map(|other| (strsim::normalized_damerau_levenshtein(name, other), other)).collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
     scored.iter().take(3).filter(|(score, _)| *score > 0.6).map(|(_, name)| (*name).to_owned()).collect()
+}
+
+impl Item {
+    /// Its bytes as they lie in the file.
+    fn stored(&self) -> &[u8] {
+        &self.bytes.as_slice()[self.entry.range.clone()]
+    }
+
+    /// The tensor under another name; `None` where it has no such part.
+    fn seen_as(&self, renamed: &Renamed) -> Option<Self> {
+        let mut item = self.clone();
+        let (parts, index) = renamed.part;
+        if parts > 1 {
+            let rows = item.entry.shape.first_mut()?;
+            let length = item.entry.range.len();
+            if self.transposed || !rows.is_multiple_of(parts) || !length.is_multiple_of(parts) || index >= parts {
+                return None;
+            }
+            *rows /= parts;
+            let start = item.entry.range.start + index * (length / parts);
+            item.entry.range = Range { start, end: start + length / parts };
+        }
+        if renamed.transposed {
+            if item.entry.shape.len() != 2 {
+                return None;
+            }
+            item.entry.shape.reverse();
+            item.transposed = !item.transposed;
+        }
+        if let Some(rank) = renamed.rank {
+            while item.entry.shape.len() > rank && item.entry.shape.last() == Some(&1) {
+                item.entry.shape.pop();
+            }
+            item.entry.shape.resize(rank.max(item.entry.shape.len()), 1);
+        }
+        Some(item)
+    }
 }
 
 /// Maps a file; an empty one, which cannot be mapped, is read as no bytes.
@@ -270,6 +442,10 @@ enum Numbers {
     Bf16,
     F32,
     F64,
+    /// One sign, four of exponent, three of fraction; no infinity.
+    F8E4M3,
+    /// One sign, five of exponent, two of fraction.
+    F8E5M2,
 }
 
 impl Numbers {
@@ -279,6 +455,8 @@ impl Numbers {
             "BF16" => Some(Self::Bf16),
             "F32" => Some(Self::F32),
             "F64" => Some(Self::F64),
+            "F8_E4M3" => Some(Self::F8E4M3),
+            "F8_E5M2" => Some(Self::F8E5M2),
             _ => None,
         }
     }
@@ -288,25 +466,44 @@ impl Numbers {
             Self::F16 | Self::Bf16 => 2,
             Self::F32 => 4,
             Self::F64 => 8,
+            Self::F8E4M3 | Self::F8E5M2 => 1,
         }
     }
+
+    fn is_eight_bits(self) -> bool {
+        matches!(self, Self::F8E4M3 | Self::F8E5M2)
+    }
+}
+
+/// The value of an 8-bit float with four bits of exponent, bias 7. All ones but the sign is NaN.
+fn from_e4m3(byte: u8) -> f32 {
+    let (exponent, fraction) = (i32::from(byte >> 3 & 15), f32::from(byte & 7));
+    let size = match byte & 0x7f {
+        0x7f => f32::NAN,
+        _ if exponent == 0 => fraction * 2f32.powi(-9),
+        _ => (8.0 + fraction) * 2f32.powi(exponent - 10),
+    };
+    if byte & 0x80 == 0 { size } else { -size }
+}
+
+/// The value of an 8-bit float with five bits of exponent: the upper half of an `f16`.
+fn from_e5m2(byte: u8) -> f32 {
+    f16::from_bits(u16::from(byte) << 8).to_f32()
 }
 
 /// One tensor's place in its file: known to be there, of a fitting shape and a readable type.
 #[derive(Clone)]
 pub(super) struct Stored {
     weights: Weights,
-    key: String,
+    item: Item,
     numbers: Numbers,
+    /// What every number is multiplied by.
+    scale: f32,
 }
 
 impl Stored {
     pub(super) fn shape(&self) -> &[usize] {
-        &self.entry().shape
-    }
-
-    fn entry(&self) -> &Entry {
-        &self.weights.source.entries.get(&self.key).expect("only `claim` makes one, of a key that it found").0
+        &self.item.entry.shape
     }
 
     /// All its numbers in order.
@@ -319,13 +516,27 @@ impl Stored {
     /// Its numbers from the `start`-th on, as many as `out` takes. Panics beyond the end.
     pub(super) fn read(&self, start: usize, out: &mut [f32]) {
         let width = self.numbers.width();
-        let all = &self.weights.source.bytes.as_slice()[self.entry().range.clone()];
-        let bytes = &all[start * width..(start + out.len()) * width];
+        let all = self.item.stored();
+        if let (true, &[rows, columns]) = (self.item.transposed, self.shape()) {
+            let mut number = [0.0];
+            for (at, out) in (start..).zip(out) {
+                let from = at % columns * rows + at / columns;
+                self.convert(&all[from * width..(from + 1) * width], &mut number);
+                *out = number[0];
+            }
+            return;
+        }
+        self.convert(&all[start * width..(start + out.len()) * width], out);
+    }
+
+    fn convert(&self, bytes: &[u8], out: &mut [f32]) {
         match self.numbers {
             Numbers::F16 => convert_f16(bytes, out),
             Numbers::Bf16 => convert(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
             Numbers::F32 => convert(bytes, out, f32::from_le_bytes),
             Numbers::F64 => convert(bytes, out, |b| f64::from_le_bytes(b) as f32),
+            Numbers::F8E4M3 => convert(bytes, out, |[b]: [u8; 1]| from_e4m3(b) * self.scale),
+            Numbers::F8E5M2 => convert(bytes, out, |[b]: [u8; 1]| from_e5m2(b) * self.scale),
         }
     }
 
@@ -397,6 +608,64 @@ mod tests {
         );
         let half = stored(Dtype::F32).on(&Device::Cpu, DType::F16).tensor("x", &[3]).unwrap();
         assert_eq!(half.dtype(), DType::F16);
+    }
+
+    /// The values that torch gives these bytes.
+    #[test]
+    fn eight_bit_floats_are_torchs() {
+        let e4m3 = [(0x01, 0.001_953_125), (0x38, 1.0), (0x7e, 448.0), (0xb9, -1.125), (0x08, 0.015_625), (0x80, -0.0)];
+        assert!(e4m3.iter().all(|&(byte, value)| from_e4m3(byte) == value));
+        assert!(from_e4m3(0x7f).is_nan() && from_e4m3(0xff).is_nan());
+        let e5m2 = [(0x01, 1.525_878_9e-5), (0x3c, 1.0), (0x7b, 57_344.0), (0xbd, -1.25), (0x7c, f32::INFINITY)];
+        assert!(e5m2.iter().all(|&(byte, value)| from_e5m2(byte) == value));
+    }
+
+    fn eight_bits(scale: Option<f32>, marked: bool) -> Weights {
+        let numbers = [0x38, 0x40, 0xb8, 0x30];
+        let scale = scale.map(f32::to_le_bytes);
+        let mut views = vec![("proj.weight", TensorView::new(Dtype::F8_E4M3, vec![2, 2], &numbers).unwrap())];
+        if let Some(scale) = &scale {
+            views.push(("proj.scale_weight", TensorView::new(Dtype::F32, vec![1], scale).unwrap()));
+        }
+        if marked {
+            views.push(("scaled_fp8", TensorView::new(Dtype::F8_E4M3, vec![0], &[]).unwrap()));
+        }
+        Weights::from_bytes("model.safetensors", safetensors::serialize(views, None).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn eight_bit_weights_have_a_scale_where_their_file_says_so() {
+        let numbers = |weights: &Weights| weights.tensor("proj.weight", &[2, 2]).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(numbers(&eight_bits(None, false)), [[1.0, 2.0], [-1.0, 0.5]]);
+        let scaled = eight_bits(Some(3.0), true);
+        assert_eq!(numbers(&scaled), [[3.0, 6.0], [-3.0, 1.5]]);
+        assert_eq!(scaled.unread(), [] as [String; 0]);
+        let error = eight_bits(None, true).tensor("proj.weight", &[2, 2]).unwrap_err();
+        assert!(matches!(&error, Error::MissingTensor { name, .. } if name == "proj.scale_weight"), "{error}");
+    }
+
+    #[test]
+    fn tensors_are_renamed_cut_and_turned_without_a_copy() {
+        let weights = drawn(&[("a.in.weight", &[6, 2]), ("a.turn", &[2, 3]), ("b", &[1])]);
+        let other = weights.part("a.").renamed(|name| match name {
+            "in.weight" => {
+                (0..3).map(|third| Renamed { part: (3, third), ..Renamed::whole(format!("{third}.weight")) }).collect()
+            }
+            "turn" => vec![Renamed { transposed: true, ..Renamed::whole("turned.weight") }],
+            _ => Vec::new(),
+        });
+        assert_eq!(other.names().collect::<Vec<_>>(), ["0.weight", "1.weight", "2.weight", "turned.weight"]);
+        let whole = weights.tensor("a.in.weight", &[6, 2]).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(other.tensor("1.weight", &[2, 2]).unwrap().to_vec2::<f32>().unwrap(), whole[2..4]);
+        let turned = other.tensor("turned.weight", &[3, 2]).unwrap();
+        let stored = weights.tensor("a.turn", &[2, 3]).unwrap();
+        assert_eq!(turned.t().unwrap().to_vec2::<f32>().unwrap(), stored.to_vec2::<f32>().unwrap());
+        let bytes: Vec<u8> =
+            turned.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().flat_map(|x| x.to_le_bytes()).collect();
+        assert_eq!(*other.bytes("turned.weight").unwrap(), *bytes);
+        let joined = Weights::joined("both", &[weights.part("b"), other]);
+        assert_eq!(joined.names().count(), 5);
+        assert_eq!(weights.unread(), ["b"]);
     }
 
     #[test]
