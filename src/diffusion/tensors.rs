@@ -14,6 +14,15 @@ pub(crate) fn scale(x: &Tensor, factor: f32) -> Result<Tensor> {
     Ok(x.affine(f64::from(factor), 0.0)?)
 }
 
+/// The sum of tensors, each times its factor.
+///
+/// # Panics
+/// When there is none.
+pub(crate) fn mix(terms: &[(f32, &Tensor)]) -> Result<Tensor> {
+    let ((factor, first), rest) = terms.split_first().expect("something is mixed");
+    rest.iter().try_fold(scale(first, *factor)?, |sum, (factor, x)| add_scaled(&sum, x, *factor))
+}
+
 /// `x / divisor`, a division of every element: a multiplication by the inverse would round differently.
 pub(crate) fn divide(x: &Tensor, divisor: f32) -> Result<Tensor> {
     let divisor = Tensor::full(divisor, vec![1; x.rank()], x.device())?;

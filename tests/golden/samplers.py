@@ -2,7 +2,7 @@
 
     PYTHONPATH=<ComfyUI> python tests/golden/samplers.py
 
-Recorded with ComfyUI 0.8.0 (commit 618b803d), torch 2.15.0, scipy 1.17.1, on x86-64 with AVX-512.
+Recorded with ComfyUI 0.8.0 (commit 618b803d), torch 2.15.0, torchsde 0.2.6, scipy 1.17.1, on x86-64 with AVX-512.
 
 `sigmas/<schedule>` are the levels, `end/<sampler>/<schedule>` where the sampler ends with them, from `randn` of seed 7
 times 14.614641, sampling seed 7.
@@ -19,13 +19,11 @@ import comfy.k_diffusion.sampling as samplers
 import comfy.model_sampling
 import comfy.samplers
 import torch
+from comfy.extra_samplers import uni_pc
 from safetensors.torch import save_file
 
 SEED = 7
-SAMPLERS = [
-    "euler", "euler_ancestral", "heun", "heunpp2", "dpm_2", "dpm_2_ancestral", "lms", "dpmpp_2s_ancestral", "dpmpp_2m",
-    "ddpm", "lcm", "ipndm", "res_multistep", "res_multistep_ancestral", "gradient_estimation",
-]
+SAMPLERS = [name for name in comfy.samplers.SAMPLER_NAMES if name != "ddim"]
 
 
 class Eps(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
@@ -39,7 +37,19 @@ class Toy:
         class inner_model:
             model_sampling = Eps()
 
-    def __call__(self, x, sigma, **_):
+        class model_patcher:
+            @staticmethod
+            def get_model_object(name):
+                return Toy.inner_model.inner_model.model_sampling
+
+    def __call__(self, x, sigma, model_options={}, **_):
+        denoised = self.see(x, sigma)
+        # The negative prompts see a little less.
+        for hook in model_options.get("sampler_post_cfg_function", []):
+            denoised = hook({"denoised": denoised, "uncond_denoised": denoised * 0.875})
+        return denoised
+
+    def see(self, x, sigma):
         sigma = sigma.view(-1, 1, 1, 1)
         scaled = x / (0.5 + sigma)
         bent = scaled / (scaled.abs() + 1)
@@ -58,12 +68,26 @@ SCHEDULES = {
     # The first half of a pair of samplers: it stops on a level of its own.
     "simple-20-part": schedule("simple", 20)[3:15],
 }
+def run(sampler, x, sigmas):
+    """As ComfyUI's `ksampler` calls them, with noise of their own."""
+    extra = {"seed": SEED}
+    least = sigmas[-1] if sigmas[-1] > 0 else sigmas[-2]
+    match sampler:
+        case "dpm_fast":
+            return samplers.sample_dpm_fast(Toy(), x, least, sigmas[0], len(sigmas) - 1, extra_args=extra, disable=True)
+        case "dpm_adaptive":
+            return samplers.sample_dpm_adaptive(Toy(), x, least, sigmas[0], extra_args=extra, disable=True)
+        case "uni_pc" | "uni_pc_bh2":
+            sample = uni_pc.sample_unipc if sampler == "uni_pc" else uni_pc.sample_unipc_bh2
+            return sample(Toy(), x, sigmas.clone(), extra_args=extra, disable=True)
+    return getattr(samplers, f"sample_{sampler}")(Toy(), x, sigmas.clone(), extra_args=extra, disable=True)
+
+
 recorded = {f"sigmas/{name}": sigmas.clone() for name, sigmas in SCHEDULES.items()}
 for sampler in SAMPLERS:
     for name, sigmas in SCHEDULES.items():
         x = torch.randn((2, 4, 6, 6), generator=torch.manual_seed(SEED)) * 14.614641
-        sample = getattr(samplers, f"sample_{sampler}")
-        recorded[f"end/{sampler}/{name}"] = sample(Toy(), x, sigmas, extra_args={"seed": SEED}, disable=True)
+        recorded[f"end/{sampler}/{name}"] = run(sampler, x, sigmas)
 for name in SCHEDULES:
     recorded[f"end/ddim/{name}"] = recorded[f"end/euler/{name}"].clone()
 

@@ -2,6 +2,7 @@
 //!
 //! A seed means what it means in ComfyUI, and the same on every device. Nothing else in the house may draw a number.
 
+mod brownian;
 mod cephes;
 mod generator;
 
@@ -64,6 +65,21 @@ impl Noise {
         let mut generator = Generator::new(seed.wrapping_add(1));
         let (shape, device) = (shape.clone(), device.clone());
         Self::from_fn(move |_, _| generator.normal(shape.clone(), &device))
+    }
+
+    /// The increments of one Brownian path over the levels of a schedule, torchsde's for this seed, all 64 bits of it.
+    ///
+    /// Levels outside the schedule are taken as its ends.
+    #[must_use]
+    pub fn path(seed: u64, sigmas: &[f32], shape: &Shape, device: &Device) -> Self {
+        let positive = sigmas.iter().copied().filter(|sigma| *sigma > 0.0);
+        let (min, max) = positive.fold((f32::INFINITY, 0.0_f32), |(min, max), sigma| (min.min(sigma), max.max(sigma)));
+        let (shape, device) = (shape.clone(), device.clone());
+        let mut path = None;
+        Self::from_fn(move |sigma, next| {
+            let path = path.get_or_insert_with(|| brownian::Path::new(seed, shape.elem_count(), min, max));
+            Ok(Tensor::from_vec(path.between(sigma, next), shape.clone(), &device)?)
+        })
     }
 
     /// Noise made by a function of the two noise levels, the one that the step starts from and the one it leads to.

@@ -32,6 +32,13 @@ impl Denoiser for GaussianEnd {
 struct Toy;
 
 impl Denoiser for Toy {
+    /// The negative prompts see a little less.
+    fn denoise_apart(&self, x: &Tensor, sigma: f32) -> Result<[Tensor; 2]> {
+        let denoised = self.denoise(x, sigma)?;
+        let negative = crate::tensors::scale(&denoised, 0.875)?;
+        Ok([denoised, negative])
+    }
+
     fn denoise(&self, x: &Tensor, sigma: f32) -> Result<Tensor> {
         let scaled = divide(x, 0.5 + sigma)?;
         let bent = (&scaled / (scaled.abs()? + 1.0)?)?;
@@ -41,6 +48,14 @@ impl Denoiser for Toy {
 
 fn go_on(_: Step, _: &Tensor) -> ControlFlow<()> {
     ControlFlow::Continue(())
+}
+
+/// Rows whose steps are their own: they come to other levels than those of the schedule.
+const OWN_STEPS: [&str; 2] = ["dpm_fast", "dpm_adaptive"];
+
+/// The rows that step from level to level.
+fn stepping() -> impl Iterator<Item = &'static Sampler> {
+    SAMPLERS.iter().filter(|sampler| !OWN_STEPS.contains(&sampler.name))
 }
 
 /// Levels evenly spaced in the logarithm from 14.6 to 0.03, without a last step to 0: none of them is special.
@@ -67,7 +82,7 @@ fn deviation_error(sampler: &Sampler, steps: usize) -> f64 {
         drawn += 1;
         unit(drawn)
     });
-    let model: &dyn Denoiser = if sampler.order == 0 { &GaussianEnd } else { &Gaussian };
+    let model: &dyn Denoiser = if sampler.order == Some(0) { &GaussianEnd } else { &Gaussian };
     let end = (sampler.sample)(model, start, &sigmas, &mut noise, &mut go_on).unwrap();
     let length: f64 = end.to_vec1::<f32>().unwrap().iter().map(|x| f64::from(*x).powi(2)).sum();
     length.sqrt() / deviation(sigmas[steps]) - 1.0
@@ -76,12 +91,13 @@ fn deviation_error(sampler: &Sampler, steps: usize) -> f64 {
 #[test]
 fn errors_fall_with_the_order_that_is_stated() {
     for sampler in SAMPLERS {
+        let Some(order) = sampler.order else { continue };
         let [rough, fair, fine] = [50, 100, 200].map(|steps| deviation_error(sampler, steps).abs());
-        if sampler.order == 0 {
+        if order == 0 {
             assert!(rough.max(fair).max(fine) < 1e-6, "{}: {rough} {fair} {fine}", sampler.name);
             continue;
         }
-        let order = f64::from(sampler.order);
+        let order = f64::from(order);
         let measured = (fair / fine).log2();
         assert!(
             measured > order - 0.1 && measured < order + 0.5,
@@ -103,7 +119,10 @@ fn values(x: &Tensor) -> Vec<f32> {
 
 fn run(sampler: &Sampler, seed: u64, sigmas: &[f32], observe: Observe<'_>) -> Result<Tensor> {
     let x = start(seed);
-    let mut noise = Noise::independent(seed, x.shape(), &CPU);
+    let mut noise = match sampler.source {
+        Source::Fresh => Noise::independent(seed, x.shape(), &CPU),
+        Source::Path => Noise::path(seed, sigmas, x.shape(), &CPU),
+    };
     (sampler.sample)(&Toy, x, sigmas, &mut noise, observe)
 }
 
@@ -118,7 +137,7 @@ fn equal_seeds_repeat_and_others_do_not() {
 
 #[test]
 fn each_step_is_told_once_and_break_stops() {
-    for sampler in SAMPLERS {
+    for sampler in stepping() {
         let sigmas = levels(6);
         let mut told = Vec::new();
         run(sampler, 1, &sigmas, &mut |step, denoised| {
@@ -162,7 +181,7 @@ impl Denoiser for Overflows {
 
 #[test]
 fn what_is_no_number_is_an_error_at_its_step() {
-    for sampler in SAMPLERS {
+    for sampler in stepping() {
         let sigmas = levels(6);
         let model = Overflows(Cell::new(0));
         let mut noise = Noise::independent(1, start(1).shape(), &CPU);
@@ -193,6 +212,7 @@ fn comfyui_samples_the_same() {
     let recorded = candle_core::safetensors::load(path, &CPU).unwrap();
     let mut names: Vec<_> = recorded.keys().filter(|name| name.starts_with("end/")).collect();
     names.sort();
+    let mut off = Vec::new();
     for name in &names {
         let parts: Vec<_> = name.split('/').collect();
         let sampler = find(parts[1]).unwrap();
@@ -201,7 +221,19 @@ fn comfyui_samples_the_same() {
         let expected = values(&recorded[*name]);
         let size = expected.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
         let error: f64 = found.iter().zip(&expected).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
-        assert!(error <= 2e-6 * size, "{name}: relative error {}", error / size);
+        let bound = match parts[1] {
+            // Integrals as sums of thousands of single-precision numbers, and systems of equations in single precision.
+            "deis" | "uni_pc" | "uni_pc_bh2" | "sa_solver" | "sa_solver_pece" | "er_sde" => 1e-4,
+            // The step's length hangs on the error of the last.
+            "dpm_adaptive" => 1e-3,
+            // Increments that are differences of nearly equal numbers; 2.4e-5 at most.
+            name if find(name).unwrap().source == Source::Path => 1e-4,
+            _ => 2e-6,
+        };
+        if error > bound * size {
+            off.push(format!("{name}: {:.1e}", error / size));
+        }
     }
+    assert!(off.is_empty(), "{off:#?}");
     assert_eq!(names.len(), SAMPLERS.len() * 5);
 }

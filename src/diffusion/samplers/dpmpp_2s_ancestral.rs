@@ -2,12 +2,24 @@
 
 use candle_core::Tensor;
 
-use super::{Denoiser, Observe, Sampler, ancestral, slope, steps};
+use super::{Denoiser, Observe, Sampler, Walk, ancestral_by, slope, steps};
 use crate::Result;
 use crate::noise::Noise;
 use crate::tensors::{add_scaled, scale};
 
-pub(super) const SAMPLER: Sampler = Sampler::new("dpmpp_2s_ancestral", 2, sample);
+pub(super) const SAMPLER: Sampler = Sampler::new("dpmpp_2s_ancestral", 2, |model, x, sigmas, noise, observe| {
+    sample(model, x, sigmas, noise, observe, (1.0, 1.0))
+});
+
+impl Walk {
+    /// `dpmpp_2s_ancestral` with a share `eta` of the noise, of deviation `s_noise`.
+    #[must_use]
+    pub fn dpmpp_2s_ancestral(eta: f32, s_noise: f32) -> Self {
+        Self::like(&SAMPLER, move |model, x, sigmas, noise, observe| {
+            sample(model, x, sigmas, noise, observe, (eta, s_noise))
+        })
+    }
+}
 
 /// Lu et al. 2022 (arXiv:2211.01095), algorithm 1 with the middle of the step in `−ln sigma`, to a lower level than the
 /// next, then fresh noise up to the next. Two evaluations a step, one in a step to 0.
@@ -17,10 +29,11 @@ fn sample(
     sigmas: &[f32],
     noise: &mut Noise,
     observe: Observe<'_>,
+    (eta, s_noise): (f32, f32),
 ) -> Result<Tensor> {
     for step in steps(sigmas) {
         let denoised = model.denoise(&x, step.sigma)?;
-        let (down, up) = ancestral(step.sigma, step.next);
+        let (down, up) = ancestral_by(step.sigma, step.next, eta);
         x = if down == 0.0 {
             let slope = slope(&x, &denoised, step.sigma)?;
             add_scaled(&x, &slope, down - step.sigma)?
@@ -36,7 +49,7 @@ fn sample(
             add_scaled(&x, &seen, -(-h).exp_m1())?
         };
         if step.next > 0.0 {
-            x = add_scaled(&x, &noise.between(step.sigma, step.next)?, up)?;
+            x = add_scaled(&x, &noise.between(step.sigma, step.next)?, s_noise * up)?;
         }
         step.done(&x, &denoised, observe)?;
     }

@@ -4,24 +4,32 @@ use std::collections::VecDeque;
 
 use candle_core::Tensor;
 
-use super::{Denoiser, Observe, Sampler, slope, steps};
+use super::{Denoiser, Observe, Sampler, Walk, slope, steps};
 use crate::Result;
-use crate::noise::Noise;
 use crate::tensors::{add_scaled, scale};
 
-pub(super) const SAMPLER: Sampler = Sampler::new("lms", 3, sample);
+pub(super) const SAMPLER: Sampler =
+    Sampler::new("lms", 3, |model, x, sigmas, _, observe| sample(model, x, sigmas, observe, ORDER));
+
+impl Walk {
+    /// `lms` that looks back on up to `order` slopes.
+    #[must_use]
+    pub fn lms(order: usize) -> Self {
+        Self::like(&SAMPLER, move |model, x, sigmas, _, observe| sample(model, x, sigmas, observe, order.max(1)))
+    }
+}
 
 const ORDER: usize = 4;
 
 /// Adams–Bashforth of up to four slopes on the levels as they are spaced. One evaluation a step. It begins with steps
 /// of lower order, which is why the whole does not quite reach order four.
-fn sample(model: &dyn Denoiser, mut x: Tensor, sigmas: &[f32], _: &mut Noise, observe: Observe<'_>) -> Result<Tensor> {
+fn sample(model: &dyn Denoiser, mut x: Tensor, sigmas: &[f32], observe: Observe<'_>, order: usize) -> Result<Tensor> {
     // Newest first.
-    let mut slopes = VecDeque::with_capacity(ORDER + 1);
+    let mut slopes = VecDeque::new();
     for step in steps(sigmas) {
         let denoised = model.denoise(&x, step.sigma)?;
         slopes.push_front(slope(&x, &denoised, step.sigma)?);
-        slopes.truncate(ORDER);
+        slopes.truncate(order);
         x = if step.next == 0.0 {
             denoised.clone()
         } else {
@@ -38,7 +46,7 @@ fn sample(model: &dyn Denoiser, mut x: Tensor, sigmas: &[f32], _: &mut Noise, ob
 }
 
 /// How much the slope at `levels[which]` counts in a step from `levels[0]` to `next`: the integral over the step of the
-/// polynomial that is 1 at that level and 0 at the others. Three Gauss–Legendre nodes integrate a cubic exactly.
+/// polynomial that is 1 at that level and 0 at the others. Three Gauss–Legendre nodes integrate up to the fifth power exactly.
 fn weight(levels: &[f64], which: usize, next: f32) -> f32 {
     let nodes = [(-0.6_f64.sqrt(), 5.0 / 9.0), (0.0, 8.0 / 9.0), (0.6_f64.sqrt(), 5.0 / 9.0)];
     let (start, end) = (levels[0], f64::from(next));

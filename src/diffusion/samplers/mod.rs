@@ -9,18 +9,28 @@
 
 mod ddim;
 mod ddpm;
+mod deis;
 mod dpm_2;
+mod dpm_solver;
 mod dpmpp_2m;
 mod dpmpp_2s_ancestral;
+mod dpmpp_sde;
+mod er_sde;
 mod euler;
 mod euler_ancestral;
 mod gradient_estimation;
+mod guided_apart;
 mod heun;
 mod heunpp2;
 mod ipndm;
+mod ipndm_v;
 mod lcm;
 mod lms;
 mod res_multistep;
+mod sa_solver;
+mod seeds;
+mod uni_pc;
+mod walk;
 
 #[cfg(test)]
 mod conformance;
@@ -28,6 +38,12 @@ mod conformance;
 use std::ops::ControlFlow;
 
 use candle_core::Tensor;
+
+pub use dpm_solver::Adaptive;
+pub use er_sde::{ErSde, Scaler};
+pub use sa_solver::SaSolver;
+pub use seeds::Phi;
+pub use walk::Walk;
 
 use crate::noise::Noise;
 use crate::tensors::{divide, is_finite};
@@ -43,6 +59,15 @@ pub trait Denoiser {
     /// # Errors
     /// What the model behind it reports.
     fn denoise(&self, x: &Tensor, sigma: f32) -> Result<Tensor>;
+
+    /// The same, and beside it what the negative prompts alone make of it. A denoiser without guidance gives the same twice.
+    ///
+    /// # Errors
+    /// As [`Self::denoise`].
+    fn denoise_apart(&self, x: &Tensor, sigma: f32) -> Result<[Tensor; 2]> {
+        let denoised = self.denoise(x, sigma)?;
+        Ok([denoised.clone(), denoised])
+    }
 }
 
 /// Called after each step with the step and with the clean latent that the model saw at its start. `Break` stops the
@@ -62,39 +87,93 @@ pub struct Sampler {
     /// The walk itself.
     pub sample: Sample,
     /// How fast its error falls with more steps: with their number to the power of this. 0 for a sampler that makes no
-    /// such error, since it asks the model for no more than it knows.
-    pub order: u8,
+    /// such error, since it asks the model for no more than it knows; `None` where none is stated.
+    pub order: Option<u8>,
     /// It does badly on the smallest level: a schedule of one more step is made for it, less its second to last level.
     pub skips_last_level: bool,
     /// When part of a picture is kept, its noise is drawn afresh and not taken from the start.
     pub fresh_mask_noise: bool,
+    /// Where the noise that it adds comes from.
+    pub source: Source,
+    /// It asks for what the negative prompts alone make of a latent, even where guidance would not need them.
+    pub guided_apart: bool,
+}
+
+/// Where a sampler's noise comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Drawn anew for each step.
+    Fresh,
+    /// The increments of one path, so that the noise of a stretch does not depend on the steps that it is taken in.
+    Path,
 }
 
 impl Sampler {
     /// A sampler without peculiarities.
     const fn new(name: &'static str, order: u8, sample: Sample) -> Self {
-        Self { name, sample, order, skips_last_level: false, fresh_mask_noise: false }
+        Self { order: Some(order), ..Self::unstated(name, sample) }
+    }
+
+    /// The same, of no stated order.
+    const fn unstated(name: &'static str, sample: Sample) -> Self {
+        Self {
+            name,
+            sample,
+            order: None,
+            skips_last_level: false,
+            fresh_mask_noise: false,
+            source: Source::Fresh,
+            guided_apart: false,
+        }
     }
 }
 
 /// Every sampler, in the order in which ComfyUI offers them.
 pub static SAMPLERS: &[Sampler] = &[
     euler::SAMPLER,
+    guided_apart::EULER,
     euler_ancestral::SAMPLER,
+    guided_apart::EULER_ANCESTRAL,
     heun::SAMPLER,
     heunpp2::SAMPLER,
+    seeds::EXP_HEUN,
+    seeds::EXP_HEUN_SDE,
     dpm_2::SAMPLER,
     dpm_2::ANCESTRAL,
     lms::SAMPLER,
+    dpm_solver::FAST,
+    dpm_solver::ADAPTIVE,
     dpmpp_2s_ancestral::SAMPLER,
+    guided_apart::DPMPP_2S_ANCESTRAL,
+    dpmpp_sde::SINGLE,
+    dpmpp_sde::SINGLE_GPU,
     dpmpp_2m::SAMPLER,
+    guided_apart::DPMPP_2M,
+    dpmpp_sde::TWO,
+    dpmpp_sde::TWO_GPU,
+    dpmpp_sde::TWO_HEUN,
+    dpmpp_sde::TWO_HEUN_GPU,
+    dpmpp_sde::THREE,
+    dpmpp_sde::THREE_GPU,
     ddpm::SAMPLER,
     lcm::SAMPLER,
     ipndm::SAMPLER,
+    ipndm_v::SAMPLER,
+    deis::SAMPLER,
     res_multistep::SAMPLER,
+    guided_apart::RES_MULTISTEP,
     res_multistep::ANCESTRAL,
+    guided_apart::RES_MULTISTEP_ANCESTRAL,
     gradient_estimation::SAMPLER,
+    guided_apart::GRADIENT_ESTIMATION,
+    er_sde::SAMPLER,
+    seeds::TWO,
+    seeds::THREE,
+    sa_solver::SAMPLER,
+    sa_solver::PECE,
     ddim::SAMPLER,
+    uni_pc::SAMPLER,
+    uni_pc::SECOND,
 ];
 
 /// The names of [`SAMPLERS`].
@@ -179,6 +258,20 @@ fn slope(x: &Tensor, denoised: &Tensor, sigma: f32) -> Result<Tensor> {
 /// A step down that overshoots, and the noise that makes up for it: the level to go down to and the deviation of the
 /// noise to add there, for a latent that should end at `next`.
 fn ancestral(sigma: f32, next: f32) -> (f32, f32) {
-    let up = next.min((next * next * (sigma * sigma - next * next) / (sigma * sigma)).sqrt());
+    ancestral_by(sigma, next, 1.0)
+}
+
+/// The same with only a share `eta` of the noise.
+fn ancestral_by(sigma: f32, next: f32, eta: f32) -> (f32, f32) {
+    if eta == 0.0 {
+        return (next, 0.0);
+    }
+    let up = next.min(eta * (next * next * (sigma * sigma - next * next) / (sigma * sigma)).sqrt());
     ((next * next - up * up).sqrt(), up)
+}
+
+/// Half the logarithm of the signal's power over the noise's, for a model in which a latent is a clean one plus `sigma`
+/// times noise.
+fn half_log_snr(sigma: f32) -> f32 {
+    -sigma.ln()
 }
