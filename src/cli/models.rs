@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use paraflow_assets::{Assets, hash_file};
-use paraflow_diffusion::checkpoint::{self, Summary};
+use paraflow_diffusion::checkpoint::{self, Checkpoint, Summary};
 use paraflow_diffusion::nn::Weights;
 use serde_json::{Value as Json, json};
 use std::path::{Path, PathBuf};
@@ -27,6 +27,13 @@ enum ModelsCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Write a checkpoint in another layout: one file, or a folder as diffusers keeps it; no number changes
+    Convert {
+        /// A .safetensors checkpoint, the name of one in the folders, or a folder of diffusers
+        input: PathBuf,
+        /// A .safetensors file, or a folder to make
+        output: PathBuf,
+    },
     /// Print a file's SHA-256 and BLAKE3
     Hash {
         /// Any file, or the name of a model in the folders
@@ -41,6 +48,7 @@ pub(crate) fn models(args: &ModelsArgs, places: &Places) -> Exit {
         None => list(&base.assets),
         Some(ModelsCommand::Inspect { file, json }) => inspect(&base.assets, file, *json),
         Some(ModelsCommand::Hash { file }) => hash(&base.assets, file),
+        Some(ModelsCommand::Convert { input, output }) => convert(&base.assets, input, output),
     }
 }
 
@@ -110,6 +118,38 @@ fn inspect(assets: &Assets, file: &Path, as_json: bool) -> Exit {
         describe(&path, &summary);
     }
     Exit::Done
+}
+
+/// Writes a checkpoint in the layout that the output's name asks for, and prints what was written.
+fn convert(assets: &Assets, input: &Path, output: &Path) -> Exit {
+    if output.exists() {
+        report::error(&format!("`{}` is there already", output.display()), Some("name another output, or remove it"));
+        return Exit::Failed;
+    }
+    let path = resolve(assets, input);
+    let opened = match embedded(&path) {
+        Some(bytes) => Checkpoint::from_bytes(path.to_string_lossy(), bytes),
+        None if path.is_dir() => checkpoint::open_folder(&path),
+        None => Checkpoint::open(&path),
+    };
+    let single = output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors"));
+    let written = opened.and_then(|checkpoint| {
+        if single {
+            checkpoint::write_single(&checkpoint, output)?;
+            return Ok(vec![output.to_owned()]);
+        }
+        checkpoint::write_folder(&checkpoint, output)
+    });
+    match written {
+        Ok(paths) => {
+            paths.iter().for_each(|path| report::data(path.display()));
+            Exit::Done
+        }
+        Err(error) => {
+            report::error(&error, None);
+            Exit::Failed
+        }
+    }
 }
 
 /// The model that the program brings under this name, unless a file of the name is at hand.

@@ -18,6 +18,14 @@ pub enum Error {
         /// What the system says.
         source: std::io::Error,
     },
+    /// A model file cannot be written.
+    #[error("`{file}`: cannot be written: {source}")]
+    Unwritable {
+        /// The file, as it was asked for.
+        file: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// A file is not the safetensors file that it claims to be.
     #[error("`{file}`: {fault}")]
     BadFile {

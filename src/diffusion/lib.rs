@@ -18,4 +18,4 @@ pub mod unet;
 pub mod vae;
 
 pub use error::{Error, FileFault, Result};
-pub use sample::{SampleRequest, sample};
+pub use sample::{SampleRequest, WalkRequest, fit_channels, sample, walk};

@@ -49,9 +49,9 @@ pub fn inspect(weights: &Weights) -> Summary {
     let unet = find_unet(weights).ok().flatten();
     let layout = unet.as_ref().and_then(|(_, config)| LAYOUTS.iter().find(|layout| (layout.fits)(config)));
     let architecture = match (&unet, layout) {
-        (_, Some(layout)) => layout.name.to_owned(),
+        (Some((_, config)), Some(layout)) => format!("{}{}", layout.name, recognise::variant(config)),
         (Some((_, config)), None) => recognise::family(config).unwrap_or("a UNet of no known family").to_owned(),
-        (None, None) => recognise::name(weights),
+        (None, _) => recognise::name(weights),
     };
     let unet_place = unet.as_ref().map(|(prefix, _)| ("UNet", *prefix));
     let places: Vec<(&'static str, &'static str)> = unet_place.into_iter().chain(PLACES).collect();

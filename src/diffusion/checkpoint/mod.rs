@@ -3,21 +3,31 @@
 //! A layout is a file beside this one and a row in [`LAYOUTS`]. What is recognised but not loaded is named in the error
 //! (`recognise`), and any safetensors file can be summed up ([`inspect`]). Knows no folders.
 
+mod diffusers;
 mod inspect;
+mod open_clip;
 mod recognise;
+mod save;
 mod sd1;
+mod sd2;
+mod sdxl;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
 
+pub use diffusers::{Component, open_folder, to_diffusers, unet_to_latent_diffusion, vae_to_latent_diffusion};
 pub use inspect::{Part, Summary, inspect};
+pub use open_clip::{from_open_clip, is_open_clip, text_encoder};
+pub use save::{write_folder, write_single};
 
 use crate::error::{Error, Result};
-use crate::nn::Weights;
-use crate::schedule::Prediction;
-use crate::text::{self, ClipText};
+use crate::guidance::Label;
+use crate::nn::{Renamed, Weights};
+use crate::preview::Colours;
+use crate::schedule::{ModelSampling, Prediction};
+use crate::text::{self, ClipText, Encoders};
 use crate::unet::{self, UNet};
 use crate::vae::Vae;
 
@@ -31,24 +41,48 @@ pub struct Layout {
     pub id: &'static str,
     /// Its name for people.
     pub name: &'static str,
-    /// What the UNet predicts.
-    pub prediction: Prediction,
     /// What the autoencoder's latents are multiplied by before the UNet sees them.
     pub latent_scale: f64,
     /// Channels of a latent.
     pub latent_channels: usize,
-    /// How its text encoder is used.
-    pub text: text::Family,
-    /// Where its files keep the text encoder.
-    text_prefix: &'static str,
+    /// How its latents look in a preview.
+    pub colours: Colours,
+    /// What the UNet is told beside the prompt.
+    pub label: Option<Label>,
+    /// Its text encoders, in the order in which their vectors are joined.
+    texts: &'static [TextPlace],
     /// Where its files keep the autoencoder.
     vae_prefix: &'static str,
     /// Whether a UNet is of this architecture.
     fits: fn(&unet::Config) -> bool,
 }
 
+/// Where the files of an architecture keep a text encoder.
+#[derive(Debug)]
+struct TextPlace {
+    /// How it is used.
+    family: text::Family,
+    /// Prefix of the layout of transformers.
+    prefix: &'static str,
+    /// Prefixes of OpenCLIP's layout, with spaces between them.
+    open_clip: &'static str,
+}
+
 /// Every architecture that is loaded.
-pub static LAYOUTS: &[Layout] = &[sd1::LAYOUT];
+pub static LAYOUTS: &[Layout] = &[sd1::LAYOUT, sd2::LAYOUT, sdxl::REFINER, sdxl::BASE];
+
+impl Layout {
+    /// The architecture of that short name.
+    #[must_use]
+    pub fn find(id: &str) -> Option<&'static Self> {
+        LAYOUTS.iter().find(|layout| layout.id == id)
+    }
+
+    /// How the text encoders are used, in the order in which their vectors are joined.
+    pub fn text_families(&self) -> impl Iterator<Item = text::Family> {
+        self.texts.iter().map(|place| place.family)
+    }
+}
 
 /// A checkpoint file: an architecture and its parts. Opening reads the header only.
 #[derive(Clone)]
@@ -123,13 +157,80 @@ impl Checkpoint {
         UNet::load(&self.weights.part(self.unet_prefix))
     }
 
-    /// The text encoder.
+    /// The text encoders.
     ///
     /// # Errors
-    /// [`Error::MissingPart`] when the file has none, and what [`ClipText::load`] says.
-    pub fn clip(&self) -> Result<ClipText> {
-        let weights = self.part(self.layout.text_prefix, "text encoder", "CLIPLoader")?;
-        ClipText::load(&weights, self.layout.text)
+    /// [`Error::MissingPart`] when the file lacks one, and what [`ClipText::load`] says.
+    pub fn clip(&self) -> Result<Encoders> {
+        let parts = self.layout.texts.iter().map(|place| self.text(place));
+        parts.collect::<Result<_>>().map(Encoders::new)
+    }
+
+    fn text(&self, place: &TextPlace) -> Result<ClipText> {
+        if let Some(weights) = self.text_weights(place) {
+            return ClipText::load(&weights, place.family);
+        }
+        let loader = if self.layout.texts.len() > 1 { "DualCLIPLoader" } else { "CLIPLoader" };
+        ClipText::load(&self.part(place.prefix, "text encoder", loader)?, place.family)
+    }
+
+    /// The tensors of a text encoder in the layout of transformers.
+    fn text_weights(&self, place: &TextPlace) -> Option<Weights> {
+        let mut open = place.open_clip.split_whitespace().map(|prefix| self.weights.part(prefix));
+        if let Some(weights) = open.find(is_open_clip) {
+            return Some(from_open_clip(&weights));
+        }
+        let weights = self.weights.part(place.prefix);
+        weights.names().next()?;
+        let nested = weights.names().any(|name| name.starts_with("text_model."));
+        Some(weights.renamed(|name| {
+            let bare = !nested && !name.starts_with("text_projection");
+            vec![Renamed::whole(if bare { format!("text_model.{name}") } else { name.to_owned() })]
+        }))
+    }
+
+    /// The noise levels and what the UNet predicts: the file's own marks, else what its architecture usually does.
+    ///
+    /// # Errors
+    /// A mark cannot be read.
+    pub fn sampling(&self) -> Result<ModelSampling> {
+        match self.layout.id {
+            "sd2" => Ok(ModelSampling::stable_diffusion(self.prediction_of_sd2()?)),
+            "sdxl" => self.sampling_of_sdxl(),
+            _ => Ok(ModelSampling::stable_diffusion(Prediction::Epsilon)),
+        }
+    }
+
+    /// Nothing in the file says what a Stable Diffusion 2 predicts; the training for velocity left larger biases in one place.
+    fn prediction_of_sd2(&self) -> Result<Prediction> {
+        const PLACE: &str = "output_blocks.11.1.transformer_blocks.0.norm1.bias";
+        const LARGE: f64 = 0.09;
+        let unet = self.weights.part(self.unet_prefix);
+        let Some(shape) = unet.shape(PLACE).filter(|_| self.config.input == 4) else { return Ok(Prediction::Epsilon) };
+        let biases: Vec<f32> = unet.tensor(PLACE, shape)?.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?;
+        let mean = biases.iter().map(|bias| f64::from(*bias)).sum::<f64>() / biases.len() as f64;
+        let variance = biases.iter().map(|bias| (f64::from(*bias) - mean).powi(2)).sum::<f64>() / biases.len() as f64;
+        Ok(if variance.sqrt() > LARGE { Prediction::Velocity } else { Prediction::Epsilon })
+    }
+
+    fn sampling_of_sdxl(&self) -> Result<ModelSampling> {
+        let number = |name: &str| -> Result<Option<f64>> {
+            let Some(shape) = self.weights.shape(name) else { return Ok(None) };
+            let values: Vec<f32> = self.weights.tensor(name, shape)?.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?;
+            Ok(values.first().map(|value| f64::from(*value)))
+        };
+        if self.weights.contains("edm_mean") && self.weights.contains("edm_std") {
+            return Ok(ModelSampling::continuous_edm(Prediction::Edm, 0.002, 80.0, 0.5));
+        }
+        if let Some(max) = number("edm_vpred.sigma_max")? {
+            let min = number("edm_vpred.sigma_min")?.unwrap_or(0.002);
+            return Ok(ModelSampling::continuous_edm(Prediction::Velocity, min, max, 1.0));
+        }
+        Ok(match (self.weights.contains("v_pred"), self.weights.contains("ztsnr")) {
+            (true, true) => ModelSampling::stable_diffusion_zero_snr(Prediction::Velocity),
+            (true, false) => ModelSampling::stable_diffusion(Prediction::Velocity),
+            (false, _) => ModelSampling::stable_diffusion(Prediction::Epsilon),
+        })
     }
 
     /// The autoencoder.
@@ -262,15 +363,15 @@ mod tests {
         let mut tensors = Golden::open("unet_narrow").tensors;
         for (name, shape) in &mut tensors {
             if name.contains("attn2.to_k") || name.contains("attn2.to_v") {
-                shape[1] = 2048;
+                shape[1] = 1024;
             } else if name.contains("proj_in.weight") || name.contains("proj_out.weight") {
                 shape.truncate(2);
             }
         }
-        tensors.insert("model.diffusion_model.label_emb.0.0.weight".to_owned(), vec![256, 2816]);
+        tensors.insert("model.diffusion_model.label_emb.0.0.weight".to_owned(), vec![256, 2048]);
         let message = message(&tensors);
-        assert!(message.contains("looks like SDXL"), "{message}");
-        assert!(message.contains("prompt vectors of 2048"), "{message}");
+        assert!(message.contains("looks like Stable Diffusion 2.1 unCLIP"), "{message}");
+        assert!(message.contains("prompt vectors of 1024"), "{message}");
         assert!(message.contains("hint: this build loads Stable Diffusion 1.x"), "{message}");
     }
 
@@ -298,6 +399,34 @@ mod tests {
         let lora = drawn_file(&listing(&[("lora_unet_x.lora_down.weight", &[4, 64])]));
         let lora = inspect(&Weights::from_bytes("lora.safetensors", lora).unwrap());
         assert_eq!((lora.architecture.as_str(), lora.parts.len()), ("a LoRA", 1));
+    }
+
+    /// SDXL of two encoders, the second in OpenCLIP's layout, as `tests/golden/families.py` lists it; and Stable Diffusion 1.
+    #[test]
+    fn converting_there_and_back_changes_no_number() {
+        let listing = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/families/sdxl.json");
+        let listing: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(listing).unwrap()).unwrap();
+        let mut sdxl: Tensors = serde_json::from_value(listing["tensors"].clone()).unwrap();
+        sdxl.extend(Golden::open("vae").tensors);
+        let folder = std::env::temp_dir().join(format!("paraflow-convert-{}", std::process::id()));
+        for tensors in [whole(), sdxl] {
+            let before = open(&tensors).unwrap();
+            let written = write_folder(&before, &folder).unwrap();
+            assert_eq!(written.len(), 2 + before.layout().texts.len());
+            let between = open_folder(&folder).unwrap();
+            assert_eq!(between.layout().id, before.layout().id);
+            assert_eq!(between.config(), before.config());
+            let path = folder.join("single.safetensors");
+            write_single(&between, &path).unwrap();
+            let after = Weights::open(&path).unwrap();
+            let names: Vec<&str> = before.weights().names().collect();
+            assert_eq!(after.names().collect::<Vec<_>>(), names);
+            for name in names {
+                assert_eq!(after.info(name), before.weights().info(name), "{name}");
+                assert!(after.bytes(name).unwrap() == before.weights().bytes(name).unwrap(), "{name}");
+            }
+            std::fs::remove_dir_all(&folder).unwrap();
+        }
     }
 
     #[test]

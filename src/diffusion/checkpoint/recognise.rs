@@ -13,17 +13,12 @@ struct Family {
 
 /// In the order in which they are tried.
 static FAMILIES: &[Family] = &[
-    Family { name: "Stable Diffusion 1.x for inpainting", fits: |unet| !unet.linear_projection && unet.input == 9 },
-    Family { name: "InstructPix2Pix", fits: |unet| !unet.linear_projection && unet.input == 8 },
     Family { name: "Stable Video Diffusion", fits: |unet| unet.input == 8 && unet.label == Some(768) },
     Family { name: "the Stable Diffusion x4 upscaler", fits: |unet| unet.input == 7 },
-    Family { name: "SDXL's refiner", fits: |unet| unet.label == Some(2560) },
     Family {
-        name: "an SDXL distillation such as SSD-1B",
-        fits: |unet| unet.label == Some(2816) && unet.depths().iter().all(|&depth| depth < 10) && unet.channels == 320,
+        name: "Stable Diffusion 2.1 unCLIP",
+        fits: |unet| unet.context == Some(1024) && matches!(unet.label, Some(1536 | 2048)),
     },
-    Family { name: "SDXL", fits: |unet| unet.label == Some(2816) },
-    Family { name: "Stable Diffusion 2.x", fits: |unet| unet.context == Some(1024) },
 ];
 
 /// A kind of file that is no checkpoint, or none with such a UNet.
@@ -100,6 +95,15 @@ pub(super) fn name(weights: &Weights) -> String {
 /// What a UNet that is not loaded is called.
 pub(super) fn family(config: &Config) -> Option<&'static str> {
     FAMILIES.iter().find(|family| (family.fits)(config)).map(|family| family.name)
+}
+
+/// What is said of a UNet's architecture after its name: what it sees beside the noisy latent.
+pub(super) fn variant(config: &Config) -> &'static str {
+    match config.input {
+        9 => " for inpainting",
+        8 => " that follows instructions",
+        _ => "",
+    }
 }
 
 /// A UNet's measures in words.

@@ -13,16 +13,16 @@ const NO_WEIGHT: f64 = 1e-37;
 
 /// The clean latent in `x` as each side's prompts see it: the mean of their answers, weighted cell by cell. 0 where none
 /// counts.
-pub(super) fn denoise(model: &Model<'_>, sides: [&[Entry]; 2], x: &Tensor, sigma: f32) -> Result<[Tensor; 2]> {
+pub(super) fn denoise(model: &Model<'_>, sides: &[&[Entry]], x: &Tensor, sigma: f32) -> Result<Vec<Tensor>> {
     let active = |side: usize| {
         let entries = sides[side].iter();
         entries
             .filter(|entry| sigma <= entry.first_sigma && sigma >= entry.last_sigma)
             .map(move |entry| Question { side, entry })
     };
-    let mut waiting: Vec<Question<'_>> = active(0).chain(active(1)).collect();
-    let mut sums = [x.zeros_like()?, x.zeros_like()?];
-    let mut weights = [x.affine(0.0, NO_WEIGHT)?, x.affine(0.0, NO_WEIGHT)?];
+    let mut waiting: Vec<Question<'_>> = (0..sides.len()).flat_map(active).collect();
+    let mut sums = vec![x.zeros_like()?; sides.len()];
+    let mut weights = vec![x.affine(0.0, NO_WEIGHT)?; sides.len()];
     let room = (model.batch_limit / x.dim(0)?.max(1)).max(1);
     while let Some(&first) = waiting.first() {
         // The last comes first, as ComfyUI has it.
@@ -39,7 +39,7 @@ pub(super) fn denoise(model: &Model<'_>, sides: [&[Entry]; 2], x: &Tensor, sigma
             weights[question.side] = (&weights[question.side] + place(&entry.weight, entry.window, x)?)?;
         }
     }
-    Ok([(&sums[0] / &weights[0])?, (&sums[1] / &weights[1])?])
+    sums.iter().zip(&weights).map(|(sum, weight)| Ok((sum / weight)?)).collect()
 }
 
 /// A prompt that the network is to be asked about.
@@ -63,6 +63,7 @@ impl Question<'_> {
         Ok(size(ours) == size(theirs)
             && width == other_width
             && label(ours) == label(theirs)
+            && ours.beside.is_some() == theirs.beside.is_some()
             && least_common_multiple(tokens, other_tokens) / shortest <= REPEATS)
     }
 }
@@ -80,9 +81,14 @@ fn ask(model: &Model<'_>, questions: &[Question<'_>], x: &Tensor, sigma: f32) ->
     let label = if labels.is_empty() { None } else { Some(Tensor::cat(&labels, 0)?) };
 
     let seen = Tensor::cat(&parts, 0)?;
-    let timestep = model.sampling.timestep(sigma) as f32;
+    let timestep = model.sampling.timestep(sigma);
     let timesteps = Tensor::full(timestep, seen.dim(0)?, x.device())?;
-    let scaled = model.sampling.scale_input(&seen, sigma)?;
+    let mut scaled = model.sampling.scale_input(&seen, sigma)?;
+    let beside = questions.iter().filter_map(|question| question.entry.beside.as_ref().map(|b| (question, b)));
+    let beside = beside.map(|(question, beside)| cut(beside, question.entry.window)).collect::<Result<Vec<_>>>()?;
+    if !beside.is_empty() {
+        scaled = Tensor::cat(&[&scaled, &Tensor::cat(&beside, 0)?], 1)?;
+    }
     let context = Tensor::cat(&contexts.collect::<Result<Vec<_>>>()?, 0)?;
     let output = model.network.predict(&scaled, &timesteps, &context, label.as_ref())?;
     let denoised = model.sampling.denoised(&seen, &output, sigma)?;

@@ -19,6 +19,7 @@ pub struct KeepOutside<'a> {
     keep: Tensor,
     latent: Tensor,
     noise: Tensor,
+    growth: Option<Growth>,
 }
 
 impl<'a> KeepOutside<'a> {
@@ -42,16 +43,71 @@ impl<'a> KeepOutside<'a> {
         }
         let mask = fit(mask, latent)?;
         let keep = mask.affine(-1.0, 1.0)?;
-        Ok(Self { inner, sampling, mask, keep, latent: latent.clone(), noise: noise.clone() })
+        Ok(Self { inner, sampling, mask, keep, latent: latent.clone(), noise: noise.clone(), growth: None })
+    }
+}
+
+impl KeepOutside<'_> {
+    /// Lets the mask grow as sampling goes on: at each level, what lies above a threshold that falls from 1 to 0 may change,
+    /// and only that. Levin and Fried 2023, arXiv:2306.00950.
+    #[must_use]
+    pub fn growing(self, growth: Growth) -> Self {
+        Self { growth: Some(growth), ..self }
+    }
+
+    /// The mask and what is kept, at a level.
+    fn mask_at(&self, sigma: f32) -> Result<(Tensor, Tensor)> {
+        let Some(growth) = self.growth else { return Ok((self.mask.clone(), self.keep.clone())) };
+        let threshold = growth.threshold(self.sampling, sigma);
+        let reached = self.mask.ge(f64::from(threshold))?.to_dtype(self.mask.dtype())?;
+        let strength = growth.strength;
+        let mask = if strength > 0.0 && strength < 1.0 {
+            ((reached * strength)? + (&self.mask * (1.0 - strength))?)?
+        } else {
+            reached
+        };
+        let keep = mask.affine(-1.0, 1.0)?;
+        Ok((mask, keep))
+    }
+
+    /// What the model is shown, and what is kept of its answer.
+    fn within(&self, x: &Tensor, sigma: f32) -> Result<(Tensor, impl Fn(Tensor) -> Result<Tensor>)> {
+        let (mask, keep) = self.mask_at(sigma)?;
+        let kept = self.sampling.add_noise(&self.latent, &self.noise, sigma, false)?;
+        let seen = ((x * &mask)? + (kept * &keep)?)?;
+        let latent = self.latent.clone();
+        Ok((seen, move |denoised: Tensor| Ok(((denoised * &mask)? + (&latent * &keep)?)?)))
+    }
+}
+
+/// How a mask grows over a sampling.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Growth {
+    /// The level at which only what is wholly selected may change.
+    pub first: f32,
+    /// The level at which everything may.
+    pub last: f32,
+    /// How much of the mask grows; the rest stays as it is. 0 and 1: all of it.
+    pub strength: f64,
+}
+
+impl Growth {
+    fn threshold(&self, sampling: &ModelSampling, sigma: f32) -> f32 {
+        let (from, to) = (sampling.timestep(self.first), sampling.timestep(self.last.max(sampling.sigma_min())));
+        (sampling.timestep(sigma) - to) / (from - to)
     }
 }
 
 impl Denoiser for KeepOutside<'_> {
     fn denoise(&self, x: &Tensor, sigma: f32) -> Result<Tensor> {
-        let kept = self.sampling.add_noise(&self.latent, &self.noise, sigma, false)?;
-        let x = ((x * &self.mask)? + (kept * &self.keep)?)?;
-        let denoised = self.inner.denoise(&x, sigma)?;
-        Ok(((denoised * &self.mask)? + (&self.latent * &self.keep)?)?)
+        let (seen, keep) = self.within(x, sigma)?;
+        keep(self.inner.denoise(&seen, sigma)?)
+    }
+
+    fn denoise_apart(&self, x: &Tensor, sigma: f32) -> Result<[Tensor; 2]> {
+        let (seen, keep) = self.within(x, sigma)?;
+        let [denoised, negative] = self.inner.denoise_apart(&seen, sigma)?;
+        Ok([keep(denoised)?, negative])
     }
 }
 

@@ -86,6 +86,10 @@ pub(super) struct Entry {
     pub(super) context: Tensor,
     /// `[batch, width]`
     pub(super) label: Option<Tensor>,
+    /// The picture to change, if the prompt has one.
+    pub(super) picture: super::Picture,
+    /// What the network sees beside the latent, `[batch, channels, height, width]` of the whole picture.
+    pub(super) beside: Option<Tensor>,
     /// What the network sees of the latent; all of it if `None`.
     pub(super) window: Option<Window>,
     /// How much each cell of the window counts, `[batch, channels, height, width]`.
@@ -104,24 +108,24 @@ struct Resolved {
     mask: Option<Tensor>,
 }
 
-/// Makes entries of both prompts for latents like `latent`. Each area of one side gets an equal one on the other.
-pub(super) fn prepare(
-    positive: &[Condition],
-    negative: &[Condition],
-    sampling: &ModelSampling,
-    latent: &Tensor,
-) -> Result<(Vec<Entry>, Vec<Entry>)> {
+/// Makes entries of groups of prompts for latents like `latent`. Each area of one side gets an equal one on the others.
+pub(super) fn prepare(sides: &[&[Condition]], sampling: &ModelSampling, latent: &Tensor) -> Result<Vec<Vec<Entry>>> {
     let (_, _, rows, columns) = latent.dims4()?;
-    let resolve = |conditions: &[Condition]| {
+    let resolve = |conditions: &&[Condition]| {
         conditions.iter().map(|condition| Resolved::new(condition, rows, columns)).collect::<Result<Vec<_>>>()
     };
-    let (mut positive, mut negative) = (resolve(positive)?, resolve(negative)?);
-    mirror_areas(&positive, &mut negative);
-    mirror_areas(&negative, &mut positive);
+    let mut sides = sides.iter().map(resolve).collect::<Result<Vec<_>>>()?;
+    for of in 0..sides.len() {
+        for to in (0..sides.len()).filter(|to| *to != of) {
+            let conditions = std::mem::take(&mut sides[of]);
+            mirror_areas(&conditions, &mut sides[to]);
+            sides[of] = conditions;
+        }
+    }
     let finish = |resolved: Vec<Resolved>| {
         resolved.into_iter().map(|resolved| resolved.entry(sampling, latent)).collect::<Result<Vec<_>>>()
     };
-    Ok((finish(positive)?, finish(negative)?))
+    sides.into_iter().map(finish).collect()
 }
 
 /// Gives `others` a copy of each area of `conditions`, with the prompt of the smallest region there that encloses it:
@@ -133,9 +137,9 @@ fn mirror_areas(conditions: &[Resolved], others: &mut Vec<Resolved>) {
         // The first of equals; a whole picture only where no area encloses it.
         let smallest = enclosing.min_by_key(|other| other.window.map_or(usize::MAX, Window::cells));
         let Some(smallest) = smallest.filter(|smallest| smallest.window != Some(window)) else { continue };
-        let Condition { context, label, .. } = smallest.condition.clone();
+        let Condition { context, label, picture, .. } = smallest.condition.clone();
         others.push(Resolved {
-            condition: Condition { context, label, ..condition.condition.clone() },
+            condition: Condition { context, label, picture, ..condition.condition.clone() },
             window: condition.window,
             mask: condition.mask.clone(),
         });
@@ -165,7 +169,7 @@ impl Resolved {
         let (batch, channels, rows, columns) = latent.dims4()?;
         let window = self.window.map(|window| window.clip(rows, columns)).transpose()?;
         let seen = window.unwrap_or(Window { height: rows, width: columns, y: 0, x: 0 });
-        let Condition { context, label, strength, mask, start, end, .. } = self.condition;
+        let Condition { context, label, picture, strength, mask, start, end, .. } = self.condition;
         let weight = match (&self.mask, &mask) {
             (Some(values), Some(mask)) => {
                 let values = values.narrow(1, seen.y, seen.height)?.narrow(2, seen.x, seen.width)?;
@@ -186,6 +190,8 @@ impl Resolved {
         Ok(Entry {
             context: bring(&context)?,
             label: label.as_ref().map(bring).transpose()?,
+            picture,
+            beside: None,
             window,
             weight: weight.to_device(latent.device())?,
             first_sigma: sampling.percent_to_sigma(start),
@@ -257,7 +263,9 @@ mod tests {
 
     fn prepared(positive: &[Condition], negative: &[Condition]) -> Result<(Vec<Entry>, Vec<Entry>)> {
         let latent = Tensor::zeros((2, 4, 12, 20), DType::F32, &Device::Cpu)?;
-        prepare(positive, negative, &ModelSampling::stable_diffusion(Prediction::Epsilon), &latent)
+        let mut sides = prepare(&[positive, negative], &ModelSampling::stable_diffusion(Prediction::Epsilon), &latent)?;
+        let negative = sides.pop().unwrap_or_default();
+        Ok((sides.pop().unwrap_or_default(), negative))
     }
 
     fn prompt(entry: &Entry) -> f32 {

@@ -2,9 +2,10 @@
 
 use candle_core::{DType, Tensor};
 
-use crate::guidance::{Condition, Guide, KeepOutside, Model};
+use crate::guidance::edit::Scene;
+use crate::guidance::{Condition, Growth, Guidance, Guide, KeepOutside, Model};
 use crate::noise::{self, Generator, Noise};
-use crate::samplers::{Denoiser, Observe, Sampler};
+use crate::samplers::{Denoiser, Observe, Sampler, Source, Walk};
 use crate::schedule::{Schedule, Span};
 use crate::tensors::{divide, is_finite, repeat_to_batch, scale};
 use crate::{Error, Result};
@@ -23,6 +24,8 @@ pub struct SampleRequest<'a> {
     pub latent: &'a Tensor,
     /// Where the latent is to change, see [`KeepOutside::new`]; everywhere if `None`.
     pub noise_mask: Option<&'a Tensor>,
+    /// Whether the mask grows on the way, and how much of it, see [`KeepOutside::growing`].
+    pub growth: Option<f64>,
     /// Which noise of the seed each latent gets, see [`noise::initial`].
     pub batch_index: Option<&'a [usize]>,
     /// Which noise to start from. Equal seeds give equal pictures; only the low 32 bits matter.
@@ -52,44 +55,113 @@ pub struct SampleRequest<'a> {
 /// - what [`Span::sigmas`], [`noise::initial`], [`Guide::new`] and the network say
 pub fn sample(request: &SampleRequest<'_>, observe: Observe<'_>) -> Result<Tensor> {
     let SampleRequest { model, sampler, seed, .. } = *request;
-    let latent = request.latent.to_dtype(DType::F32)?;
-    if !is_finite(&latent)? {
-        return Err(Error::InputNotFinite { value: "the latent to start from" });
-    }
-    let empty = latent.abs()?.sum_all()?.to_scalar::<f32>()? == 0.0;
-    let latent = fit_channels(&latent, model.latent_channels, empty)?;
+    let latent = checked(request.latent)?;
     let sigmas = request.span.sigmas(request.schedule, model.sampling, sampler.skips_last_level)?;
-    let Some(&first) = sigmas.first() else { return Ok(latent) };
-
     let noise = if request.add_noise {
-        noise::initial(latent.dims4()?, seed, request.batch_index, latent.device())?
+        noise::initial(fit_channels(&latent, &model)?.dims4()?, seed, request.batch_index, latent.device())?
     } else {
-        latent.zeros_like()?
+        fit_channels(&latent, &model)?.zeros_like()?
     };
+    walk(
+        &WalkRequest {
+            model,
+            sides: &[request.positive, request.negative],
+            guidance: Guidance::Classifier { scale: request.cfg },
+            latent: &latent,
+            noise: &noise,
+            noise_mask: request.noise_mask,
+            growth: request.growth,
+            seed,
+            walk: &Walk::from(sampler),
+            sigmas: &sigmas,
+        },
+        observe,
+    )
+}
+
+/// Everything that decides what a walk over given noise levels makes of a latent.
+#[derive(Clone, Copy)]
+pub struct WalkRequest<'a> {
+    /// The network.
+    pub model: Model<'a>,
+    /// Positive prompts, negative ones, and what else the guidance takes.
+    pub sides: &'a [&'a [Condition]],
+    /// How their answers become one.
+    pub guidance: Guidance,
+    /// What to start from, as [`SampleRequest::latent`].
+    pub latent: &'a Tensor,
+    /// What to noise it with, of the latent's shape.
+    pub noise: &'a Tensor,
+    /// Where the latent is to change; everywhere if `None`.
+    pub noise_mask: Option<&'a Tensor>,
+    /// Whether the mask grows on the way, and how much of it.
+    pub growth: Option<f64>,
+    /// Decides the noise that the sampler adds.
+    pub seed: u64,
+    /// The algorithm.
+    pub walk: &'a Walk,
+    /// The noise levels. With none, the latent is returned as it came.
+    pub sigmas: &'a [f32],
+}
+
+/// Samples over given noise levels: what a SamplerCustom node does. The result is like the latent, at the autoencoder's scale.
+///
+/// # Errors
+/// As [`sample`].
+pub fn walk(request: &WalkRequest<'_>, observe: Observe<'_>) -> Result<Tensor> {
+    let WalkRequest { model, seed, sigmas, walk, .. } = *request;
+    let latent = fit_channels(&checked(request.latent)?, &model)?;
+    let Some(&first) = sigmas.first() else { return Ok(latent) };
+    let empty = is_empty(&latent)?;
     let latent = if empty { latent } else { scale(&latent, model.latent_scale as f32)? };
-    let guide = Guide::new(model, request.positive, request.negative, request.cfg, &latent)?;
-    let masked = request.noise_mask.map(|mask| {
-        let noise = if sampler.fresh_mask_noise {
+    let noise = request.noise;
+    let scene = Scene { latent: &latent, mask: request.noise_mask, scale: model.latent_scale };
+    let guide = Guide::of_scene(model, request.sides, request.guidance, walk.guided_apart, &scene)?;
+    let masked = request.noise_mask.map(|mask| -> Result<KeepOutside<'_>> {
+        let noise = if walk.fresh_mask_noise {
             Generator::new(seed.wrapping_add(1)).normal(latent.shape(), latent.device())?
         } else {
             noise.clone()
         };
-        KeepOutside::new(&guide, model.sampling, mask, &latent, &noise)
+        let last = sigmas.last().copied().unwrap_or(0.0);
+        let masked = KeepOutside::new(&guide, model.sampling, mask, &latent, &noise)?;
+        Ok(match request.growth {
+            Some(strength) => masked.growing(Growth { first, last, strength }),
+            None => masked,
+        })
     });
     let masked = masked.transpose()?;
     let denoiser: &dyn Denoiser = masked.as_ref().map_or(&guide, |masked| masked);
 
-    let start = model.sampling.add_noise(&latent, &noise, first, model.sampling.is_full_noise(first))?;
-    let mut noise = Noise::independent(seed, latent.shape(), latent.device());
-    let end = (sampler.sample)(denoiser, start, &sigmas, &mut noise, observe)?;
+    let start = model.sampling.add_noise(&latent, noise, first, model.sampling.is_full_noise(first))?;
+    let mut noise = match walk.source {
+        Source::Fresh => Noise::independent(seed, latent.shape(), latent.device()),
+        Source::Path => Noise::path(seed, sigmas, latent.shape(), latent.device()),
+    };
+    let end = walk.run(denoiser, start, sigmas, &mut noise, observe)?;
     divide(&end, model.latent_scale as f32)
 }
 
-/// An empty latent takes any number of channels.
-fn fit_channels(latent: &Tensor, channels: usize, empty: bool) -> Result<Tensor> {
+fn checked(latent: &Tensor) -> Result<Tensor> {
+    let latent = latent.to_dtype(DType::F32)?;
+    if is_finite(&latent)? { Ok(latent) } else { Err(Error::InputNotFinite { value: "the latent to start from" }) }
+}
+
+fn is_empty(latent: &Tensor) -> Result<bool> {
+    Ok(latent.abs()?.sum_all()?.to_scalar::<f32>()? == 0.0)
+}
+
+/// A latent of as many channels as the model's: an empty one takes any number.
+///
+/// # Errors
+/// [`Error::Shape`] for one that is not empty.
+pub fn fit_channels(latent: &Tensor, model: &Model<'_>) -> Result<Tensor> {
+    let channels = model.latent_channels;
     match latent.dims4()? {
         (_, found, _, _) if found == channels => Ok(latent.clone()),
-        _ if empty => Ok(repeat_to_batch(&latent.transpose(0, 1)?, channels)?.transpose(0, 1)?.contiguous()?),
+        _ if is_empty(latent)? => {
+            Ok(repeat_to_batch(&latent.transpose(0, 1)?, channels)?.transpose(0, 1)?.contiguous()?)
+        }
         _ => Err(Error::Shape {
             layer: "sampling".to_owned(),
             expected: format!("a latent [batch, {channels}, height, width]"),

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use crate::Result;
-use crate::tensors::{add_scaled, divide};
+use crate::tensors::{add_scaled, divide, scale};
 
 /// What a model's output is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -13,7 +13,34 @@ pub enum Prediction {
     Epsilon,
     /// The velocity of Salimans and Ho 2022 (arXiv:2202.00512): Stable Diffusion 2.x at 768 pixels.
     Velocity,
+    /// Karras et al. 2022 (arXiv:2206.00364), table 1: the clean latent less its share in the input. Playground 2.5.
+    Edm,
+    /// The clean latent itself.
+    Clean,
+    /// The clean latent, of an input that was not scaled.
+    CleanUnscaled,
+    /// The noise, whose clean latent is blended with the input as a consistency model's (Luo et al. 2023, arXiv:2310.04378).
+    Consistency,
 }
+
+/// How a model's own time runs along its levels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Clock {
+    /// The timesteps of the ladder, each so many after the last.
+    Steps {
+        /// From one level to the next.
+        stride: f32,
+        /// Of the first.
+        first: f32,
+    },
+    /// A quarter of the level's logarithm.
+    Logarithm,
+    /// The level's angle as a share of a right one.
+    Angle,
+}
+
+/// Whole timesteps, from 0.
+const STEPS: Clock = Clock::Steps { stride: 1.0, first: 0.0 };
 
 /// The ladder of noise levels of a variance-preserving model, and its parameterisation.
 ///
@@ -24,6 +51,9 @@ pub enum Prediction {
 #[derive(Clone, Debug)]
 pub struct ModelSampling {
     prediction: Prediction,
+    clock: Clock,
+    /// Deviation of clean latents as the model was told.
+    deviation: f32,
     /// Level of each timestep, rising.
     sigmas: Vec<f32>,
     log_sigmas: Vec<f32>,
@@ -52,13 +82,46 @@ impl ModelSampling {
     fn from_signal(prediction: Prediction, signal: impl Iterator<Item = f64>) -> Self {
         let sigmas = signal.map(|signal| ((1.0 - signal) / signal).sqrt());
         let (sigmas, log_sigmas) = sigmas.map(|sigma| (sigma as f32, sigma.ln() as f32)).unzip();
-        Self { prediction, sigmas, log_sigmas }
+        Self { prediction, clock: STEPS, deviation: 1.0, sigmas, log_sigmas }
+    }
+
+    /// The ladder of a model distilled into a consistency model: 50 of the 1000 levels.
+    #[must_use]
+    pub fn consistency(zero_snr: bool) -> Self {
+        const STRIDE: usize = 20;
+        let of = if zero_snr { Self::stable_diffusion_zero_snr } else { Self::stable_diffusion };
+        let whole = of(Prediction::Consistency);
+        let sigmas: Vec<f32> = whole.sigmas.iter().skip(STRIDE - 1).step_by(STRIDE).copied().collect();
+        let log_sigmas = sigmas.iter().map(|sigma| sigma.ln()).collect();
+        let clock = Clock::Steps { stride: STRIDE as f32, first: (STRIDE - 1) as f32 };
+        Self { clock, sigmas, log_sigmas, ..whole }
+    }
+
+    /// Levels that a model knows by their logarithm, from `min` to `max` (EDM: Karras et al. 2022), for clean latents of that
+    /// `deviation`.
+    #[must_use]
+    pub fn continuous_edm(prediction: Prediction, min: f64, max: f64, deviation: f32) -> Self {
+        let sigmas: Vec<f32> = super::linspace(min.ln() as f32, max.ln() as f32, TIMESTEPS).map(f32::exp).collect();
+        let log_sigmas = sigmas.iter().map(|sigma| sigma.ln()).collect();
+        Self { prediction, clock: Clock::Logarithm, deviation, sigmas, log_sigmas }
+    }
+
+    /// Levels that a model knows by their angle, from `min` to `max`: video models that predict velocity.
+    #[must_use]
+    pub fn continuous_velocity(min: f64, max: f64) -> Self {
+        Self { clock: Clock::Angle, ..Self::continuous_edm(Prediction::Velocity, min, max, 1.0) }
     }
 
     /// What the model's output is.
     #[must_use]
     pub fn prediction(&self) -> Prediction {
         self.prediction
+    }
+
+    /// Whether the model knows its levels by a function and not by their place on a ladder.
+    #[must_use]
+    pub fn is_continuous(&self) -> bool {
+        !matches!(self.clock, Clock::Steps { .. })
     }
 
     /// The level of each timestep, rising.
@@ -79,9 +142,14 @@ impl ModelSampling {
         self.sigmas[self.sigmas.len() - 1]
     }
 
-    /// The timestep whose level is nearest in the logarithm, the lower of two.
+    /// The model's own time of a level: on a ladder, the timestep whose level is nearest in the logarithm, the lower of two.
     #[must_use]
-    pub fn timestep(&self, sigma: f32) -> usize {
+    pub fn timestep(&self, sigma: f32) -> f32 {
+        let (stride, first) = match self.clock {
+            Clock::Steps { stride, first } => (stride, first),
+            Clock::Logarithm => return 0.25 * sigma.ln(),
+            Clock::Angle => return sigma.atan() / std::f32::consts::PI * 2.0,
+        };
         let log = sigma.ln();
         let mut nearest = (0, f32::INFINITY);
         for (timestep, level) in self.log_sigmas.iter().enumerate() {
@@ -90,15 +158,20 @@ impl ModelSampling {
                 nearest = (timestep, distance);
             }
         }
-        nearest.0
+        nearest.0 as f32 * stride + first
     }
 
-    /// The level between timesteps, linear in the logarithm; outside the ladder, its ends.
+    /// The level at a time, between timesteps linear in the logarithm; outside a ladder, its ends.
     #[must_use]
     pub fn sigma(&self, timestep: f32) -> f32 {
-        let timestep = timestep.clamp(0.0, (self.sigmas.len() - 1) as f32);
-        let (low, high) = (timestep.floor() as usize, timestep.ceil() as usize);
-        let weight = timestep.fract();
+        let (stride, first) = match self.clock {
+            Clock::Steps { stride, first } => (stride, first),
+            Clock::Logarithm => return (timestep / 0.25).exp(),
+            Clock::Angle => return (timestep * std::f32::consts::PI / 2.0).tan(),
+        };
+        let place = ((timestep - first) / stride).clamp(0.0, (self.sigmas.len() - 1) as f32);
+        let (low, high) = (place.floor() as usize, place.ceil() as usize);
+        let weight = place.fract();
         ((1.0 - weight) * self.log_sigmas[low] + weight * self.log_sigmas[high]).exp()
     }
 
@@ -111,7 +184,11 @@ impl ModelSampling {
         if percent >= 1.0 {
             return 0.0;
         }
-        self.sigma(((1.0 - percent) * 999.0) as f32)
+        if let Clock::Steps { .. } = self.clock {
+            return self.sigma(((1.0 - percent) * 999.0) as f32);
+        }
+        let (min, max) = (f64::from(self.sigma_min()).ln(), f64::from(self.sigma_max()).ln());
+        ((max - min) * (1.0 - percent) + min).exp() as f32
     }
 
     /// Whether sampling from `sigma` starts at (or above) the model's own last level, where a latent is all noise.
@@ -121,27 +198,43 @@ impl ModelSampling {
         sigma > max || (max - sigma).abs() <= 1e-5 * max.max(sigma)
     }
 
-    /// What the model is given for a latent at level `sigma`: `x / √(sigma² + 1)`.
+    /// What the model is given for a latent at level `sigma`: `x / √(sigma² + d²)`, with `d` the deviation of clean latents,
+    /// 1 for most models.
     ///
     /// # Errors
     /// The device has no room for it.
     pub fn scale_input(&self, x: &Tensor, sigma: f32) -> Result<Tensor> {
-        divide(x, (sigma * sigma + 1.0).sqrt())
+        if self.prediction == Prediction::CleanUnscaled {
+            return Ok(x.clone());
+        }
+        divide(x, (sigma * sigma + self.deviation * self.deviation).sqrt())
     }
 
     /// The clean latent that the model's `output` for `x` at level `sigma` speaks of.
     ///
-    /// `x − sigma·output` for noise, `x / (sigma² + 1) − output · sigma / √(sigma² + 1)` for velocity.
+    /// `x − sigma·output` for noise, `x·d² / (sigma² + d²) − output·sigma·d / √(sigma² + d²)` for velocity.
     ///
     /// # Errors
     /// `x` and `output` differ in shape.
     pub fn denoised(&self, x: &Tensor, output: &Tensor, sigma: f32) -> Result<Tensor> {
+        let velocity = |sign: f32| {
+            let power = sigma * sigma + self.deviation * self.deviation;
+            let change = scale(&scale(output, sigma)?, self.deviation)?;
+            let change = divide(&change, power.sqrt())?;
+            add_scaled(&divide(&scale(x, self.deviation * self.deviation)?, power)?, &change, sign)
+        };
         match self.prediction {
             Prediction::Epsilon => add_scaled(x, output, -sigma),
-            Prediction::Velocity => {
-                let power = sigma * sigma + 1.0;
-                let noise = divide(&output.affine(f64::from(sigma), 0.0)?, power.sqrt())?;
-                Ok((divide(x, power)? - noise)?)
+            Prediction::Velocity => velocity(-1.0),
+            Prediction::Edm => velocity(1.0),
+            Prediction::Clean | Prediction::CleanUnscaled => Ok(output.clone()),
+            Prediction::Consistency => {
+                /// Deviation of the data, in the boundary condition that the model was distilled with.
+                const DEVIATION: f32 = 0.5;
+                let time = self.timestep(sigma) * 10.0;
+                let power = time * time + DEVIATION * DEVIATION;
+                let clean = add_scaled(x, output, -sigma)?;
+                add_scaled(&scale(&clean, time / power.sqrt())?, x, DEVIATION * DEVIATION / power)
             }
         }
     }
@@ -209,10 +302,10 @@ mod tests {
     fn timesteps_and_levels_are_inverse() {
         let sampling = ModelSampling::stable_diffusion(Prediction::Epsilon);
         for timestep in 0..1000 {
-            assert_eq!(sampling.timestep(sampling.sigma(timestep as f32)), timestep);
+            assert_eq!(sampling.timestep(sampling.sigma(timestep as f32)), timestep as f32);
         }
-        assert_eq!(sampling.timestep(0.0), 0);
-        assert_eq!(sampling.timestep(1e9), 999);
+        assert_eq!(sampling.timestep(0.0), 0.0);
+        assert_eq!(sampling.timestep(1e9), 999.0);
     }
 
     #[test]
@@ -222,13 +315,19 @@ mod tests {
         let noise = Tensor::new(&[1.0_f32, 0.25, -0.5], device).unwrap();
         let sigma = 3.0_f32;
         let power = (sigma * sigma + 1.0).sqrt();
-        for prediction in [Prediction::Epsilon, Prediction::Velocity] {
+        for prediction in [Prediction::Epsilon, Prediction::Velocity, Prediction::Clean, Prediction::Edm] {
             let sampling = ModelSampling::stable_diffusion(prediction);
             let x = sampling.add_noise(&clean, &noise, sigma, false).unwrap();
             let output = match prediction {
                 Prediction::Epsilon => noise.clone(),
+                Prediction::Clean => clean.clone(),
                 // v = α·noise − σ'·clean, with α = 1/√(σ²+1) and σ' = σ/√(σ²+1).
                 Prediction::Velocity => (&noise - clean.affine(sigma.into(), 0.0).unwrap())
+                    .unwrap()
+                    .affine((1.0 / power).into(), 0.0)
+                    .unwrap(),
+                // The same with the other sign.
+                _ => (clean.affine(sigma.into(), 0.0).unwrap() - &noise)
                     .unwrap()
                     .affine((1.0 / power).into(), 0.0)
                     .unwrap(),

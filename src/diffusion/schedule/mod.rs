@@ -3,9 +3,12 @@
 //! A schedule is a falling list of sigmas, in `f32` as torch computes it, that usually ends with 0. Knows nothing of
 //! the sampler that walks it.
 
+mod aligned;
 mod beta;
+pub mod curves;
 mod levels;
 
+pub use aligned::{Aligned, align_your_steps};
 pub use levels::{ModelSampling, Prediction};
 
 use crate::{Error, Result};
@@ -25,7 +28,7 @@ pub static SCHEDULES: &[Schedule] = &[
     Schedule { name: "karras", sigmas: karras },
     Schedule { name: "exponential", sigmas: exponential },
     Schedule { name: "ddim_uniform", sigmas: ddim_uniform },
-    Schedule { name: "beta", sigmas: beta },
+    Schedule { name: "beta", sigmas: |sampling, steps| beta_quantiles(sampling, steps, 0.6, 0.6) },
     Schedule { name: "normal", sigmas: normal },
     Schedule { name: "linear_quadratic", sigmas: linear_quadratic },
     Schedule { name: "kl_optimal", sigmas: kl_optimal },
@@ -148,10 +151,10 @@ fn simple(sampling: &ModelSampling, steps: usize) -> Vec<f32> {
 
 /// Evenly spaced in timesteps, both ends included.
 fn normal(sampling: &ModelSampling, steps: usize) -> Vec<f32> {
-    let last = (sampling.sigmas().len() - 1) as f32;
+    let (first, last) = (sampling.timestep(sampling.sigma_min()), sampling.timestep(sampling.sigma_max()));
     // A ladder that reaches 0 by itself (flow models do) needs none appended.
-    let reaches_zero = sampling.sigma(0.0).abs() <= 1e-5;
-    let timesteps = linspace(last, 0.0, steps + usize::from(reaches_zero));
+    let reaches_zero = sampling.sigma(first).abs() <= 1e-5;
+    let timesteps = linspace(last, first, steps + usize::from(reaches_zero));
     let mut sigmas: Vec<f32> = timesteps.map(|timestep| sampling.sigma(timestep)).collect();
     if !reaches_zero {
         sigmas.push(0.0);
@@ -161,8 +164,8 @@ fn normal(sampling: &ModelSampling, steps: usize) -> Vec<f32> {
 
 /// Evenly spaced in timesteps, the lower end left out.
 fn sgm_uniform(sampling: &ModelSampling, steps: usize) -> Vec<f32> {
-    let last = (sampling.sigmas().len() - 1) as f32;
-    let timesteps = linspace(last, 0.0, steps + 1).take(steps);
+    let (first, last) = (sampling.timestep(sampling.sigma_min()), sampling.timestep(sampling.sigma_max()));
+    let timesteps = linspace(last, first, steps + 1).take(steps);
     timesteps.map(|timestep| sampling.sigma(timestep)).chain([0.0]).collect()
 }
 
@@ -195,12 +198,13 @@ fn exponential(sampling: &ModelSampling, steps: usize) -> Vec<f32> {
     linspace(log(sampling.sigma_max()), log(sampling.sigma_min()), steps).map(f32::exp).chain([0.0]).collect()
 }
 
-/// Timesteps by the quantiles of a beta distribution with both shapes 0.6, dense at both ends (Lee et al. 2024,
+/// Timesteps by the quantiles of a beta distribution, dense at both ends with both shapes 0.6 (Lee et al. 2024,
 /// arXiv:2407.12173). Of timesteps that fall together one is kept, so that there may be fewer levels than steps.
-fn beta(sampling: &ModelSampling, steps: usize) -> Vec<f32> {
+#[must_use]
+pub fn beta_quantiles(sampling: &ModelSampling, steps: usize, alpha: f64, beta: f64) -> Vec<f32> {
     let last = (sampling.sigmas().len() - 1) as f64;
     let spacing = 1.0 / steps as f64;
-    let timestep = |i: usize| (beta::quantile(1.0 - i as f64 * spacing, 0.6, 0.6) * last).round_ties_even() as usize;
+    let timestep = |i: usize| (beta::quantile(1.0 - i as f64 * spacing, alpha, beta) * last).round_ties_even() as usize;
     let mut timesteps: Vec<usize> = (0..steps).map(timestep).collect();
     timesteps.dedup();
     timesteps.into_iter().map(|timestep| sampling.sigmas()[timestep]).chain([0.0]).collect()
@@ -371,7 +375,7 @@ mod tests {
             assert_close("percent", &[sampling.percent_to_sigma(f64::from(pair[0]))], &pair[1..], 2e-6);
         }
         for pair in values("timestep").chunks(2) {
-            assert_eq!(sampling.timestep(pair[0]) as f32, pair[1]);
+            assert_eq!(sampling.timestep(pair[0]), pair[1]);
         }
 
         let (mut equal, mut all) = (0, 0);

@@ -35,6 +35,8 @@ pub enum Layer {
 /// What the tensors of an encoder do not say about its use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Family {
+    /// What embedding files call it: `clip_l`, `clip_h`, `clip_g`.
+    pub id: &'static str,
     /// The nonlinearity it was trained with.
     pub activation: Activation,
     /// Which state its UNet was trained on.
@@ -43,10 +45,35 @@ pub struct Family {
     pub norms_hidden: bool,
     /// The token that fills a chunk after its end.
     pub pad: u32,
+    /// Whether the pooled state goes through the encoder's last matrix, `text_projection`.
+    pub projects: bool,
 }
 
 /// CLIP ViT-L/14 as Stable Diffusion 1.x uses it.
-pub const SD1: Family = Family { activation: Activation::QuickGelu, layer: Layer::Last, norms_hidden: true, pad: END };
+pub const SD1: Family = Family {
+    id: "clip_l",
+    activation: Activation::QuickGelu,
+    layer: Layer::Last,
+    norms_hidden: true,
+    pad: END,
+    projects: false,
+};
+
+/// The same encoder as SDXL uses it: the last block but one, as it is.
+pub const SDXL_L: Family = Family { layer: Layer::FromEnd(2), norms_hidden: false, ..SD1 };
+
+/// OpenCLIP ViT-H/14 as Stable Diffusion 2.x uses it.
+pub const SD2: Family = Family {
+    id: "clip_h",
+    activation: Activation::Gelu,
+    layer: Layer::FromEnd(2),
+    norms_hidden: true,
+    pad: 0,
+    projects: true,
+};
+
+/// OpenCLIP ViT-bigG/14 as SDXL and its refiner use it.
+pub const SDXL_G: Family = Family { id: "clip_g", norms_hidden: false, ..SD2 };
 
 /// The encoder. Cheap to clone; clones share the weights.
 #[derive(Clone)]
@@ -57,6 +84,8 @@ pub struct ClipText {
     pub(super) positions: Tensor,
     blocks: Vec<Block>,
     final_norm: LayerNorm,
+    /// Applied to the pooled state, if the family does that.
+    projection: Option<Linear>,
 }
 
 /// What the blocks make of a batch of sequences.
@@ -74,6 +103,7 @@ impl ClipText {
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::WrongShape`], [`Error::UnsupportedNumbers`].
     pub fn load(weights: &Weights, family: Family) -> Result<Self> {
+        let outer = weights;
         let nested = weights.names().any(|name| name.starts_with("text_model."));
         let weights = weights.part(if nested { "text_model." } else { "" });
         let embeddings = weights.at("embeddings");
@@ -93,7 +123,15 @@ impl ClipText {
         if blocks.is_empty() {
             return Err(layers.missing(&layers.key("0.layer_norm1.weight")));
         }
+        let projection = if family.projects {
+            let projection = outer.at("text_projection");
+            let (projected, _) = table_shape(&projection, "weight")?;
+            Some(Linear::load_without_bias(&projection, width, projected)?)
+        } else {
+            None
+        };
         Ok(Self {
+            projection,
             family,
             tokens: Embedding::load(&embeddings.at("token_embedding"), vocabulary, width)?,
             positions: embeddings.tensor("position_embedding.weight", &[places, width])?,
@@ -118,6 +156,11 @@ impl ClipText {
     #[must_use]
     pub fn depth(&self) -> usize {
         self.blocks.len()
+    }
+
+    /// The pooled state as the family's UNet wants it, `[1, width]` to `[1, projected]`.
+    pub(super) fn project(&self, pooled: Tensor) -> Result<Tensor> {
+        self.projection.as_ref().map_or(Ok(pooled.clone()), |projection| projection.forward(&pooled))
     }
 
     /// Runs all blocks over `x`, `[batch, tokens, width]`, tokens and places already added.
@@ -153,6 +196,7 @@ impl Layers for ClipText {
                 linear.visit(visit);
             }
         }
+        self.projection.visit(visit);
     }
 }
 

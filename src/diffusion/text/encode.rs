@@ -83,7 +83,7 @@ impl ClipText {
         let (_, tokens, width) = cond.dims3()?;
         Ok(Encoded {
             cond: cond.contiguous()?.reshape((1, sections * tokens, width))?,
-            pooled: states.last.narrow(0, 0, 1)?.narrow(1, end, 1)?.reshape((1, width))?,
+            pooled: self.project(states.last.narrow(0, 0, 1)?.narrow(1, end, 1)?.reshape((1, width))?)?,
             notices: self.notices(prompt),
         })
     }

@@ -9,14 +9,16 @@ mod chunks;
 mod clip;
 mod embeddings;
 mod encode;
+mod encoders;
 mod prompt;
 #[cfg(test)]
 mod testing;
 mod tokenizer;
 
 pub use chunks::{Chunk, Chunks, Reference, Token, chunks};
-pub use clip::{Activation, ClipText, Family, Layer, SD1};
+pub use clip::{Activation, ClipText, Family, Layer, SD1, SD2, SDXL_G, SDXL_L};
 pub use embeddings::{Embeddings, NoEmbeddings, read_embedding};
 pub use encode::{Encoded, Notice};
+pub use encoders::{Encoders, FindEmbedding};
 pub use prompt::{Segment, parse_weights};
 pub use tokenizer::{BEGIN, CONTEXT, END, spell, tokens};

@@ -170,7 +170,7 @@ fn expect(x: &Tensor, holds: bool, layer: &str, expected: impl Fn() -> String) -
 /// Waves of `width / 2` frequencies, cosines first: `[batch]` to `[batch, width]`, f32.
 ///
 /// Computed in f32 as the reference does, because at timestep 999 the rounding of a frequency is visible.
-fn timestep_embedding(timesteps: &Tensor, width: usize) -> Result<Tensor> {
+pub(crate) fn timestep_embedding(timesteps: &Tensor, width: usize) -> Result<Tensor> {
     let half = width / 2;
     let frequency = |index: usize| (-LONGEST_PERIOD.ln() * index as f32 / half as f32).exp();
     let frequencies: Vec<f32> = (0..half).map(frequency).collect();

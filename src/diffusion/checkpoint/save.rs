@@ -1,0 +1,187 @@
+//! Writing checkpoints: tensors from files under other names, into one file or a folder of diffusers. No number changes.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use safetensors::Dtype;
+use safetensors::tensor::View;
+
+use super::{Checkpoint, to_diffusers};
+use crate::error::{Error, Result};
+use crate::nn::Weights;
+
+/// A tensor to be written.
+struct Output<'a> {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Cow<'a, [u8]>,
+}
+
+impl View for &Output<'_> {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+type Outputs<'a> = Vec<(String, Output<'a>)>;
+
+/// Writes a checkpoint as one file in the layout of its family's own. Text encoders of OpenCLIP get OpenCLIP's names.
+///
+/// # Errors
+/// [`Error::Unwritable`], and what reading the checkpoint says.
+pub fn write_single(checkpoint: &Checkpoint, path: &Path) -> Result<()> {
+    let weights = checkpoint.weights();
+    let mut outputs = Outputs::new();
+    let unet = weights.part(checkpoint.unet_prefix);
+    collect(&unet, "model.diffusion_model.", &mut outputs)?;
+    let vae = weights.part(checkpoint.layout.vae_prefix);
+    collect(&vae, "first_stage_model.", &mut outputs)?;
+    let texts: Vec<_> = checkpoint.layout.texts.iter().map(|place| (place, checkpoint.text_weights(place))).collect();
+    for (place, text) in &texts {
+        let Some(text) = text else { continue };
+        match place.open_clip.split_whitespace().next() {
+            Some(prefix) => collect_open_clip(text, prefix, &mut outputs)?,
+            None => collect(text, place.prefix, &mut outputs)?,
+        }
+    }
+    for marker in ["v_pred", "ztsnr", "edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min"] {
+        if weights.contains(marker) {
+            outputs.push((marker.to_owned(), output(weights, marker)?));
+        }
+    }
+    write(&outputs, weights.metadata(), path)
+}
+
+/// Writes a checkpoint as a folder in the layout of diffusers: the parts' weights, without the configuration files that
+/// diffusers reads beside them. Tells which files were written.
+///
+/// # Errors
+/// [`Error::Unwritable`], and what reading the checkpoint says.
+pub fn write_folder(checkpoint: &Checkpoint, folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut written = Vec::new();
+    for part in to_diffusers(checkpoint)? {
+        let folder = folder.join(part.folder);
+        std::fs::create_dir_all(&folder).map_err(|source| unwritable(&folder, source))?;
+        let path = folder.join(part.file);
+        let mut outputs = Outputs::new();
+        collect(&part.weights, "", &mut outputs)?;
+        write(&outputs, part.weights.metadata(), &path)?;
+        written.push(path);
+    }
+    Ok(written)
+}
+
+fn output<'a>(weights: &'a Weights, name: &str) -> Result<Output<'a>> {
+    let info = weights.info(name).ok_or_else(|| weights.missing(&weights.key(name)))?;
+    let dtype = serde_json::from_value(serde_json::Value::String(info.dtype.clone())).map_err(|_| {
+        Error::UnsupportedNumbers { file: weights.file().to_owned(), name: weights.key(name), dtype: info.dtype }
+    })?;
+    Ok(Output { dtype, shape: info.shape, bytes: weights.bytes(name)? })
+}
+
+fn collect<'a>(weights: &'a Weights, prefix: &str, outputs: &mut Outputs<'a>) -> Result<()> {
+    for name in weights.names() {
+        outputs.push((format!("{prefix}{name}"), output(weights, name)?));
+    }
+    Ok(())
+}
+
+/// An encoder in the names of transformers, written in those of OpenCLIP: queries, keys and values become one matrix.
+fn collect_open_clip<'a>(weights: &'a Weights, prefix: &str, outputs: &mut Outputs<'a>) -> Result<()> {
+    const BLOCK: [(&str, &str); 5] = [
+        ("layer_norm1.", "ln_1."),
+        ("layer_norm2.", "ln_2."),
+        ("mlp.fc1.", "mlp.c_fc."),
+        ("mlp.fc2.", "mlp.c_proj."),
+        ("self_attn.out_proj.", "attn.out_proj."),
+    ];
+    for name in weights.names() {
+        let renamed = match name {
+            "text_model.embeddings.position_embedding.weight" => "positional_embedding".to_owned(),
+            "text_model.embeddings.token_embedding.weight" => "token_embedding.weight".to_owned(),
+            "text_projection.weight" => {
+                outputs.push((format!("{prefix}text_projection"), transposed(output(weights, name)?)));
+                continue;
+            }
+            _ => {
+                if let Some(kind) = name.strip_prefix("text_model.final_layer_norm.") {
+                    format!("ln_final.{kind}")
+                } else {
+                    let layer = name.strip_prefix("text_model.encoder.layers.").and_then(|rest| rest.split_once('.'));
+                    let Some((block, rest)) = layer else { continue };
+                    let place = format!("transformer.resblocks.{block}.");
+                    if let Some(kind) = rest.strip_prefix("self_attn.q_proj.") {
+                        let joined = joined(weights, &name[..name.len() - "q_proj.".len() - kind.len()], kind)?;
+                        outputs.push((format!("{prefix}{place}attn.in_proj_{kind}"), joined));
+                        continue;
+                    }
+                    let renamed = BLOCK.iter().find_map(|(ours, theirs)| Some((theirs, rest.strip_prefix(ours)?)));
+                    let Some((theirs, kind)) = renamed else { continue };
+                    format!("{place}{theirs}{kind}")
+                }
+            }
+        };
+        outputs.push((format!("{prefix}{renamed}"), output(weights, name)?));
+    }
+    Ok(())
+}
+
+/// Queries, keys and values one below the other.
+fn joined<'a>(weights: &'a Weights, place: &str, kind: &str) -> Result<Output<'a>> {
+    let thirds = ["q_proj", "k_proj", "v_proj"].map(|third| output(weights, &format!("{place}{third}.{kind}")));
+    let mut whole: Option<Output<'a>> = None;
+    for third in thirds {
+        let third = third?;
+        match &mut whole {
+            None => whole = Some(third),
+            Some(whole) => {
+                whole.shape[0] += third.shape[0];
+                whole.bytes.to_mut().extend_from_slice(&third.bytes);
+            }
+        }
+    }
+    Ok(whole.expect("there are three thirds"))
+}
+
+fn transposed(output: Output<'_>) -> Output<'_> {
+    let &[rows, columns] = output.shape.as_slice() else { return output };
+    let width = output.bytes.len() / (rows * columns).max(1);
+    let cells = (0..columns).flat_map(|column| (0..rows).map(move |row| row * columns + column));
+    let bytes: Vec<u8> = cells.flat_map(|at| output.bytes[at * width..(at + 1) * width].iter().copied()).collect();
+    Output { shape: vec![columns, rows], bytes: Cow::Owned(bytes), ..output }
+}
+
+/// Writes beside the path, then renames: the file is whole or absent.
+fn write(outputs: &Outputs<'_>, metadata: &std::collections::BTreeMap<String, String>, path: &Path) -> Result<()> {
+    let metadata: HashMap<String, String> = metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+    let metadata = (!metadata.is_empty()).then_some(metadata);
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".part");
+    let beside = PathBuf::from(beside);
+    let views = outputs.iter().map(|(name, output)| (name.clone(), output));
+    let written = safetensors::serialize_to_file(views, metadata, &beside);
+    let written = written.map_err(|error| std::io::Error::other(error.to_string()));
+    let renamed = written.and_then(|()| std::fs::rename(&beside, path));
+    renamed.map_err(|source| {
+        // A half-written file is of no use to anyone.
+        let _ = std::fs::remove_file(&beside);
+        unwritable(path, source)
+    })
+}
+
+fn unwritable(path: &Path, source: std::io::Error) -> Error {
+    Error::Unwritable { file: path.display().to_string(), source }
+}

@@ -1,0 +1,70 @@
+//! Corrections of guidance: formulas on the answers to positive and negative prompts.
+
+use candle_core::Tensor;
+
+use super::Correction;
+use crate::Result;
+use crate::tensors::{add_scaled, divide, mix, scale};
+
+/// Guidance in velocities, brought back to the deviation of the positive answer by `share`.
+pub(super) fn rescale(
+    [positive, negative]: [&Tensor; 2],
+    x: &Tensor,
+    sigma: f32,
+    cfg: f64,
+    share: f64,
+) -> Result<Tensor> {
+    let power = sigma * sigma + 1.0;
+    let scaled = divide(x, power)?;
+    let velocity = |clean: &Tensor| divide(&scale(&(&scaled - (x - (x - clean)?)?)?, power.sqrt())?, sigma);
+    let (positive, negative) = (velocity(positive)?, velocity(negative)?);
+    let guided = add_scaled(&negative, &(&positive - &negative)?, cfg as f32)?;
+    let ratio = (deviation(&positive)? / deviation(&guided)?)?;
+    let rescaled = guided.broadcast_mul(&ratio)?;
+    let blend = mix(&[(share as f32, &rescaled), ((1.0 - share) as f32, &guided)])?;
+    Ok((&scaled - divide(&scale(&blend, sigma)?, power.sqrt())?)?)
+}
+
+/// The deviation of each latent, of all its numbers, `[batch, 1, 1, 1]`.
+fn deviation(x: &Tensor) -> Result<Tensor> {
+    let count = x.elem_count() / x.dim(0)?;
+    let centred = x.broadcast_sub(&x.mean_keepdim((1, 2, 3))?)?;
+    let variance = (centred.sqr()?.sum_keepdim((1, 2, 3))? / (count as f64 - 1.0).max(1.0))?;
+    Ok(variance.sqrt()?)
+}
+
+/// What a correction makes of the guided answer.
+pub(super) fn after(
+    correction: Correction,
+    guided: Tensor,
+    [positive, negative]: [&Tensor; 2],
+    x: &Tensor,
+    cfg: f64,
+) -> Result<Tensor> {
+    match correction {
+        Correction::Rescale(_) => Ok(guided),
+        Correction::ZeroStar => {
+            let (p, n) = ((x - positive)?, (x - negative)?);
+            let dot = (&p * &n)?.sum_keepdim((1, 2, 3))?;
+            let length = (n.sqr()?.sum_keepdim((1, 2, 3))? + 1e-8)?;
+            let alpha = (dot / length)?;
+            let first = negative.broadcast_mul(&(&alpha - 1.0)?)?;
+            let second = scale(&negative.broadcast_mul(&alpha.affine(-1.0, 1.0)?)?, cfg as f32)?;
+            Ok(((guided + first)? + second)?)
+        }
+        Correction::Norm(strength) => {
+            let length = |x: &Tensor| -> Result<Tensor> { Ok(x.sqr()?.sum_keepdim(1)?.sqrt()?) };
+            let ratio = (length(positive)? / (length(&guided)? + 1e-8)?)?.clamp(0.0_f32, 1.0)?;
+            scale(&guided.broadcast_mul(&ratio)?, strength as f32)
+        }
+    }
+}
+
+/// Guidance by what of the negative direction is square to the positive one.
+pub(super) fn perpendicular([positive, negative, empty]: [&Tensor; 3], cfg: f64, weight: f64) -> Result<Tensor> {
+    let (p, n) = ((positive - empty)?, (negative - empty)?);
+    let along = (&n * &p)?.sum_all()?.to_scalar::<f32>()? / p.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>()?.powi(2);
+    let square = add_scaled(&n, &p, -along)?;
+    let direction = add_scaled(&p, &square, -(weight as f32))?;
+    add_scaled(empty, &direction, cfg as f32)
+}
