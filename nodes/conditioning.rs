@@ -1,10 +1,10 @@
 //! Prompts: from words to conditioning, and where, when and how strongly each counts.
 
 use crate::error::{Error, tell};
-use crate::prompt::PromptText;
+use crate::prompt::{PromptText, find_embedding};
 use crate::wires::{Clip, Conditioning, MAX_SIZE, Mask, Prompt};
 use candle_core::{D, Tensor};
-use paraflow_diffusion::guidance::{self, Area, Condition};
+use paraflow_diffusion::guidance::{self, Area, PictureSize};
 use paraflow_diffusion::text::Layer;
 use paraflow_engine::{Choice, Context, Node, NodeDef, Result, Run, Shared};
 
@@ -42,14 +42,22 @@ impl Run for CLIPTextEncode {
     type Output = Conditioning;
 
     fn run(self, cx: &Context<'_>) -> Result<Conditioning> {
-        let encoder = self.clip.encoder().map_err(tell)?;
-        let chunks = self.text.chunks(encoder.family().pad, cx.services()).map_err(tell)?;
-        let encoded = encoder.encode(&chunks, self.clip.layer()).map_err(tell)?;
-        for notice in encoded.notices {
-            cx.warn(notice.to_string());
-        }
-        Ok(Conditioning(vec![Prompt { condition: Condition::new(encoded.cond), pooled: Some(encoded.pooled) }]))
+        let encoders = self.clip.encoders().map_err(tell)?;
+        let prompts: Vec<&str> = encoders.parts().iter().map(|_| self.text.text()).collect();
+        let prompt = encode(&self.clip, &prompts, PictureSize::default(), cx)?;
+        Ok(Conditioning(vec![prompt]))
     }
+}
+
+/// A prompt for each of the encoders, as one.
+pub(crate) fn encode(clip: &Clip, prompts: &[&str], size: PictureSize, cx: &Context<'_>) -> Result<Prompt> {
+    let find = |encoder: &str, name: &str| find_embedding(cx.services(), encoder, name);
+    let encoders = clip.encoders().map_err(tell)?;
+    let encoded = encoders.encode_each(prompts, clip.layer(), &find, true).map_err(tell)?;
+    for notice in encoded.notices {
+        cx.warn(notice.to_string());
+    }
+    Ok(Prompt { size, ..Prompt::new(encoded.cond, Some(encoded.pooled)) })
 }
 
 /// Takes the prompt's meaning from an earlier layer of the text encoder, as some models were trained ("clip skip").

@@ -21,6 +21,26 @@ impl Folder for Checkpoints {
     const KEY: &'static str = "checkpoints";
 }
 
+macro_rules! folders {
+    ($($(#[$doc:meta])* $name:ident = $key:literal),* $(,)?) => {$(
+        $(#[$doc])*
+        pub(crate) struct $name;
+
+        impl Folder for $name {
+            const KEY: &'static str = $key;
+        }
+    )*};
+}
+
+folders! {
+    /// `models/text_encoders`.
+    TextEncoders = "text_encoders",
+    /// `models/diffusion_models`.
+    DiffusionModels = "diffusion_models",
+    /// `models/vae`.
+    Autoencoders = "vae",
+}
+
 /// The name of a model in a folder, or of one that the program brings.
 pub(crate) struct ModelName<F> {
     name: String,

@@ -6,21 +6,33 @@
 #[cfg(test)]
 mod behaviour;
 mod conditioning;
+mod custom_sampling;
 mod embedded;
 #[cfg(test)]
 mod end_to_end;
 mod error;
+#[cfg(test)]
+mod families;
 mod files;
 mod image;
+mod image_ops;
 mod latent;
+mod latent_maths;
 mod loaders;
+mod masks;
 mod memory;
+mod model_patches;
 mod pictures;
+mod planes;
 mod previews;
 mod primitives;
 mod prompt;
+mod sampler_choice;
 mod sampling;
 mod scaling;
+mod schedulers;
+mod sdxl;
+mod strings;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -53,5 +65,23 @@ pub fn registry(services: Services) -> Registry {
 }
 
 fn all_nodes() -> impl Iterator<Item = NodeDef> {
-    families![conditioning, image, latent, loaders, primitives, sampling, scaling, vae]
+    families![
+        conditioning,
+        custom_sampling,
+        image,
+        image_ops,
+        latent,
+        latent_maths,
+        loaders,
+        masks,
+        model_patches,
+        primitives,
+        sampler_choice,
+        sampling,
+        scaling,
+        schedulers,
+        sdxl,
+        strings,
+        vae,
+    ]
 }

@@ -1,9 +1,9 @@
 //! Prompts as inputs: text that may name embedding files.
 
-use crate::error::{Error, tell};
+use crate::error::tell;
 use candle_core::Tensor;
 use paraflow_assets::{Assets, fingerprint};
-use paraflow_diffusion::text::{self, Chunks, Embeddings, read_embedding};
+use paraflow_diffusion::text::{self, Embeddings, read_embedding};
 use paraflow_engine::{Given, Input, Mismatch, Services, Textual, Value, Widget};
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -13,13 +13,22 @@ use std::sync::Arc;
 pub(crate) struct PromptText(String);
 
 impl PromptText {
-    /// The prompt in chunks for an encoder.
-    ///
-    /// # Errors
-    /// An embedding that is there but cannot be read.
-    pub(crate) fn chunks(&self, pad: u32, services: &Services) -> Result<Chunks, Error> {
-        Ok(text::chunks(&self.0, pad, &Folder(services))?)
+    /// As the graph writes it.
+    pub(crate) fn text(&self) -> &str {
+        &self.0
     }
+}
+
+/// The vectors that the model folders have under a name for an encoder, `clip_l` for one.
+///
+/// # Errors
+/// An embedding that is there but cannot be read.
+pub(crate) fn find_embedding(
+    services: &Services,
+    encoder: &str,
+    name: &str,
+) -> paraflow_diffusion::Result<Option<Tensor>> {
+    path(services, name).map(|path| read_embedding(path, encoder)).transpose()
 }
 
 impl Textual for PromptText {}
@@ -41,17 +50,6 @@ impl Input for PromptText {
 
     fn take(given: Given<'_>) -> Result<Self, Mismatch> {
         String::take(given).map(Self)
-    }
-}
-
-/// The embeddings in the model folders.
-struct Folder<'a>(&'a Services);
-
-impl Embeddings for Folder<'_> {
-    fn find(&self, name: &str) -> paraflow_diffusion::Result<Option<Tensor>> {
-        /// What a checkpoint of Stable Diffusion 1.x calls its encoder in files for several.
-        const ENCODER: &str = "clip_l";
-        path(self.0, name).map(|path| read_embedding(path, ENCODER)).transpose()
     }
 }
 

@@ -4,11 +4,11 @@ use crate::error::tell;
 use crate::latent::CELL;
 use crate::memory::Memory;
 use crate::previews::Previews;
-use crate::wires::{Conditioning, Latent, Model};
+use crate::wires::{Conditioning, Guider, Latent, Model, NoiseSource, SamplerChoice};
 use candle_core::Tensor;
 use paraflow_diffusion::samplers::{self, Sampler, Step};
 use paraflow_diffusion::schedule::{self, Schedule, Span};
-use paraflow_diffusion::{SampleRequest, sample};
+use paraflow_diffusion::{SampleRequest, WalkRequest, fit_channels, sample, walk};
 use paraflow_engine::{Choice, Context, Node, NodeDef, Result, Run, Shared};
 use std::ops::ControlFlow;
 
@@ -173,14 +173,17 @@ struct Sampling<'a> {
 impl Sampling<'_> {
     fn run(&self, cx: &Context<'_>) -> Result<Latent> {
         cx.check()?;
-        let batch_limit = self.batch_limit(cx)?;
-        let (positive, negative) = (self.positive.conditions(), self.negative.conditions());
+        let batch_limit = batch_limit(self.model, self.latent, 2, cx)?;
+        let pixels = pixels(self.latent);
+        let positive = self.positive.conditions(self.model, pixels, false).map_err(tell)?;
+        let negative = self.negative.conditions(self.model, pixels, true).map_err(tell)?;
         let request = SampleRequest {
             model: self.model.as_guided(batch_limit),
             positive: &positive,
             negative: &negative,
             latent: self.latent.samples(),
             noise_mask: self.latent.noise_mask(),
+            growth: self.model.mask_growth,
             batch_index: self.latent.batch_index(),
             seed: self.seed,
             add_noise: self.add_noise,
@@ -189,36 +192,96 @@ impl Sampling<'_> {
             schedule: self.schedule,
             span: self.span,
         };
-        let previews = cx.services().get::<Previews>();
-        let mut observe = |step: Step, denoised: &Tensor| {
-            // A preview that cannot be drawn is no reason to lose the picture.
-            if let Some(jpeg) = previews.and_then(|previews| previews.draw(denoised, &self.model.colours).ok()) {
-                cx.preview(jpeg, paraflow_engine::ImageFormat::Jpeg);
-            }
-            match cx.progress(step.index as u32 + 1, step.total as u32) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(_) => ControlFlow::Break(()),
-            }
-        };
-        let samples = sample(&request, &mut observe).map_err(tell)?;
+        let mut watch = watching(self.model, cx);
+        let samples = sample(&request, &mut |step, denoised| watch(step, denoised)).map_err(tell)?;
         self.latent.with_samples(samples).map_err(tell)
     }
+}
 
-    /// How many latents may go through the model at once: both prompts' where there is room, else one prompt's.
-    ///
-    /// # Errors
-    /// There is no room for that either.
-    fn batch_limit(&self, cx: &Context<'_>) -> Result<usize> {
-        /// How many numbers a latent cell takes while the UNet works, for each channel of its first level. Measured: 26
-        /// with one block a level, at 512 and 1024 pixels; more blocks keep more.
-        const NUMBERS: usize = 32;
-        let (batch, _, rows, columns) = self.latent.dims();
-        let numbers = (batch * rows * columns) as u64 * (self.model.unet.config().channels * NUMBERS) as u64;
-        let needed = numbers.saturating_mul(size_of::<f32>() as u64);
-        let (width, height) = (columns * CELL, rows * CELL);
-        let memory = Memory::of(cx.services());
-        memory.require(needed, || format!("sampling {batch} x {width} x {height} pixels")).map_err(tell)?;
-        let room_for_both = memory.require(needed.saturating_mul(2), String::new).is_ok();
-        Ok(if room_for_both { usize::MAX } else { batch })
+/// Tells of each step, with a preview where there are any.
+fn watching<'a>(model: &'a Model, cx: &'a Context<'_>) -> impl FnMut(Step, &Tensor) -> ControlFlow<()> + 'a {
+    let previews = cx.services().get::<Previews>();
+    move |step: Step, denoised: &Tensor| {
+        // A preview that cannot be drawn is no reason to lose the picture.
+        if let Some(jpeg) = previews.and_then(|previews| previews.draw(denoised, &model.colours).ok()) {
+            cx.preview(jpeg, paraflow_engine::ImageFormat::Jpeg);
+        }
+        match cx.progress(step.index as u32 + 1, step.total as u32) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
     }
+}
+
+/// Width and height of a latent in pixels.
+fn pixels(latent: &Latent) -> (u32, u32) {
+    let (_, _, rows, columns) = latent.dims();
+    ((columns * CELL) as u32, (rows * CELL) as u32)
+}
+
+/// A sampling whose parts come from nodes of their own.
+pub(crate) struct Job<'a> {
+    pub(crate) guider: &'a Guider,
+    pub(crate) latent: &'a Latent,
+    pub(crate) noise: &'a NoiseSource,
+    pub(crate) seed: u64,
+    pub(crate) sampler: &'a SamplerChoice,
+    pub(crate) sigmas: &'a [f32],
+}
+
+/// Samples. Beside the result comes what the model last took to be the clean latent.
+pub(crate) fn run(job: &Job<'_>, cx: &Context<'_>) -> Result<(Latent, Latent)> {
+    cx.check()?;
+    let (guider, model) = (job.guider, &job.guider.model);
+    let guided = model.as_guided(batch_limit(model, job.latent, guider.sides.len(), cx)?);
+    let pixels = pixels(job.latent);
+    // The second side is the negative one.
+    let side = |(i, side): (usize, &Conditioning)| side.conditions(model, pixels, i == 1);
+    let sides = guider.sides.iter().enumerate().map(side).collect::<Result<Vec<_>, _>>().map_err(tell)?;
+    let sides: Vec<&[_]> = sides.iter().map(Vec::as_slice).collect();
+    let fitted = fit_channels(job.latent.samples(), &guided).map_err(tell)?;
+    let latent = job.latent.with_samples(fitted).map_err(tell)?;
+    let noise = job.noise.draw(&latent).map_err(tell)?;
+    let request = WalkRequest {
+        model: guided,
+        sides: &sides,
+        guidance: guider.guidance,
+        latent: latent.samples(),
+        noise: &noise,
+        noise_mask: latent.noise_mask(),
+        growth: model.mask_growth,
+        seed: job.seed,
+        walk: &job.sampler.0,
+        sigmas: job.sigmas,
+    };
+    let mut watch = watching(model, cx);
+    let mut last = None;
+    let samples = walk(&request, &mut |step, denoised| {
+        last = Some(denoised.clone());
+        watch(step, denoised)
+    });
+    let samples = latent.with_samples(samples.map_err(tell)?).map_err(tell)?;
+    let denoised = match last {
+        Some(last) => latent.with_samples((last / model.latent_scale).map_err(tell)?).map_err(tell)?,
+        None => samples.clone(),
+    };
+    Ok((samples, denoised))
+}
+
+/// How many latents may go through the model at once: all sides' where there is room, else one side's.
+///
+/// # Errors
+/// There is no room for that either.
+fn batch_limit(model: &Model, latent: &Latent, sides: usize, cx: &Context<'_>) -> Result<usize> {
+    /// How many numbers a latent cell takes while the UNet works, for each channel of its first level. Measured: 26
+    /// with one block a level, at 512 and 1024 pixels; more blocks keep more.
+    const NUMBERS: usize = 32;
+    let (batch, _, rows, columns) = latent.dims();
+    let numbers = (batch * rows * columns) as u64 * (model.unet.config().channels * NUMBERS) as u64;
+    let needed = numbers.saturating_mul(size_of::<f32>() as u64);
+    let (width, height) = (columns * CELL, rows * CELL);
+    let memory = Memory::of(cx.services());
+    memory.require(needed, || format!("sampling {batch} x {width} x {height} pixels")).map_err(tell)?;
+    let room_for_all = memory.require(needed.saturating_mul(sides as u64), String::new).is_ok();
+    Ok(if room_for_all { usize::MAX } else { batch })
 }

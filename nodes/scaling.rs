@@ -283,7 +283,17 @@ pub(crate) fn round(value: f64) -> usize {
     value.round_ties_even() as usize
 }
 
-fn scale(
+/// Planes `[batch, channels, rows, columns]` turned clockwise by so many right angles.
+pub(crate) fn turn(planes: &Tensor, turns: usize) -> Result<Tensor, Error> {
+    let mut planes = planes.clone();
+    for _ in 0..turns {
+        planes = planes.transpose(2, 3)?.contiguous()?.flip(&[3])?;
+    }
+    Ok(planes.contiguous()?)
+}
+
+/// Scales pictures to a size.
+pub(crate) fn scale(
     image: &Image,
     width: usize,
     height: usize,

@@ -161,6 +161,11 @@ impl Outcome {
         value.share().unwrap_or_else(|| panic!("{node} caught {value:?}"))
     }
 
+    /// What the `Catch` of that id got, of any kind.
+    pub(crate) fn caught(&self, node: &str) -> &Value {
+        self.caught.get(node).unwrap_or_else(|| panic!("{node} caught nothing: {:#?}", self.events))
+    }
+
     /// The node that failed, and why.
     pub(crate) fn failure(&self) -> (&str, &Error) {
         let failed = self.events.iter().find_map(|event| match event {

@@ -45,6 +45,39 @@ fn draw(key: &str, shape: &[usize]) -> Vec<f32> {
     (0..shape.iter().product::<usize>()).map(|_| shaped(uniform())).collect()
 }
 
+/// A file of numbers drawn by their names as `tests/golden/networks.py` draws them.
+pub(crate) fn drawn_by_name(tensors: &Tensors) -> Vec<u8> {
+    let bytes = |(key, shape): (&String, &Vec<usize>)| {
+        let fan_in: usize = shape.iter().skip(1).product();
+        let shaped = |u: f64| match shape.as_slice() {
+            _ if key.ends_with("bias") => 0.1 * u,
+            [_] => 1.0 + 0.1 * u,
+            _ => u * (3.0 / fan_in as f64).sqrt(),
+        };
+        let drawn = uniform(key, shape.iter().product());
+        let bytes: Vec<u8> = drawn.into_iter().flat_map(|u| (shaped(u) as f32).to_le_bytes()).collect();
+        (key.clone(), shape.clone(), bytes)
+    };
+    let tensors: Vec<_> = tensors.iter().map(bytes).collect();
+    let views =
+        tensors.iter().map(|(key, shape, bytes)| (key, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
+    safetensors::serialize(views, None).unwrap()
+}
+
+/// Numbers in [-1, 1): a splitmix64 stream seeded by the FNV-1a hash of a key.
+pub(crate) fn uniform(key: &str, count: usize) -> Vec<f64> {
+    let seed = key
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let draw = |index: u64| {
+        let z = seed.wrapping_add(index.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        2.0 * ((z ^ (z >> 31)) >> 11) as f64 * 2_f64.powi(-53) - 1.0
+    };
+    (1..=count as u64).map(draw).collect()
+}
+
 /// Keys and shapes of the whole checkpoint.
 pub(crate) fn tensors() -> Tensors {
     let mut add = Adder(Tensors::new());

@@ -140,7 +140,7 @@ fn widen(mask: &Tensor, before: usize, after: usize) -> Result<Tensor, Error> {
 
 /// The colours of pictures as planes `[batch, 3, height, width]`, cut to multiples of `factor`. Grey becomes a colour,
 /// opacity is dropped.
-fn colour_planes(image: &Image, factor: usize, cx: &Context<'_>) -> Result<Tensor, Error> {
+pub(crate) fn colour_planes(image: &Image, factor: usize, cx: &Context<'_>) -> Result<Tensor, Error> {
     let (batch, height, width, channels) = image.dims();
     if width < factor || height < factor {
         return Err(Error::Unfit {
@@ -164,13 +164,13 @@ fn colour_planes(image: &Image, factor: usize, cx: &Context<'_>) -> Result<Tenso
 }
 
 /// Cuts planes to multiples of `factor`, the same from both sides.
-fn crop(planes: &Tensor, factor: usize) -> Result<Tensor, Error> {
+pub(crate) fn crop(planes: &Tensor, factor: usize) -> Result<Tensor, Error> {
     let (_, _, height, width) = planes.dims4()?;
     let (y, x) = (height % factor / 2, width % factor / 2);
     Ok(planes.narrow(2, y, height / factor * factor)?.narrow(3, x, width / factor * factor)?.contiguous()?)
 }
 
-fn encode(vae: &Vae, planes: &Tensor, cx: &Context<'_>) -> Result<Latent> {
+pub(crate) fn encode(vae: &Vae, planes: &Tensor, cx: &Context<'_>) -> Result<Latent> {
     let autoencoder = vae.autoencoder().map_err(tell)?;
     let (batch, _, height, width) = planes.dims4().map_err(tell)?;
     require(vae, width, height, "encoding", cx).map_err(tell)?;

@@ -5,10 +5,13 @@
 
 use crate::error::Error;
 use candle_core::{DType, Tensor};
-use paraflow_diffusion::guidance::{self, Condition};
+use paraflow_diffusion::checkpoint::Layout;
+use paraflow_diffusion::guidance::{self, Condition, Correction, Edit, Guidance, Label, Picture, PictureSize};
+use paraflow_diffusion::noise;
 use paraflow_diffusion::preview::Colours;
+use paraflow_diffusion::samplers::Walk;
 use paraflow_diffusion::schedule::ModelSampling;
-use paraflow_diffusion::text::{ClipText, Layer};
+use paraflow_diffusion::text::{Encoders, Layer};
 use paraflow_diffusion::unet::UNet;
 use paraflow_engine::Port;
 use std::sync::Arc;
@@ -29,6 +32,16 @@ pub struct Model {
     pub latent_channels: usize,
     /// How its latents look in a preview.
     pub colours: Colours,
+    /// What it is told beside the prompt.
+    pub label: Option<Label>,
+    /// What it sees beside the noisy latent.
+    pub edit: Option<Edit>,
+    /// What it asks of guidance.
+    pub corrections: Vec<Correction>,
+    /// Whether noise masks grow on the way, and how much of them.
+    pub mask_growth: Option<f64>,
+    /// The architecture that it came from, to which it is saved again.
+    pub layout: &'static Layout,
     /// Memory of the weights that no other model shares.
     pub bytes: usize,
 }
@@ -41,8 +54,22 @@ impl Model {
             sampling: &self.sampling,
             latent_scale: self.latent_scale,
             latent_channels: self.latent_channels,
+            corrections: &self.corrections,
+            edit: self.edit,
             batch_limit,
         }
+    }
+
+    /// The same with one more correction of guidance.
+    #[must_use]
+    pub fn corrected(&self, correction: Correction) -> Self {
+        let mut model = self.clone();
+        // Of two that take the place of plain guidance, the later counts.
+        if let Correction::Rescale(_) = correction {
+            model.corrections.retain(|other| !matches!(other, Correction::Rescale(_)));
+        }
+        model.corrections.push(correction);
+        model
     }
 }
 
@@ -54,41 +81,47 @@ impl Port for Model {
     }
 }
 
-/// A text encoder, or the word that its checkpoint has none. Clones share the weights.
+/// A model's text encoders, or the word that its checkpoint has none. Clones share the weights.
 #[derive(Clone)]
 pub struct Clip {
-    encoder: Result<ClipText, Arc<paraflow_diffusion::Error>>,
+    encoders: Result<Encoders, Arc<paraflow_diffusion::Error>>,
     layer: Layer,
     /// Memory of the weights that no other encoder shares.
     pub bytes: usize,
 }
 
 impl Clip {
-    /// An encoder at the layer that its family uses. A checkpoint without one is an error only when it is needed.
+    /// Encoders at the layer that their family uses. A checkpoint without one is an error only when it is needed.
     #[must_use]
-    pub fn new(encoder: Result<ClipText, Arc<paraflow_diffusion::Error>>, bytes: usize) -> Self {
-        let layer = encoder.as_ref().map_or(Layer::Last, |encoder| encoder.family().layer);
-        Self { encoder, layer, bytes }
+    pub fn new(encoders: Result<Encoders, Arc<paraflow_diffusion::Error>>, bytes: usize) -> Self {
+        let layer = encoders.as_ref().map_or(Layer::Last, Encoders::layer);
+        Self { encoders, layer, bytes }
     }
 
-    /// The same encoder at another layer.
+    /// The same encoders at another layer.
     #[must_use]
     pub fn at(&self, layer: Layer) -> Self {
         Self { layer, ..self.clone() }
     }
 
-    /// Which of its states is the conditioning.
+    /// Which of their states is the conditioning.
     #[must_use]
     pub fn layer(&self) -> Layer {
         self.layer
     }
 
-    /// The encoder.
+    /// The encoders.
     ///
     /// # Errors
     /// The checkpoint that this came from has none.
-    pub fn encoder(&self) -> Result<&ClipText, Error> {
-        self.encoder.as_ref().map_err(|missing| Error::Diffusion(Arc::clone(missing)))
+    pub fn encoders(&self) -> Result<&Encoders, Error> {
+        self.encoders.as_ref().map_err(|missing| Error::Diffusion(Arc::clone(missing)))
+    }
+
+    /// Other encoders in place of these, at the same layer: with adapters, say.
+    #[must_use]
+    pub fn with_encoders(&self, encoders: Encoders, bytes: usize) -> Self {
+        Self { encoders: Ok(encoders), layer: self.layer, bytes }
     }
 }
 
@@ -149,6 +182,16 @@ pub struct Prompt {
     pub condition: Condition,
     /// What sums it up, `[1, width]`, for models that read that too.
     pub pooled: Option<Tensor>,
+    /// What it says of the picture's size, for models that are told.
+    pub size: PictureSize,
+}
+
+impl Prompt {
+    /// A prompt for the whole picture.
+    #[must_use]
+    pub fn new(context: Tensor, pooled: Option<Tensor>) -> Self {
+        Self { condition: Condition::new(context), pooled, size: PictureSize::default() }
+    }
 }
 
 impl Conditioning {
@@ -160,9 +203,43 @@ impl Conditioning {
         changed
     }
 
-    /// The prompts as guidance takes them.
-    pub(crate) fn conditions(&self) -> Vec<Condition> {
-        self.0.iter().map(|prompt| prompt.condition.clone()).collect()
+    /// The same with another picture to change.
+    #[must_use]
+    pub fn with_picture(&self, picture: &Picture) -> Self {
+        self.map(|condition| condition.picture = picture.clone())
+    }
+
+    /// The prompts as guidance takes them, for a model and a latent of so many pixels; `negative` says on which side.
+    ///
+    /// # Errors
+    /// The model is told a summary that a prompt does not have, or was made for prompts of another width.
+    pub(crate) fn conditions(
+        &self,
+        model: &Model,
+        pixels: (u32, u32),
+        negative: bool,
+    ) -> Result<Vec<Condition>, Error> {
+        let condition = |prompt: &Prompt| {
+            let mut condition = prompt.condition.clone();
+            let (width, wanted) = (condition.context.dim(candle_core::D::Minus1)?, model.unet.config().context);
+            if wanted.is_some_and(|wanted| wanted != width) {
+                return Err(Error::Unfit {
+                    what: "the model",
+                    expected: format!("prompts of width {}, from its own text encoder", wanted.unwrap_or_default()),
+                    found: format!("width {width}"),
+                });
+            }
+            if let Some(label) = model.label {
+                let pooled = prompt.pooled.as_ref().ok_or_else(|| Error::Unfit {
+                    what: "the model",
+                    expected: "prompts with a summary, as SDXL's text encoders make them".to_owned(),
+                    found: "a prompt without".to_owned(),
+                })?;
+                condition.label = Some(label.vector(pooled, prompt.size, pixels, negative)?);
+            }
+            Ok(condition)
+        };
+        self.0.iter().map(condition).collect()
     }
 }
 
@@ -245,6 +322,12 @@ impl Mask {
     #[must_use]
     pub fn values(&self) -> &Tensor {
         &self.0
+    }
+
+    /// Batch, height, width.
+    #[must_use]
+    pub fn dims(&self) -> (usize, usize, usize) {
+        self.0.dims3().expect("checked when it was made")
     }
 }
 
@@ -329,6 +412,12 @@ impl Latent {
         Self { batch_index: Some(places), ..self.clone() }
     }
 
+    /// The same without places in an earlier batch.
+    #[must_use]
+    pub fn without_places(&self) -> Self {
+        Self { batch_index: None, ..self.clone() }
+    }
+
     /// `length` of the latents from `first` on, with their masks and their places.
     ///
     /// # Errors
@@ -369,6 +458,59 @@ impl Port for Latent {
     fn bytes(&self) -> usize {
         bytes(&self.samples) + self.noise_mask.as_ref().map_or(0, bytes)
     }
+}
+
+/// Noise levels to visit, the highest first as a rule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sigmas(pub Vec<f32>);
+
+impl Port for Sigmas {
+    const KIND: &'static str = "SIGMAS";
+}
+
+/// An algorithm with its settings.
+#[derive(Clone)]
+pub struct SamplerChoice(pub Walk);
+
+impl Port for SamplerChoice {
+    const KIND: &'static str = "SAMPLER";
+}
+
+/// A model, prompts, and how the answers to them become one.
+#[derive(Clone)]
+pub struct Guider {
+    /// The model.
+    pub model: Model,
+    /// Positive prompts, negative ones, and what else the guidance takes.
+    pub sides: Vec<Conditioning>,
+    /// How their answers become one.
+    pub guidance: Guidance,
+}
+
+impl Port for Guider {
+    const KIND: &'static str = "GUIDER";
+}
+
+/// Where a sampling's noise comes from: a seed, or nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoiseSource(pub Option<u64>);
+
+impl NoiseSource {
+    /// The noise for a latent, of its shape.
+    ///
+    /// # Errors
+    /// The latent's places are not as many as it has latents.
+    pub fn draw(self, latent: &Latent) -> Result<Tensor, Error> {
+        let samples = latent.samples();
+        match self.0 {
+            Some(seed) => Ok(noise::initial(latent.dims(), seed, latent.batch_index(), samples.device())?),
+            None => Ok(samples.zeros_like()?),
+        }
+    }
+}
+
+impl Port for NoiseSource {
+    const KIND: &'static str = "NOISE";
 }
 
 /// The first `count` of a batch that starts over when it ends.

@@ -117,8 +117,14 @@ fn adjusted(spec: &NodeSpec, mut theirs: Value) -> Value {
     for input in theirs["inputs"].as_array_mut().expect("a list was recorded") {
         let ours = spec.inputs.iter().find(|ours| input["name"] == ours.name);
         match input["kind"].as_str().expect("a name was recorded") {
-            // Editors step by one where nothing is said.
-            "INT" if input.get("step").is_none() => input["step"] = 1.into(),
+            // Editors step by one where nothing is said, and whole numbers here have 64 bits.
+            "INT" => {
+                for (key, unsaid) in [("step", 1), ("min", i64::MIN), ("max", i64::MAX)] {
+                    if input.get(key).is_none() {
+                        input[key] = unsaid.into();
+                    }
+                }
+            }
             "FLOAT" => {
                 // 2^63 - 1 is no float; the nearest one is what an editor makes of it. Whole bounds may be written as such.
                 for key in ["min", "max", "default", "step"] {

@@ -9,48 +9,31 @@ import json
 import os
 import sys
 
-CLASSES = [
-    "CheckpointLoaderSimple",
-    "CLIPSetLastLayer",
-    "CLIPTextEncode",
-    "ConditioningAverage",
-    "ConditioningCombine",
-    "ConditioningConcat",
-    "ConditioningSetArea",
-    "ConditioningSetAreaPercentage",
-    "ConditioningSetAreaStrength",
-    "ConditioningSetMask",
-    "ConditioningSetTimestepRange",
-    "ConditioningZeroOut",
-    "EmptyImage",
-    "EmptyLatentImage",
-    "ImageBatch",
-    "ImageInvert",
-    "ImagePadForOutpaint",
-    "ImageScale",
-    "ImageScaleBy",
-    "KSampler",
-    "KSamplerAdvanced",
-    "LatentFromBatch",
-    "LatentUpscale",
-    "LatentUpscaleBy",
-    "LoadImage",
-    "LoadImageMask",
-    "PreviewImage",
-    "PrimitiveBoolean",
-    "PrimitiveFloat",
-    "PrimitiveInt",
-    "PrimitiveString",
-    "PrimitiveStringMultiline",
-    "RepeatLatentBatch",
-    "SaveImage",
-    "SetLatentNoiseMask",
-    "VAEDecode",
-    "VAEEncode",
-    "VAEEncodeForInpaint",
-]
+CLASSES = """
+AddNoise AlignYourStepsScheduler BasicGuider BasicScheduler BetaSamplingScheduler CaseConverter CFGGuider CFGNorm
+CFGZeroStar CheckpointLoaderSimple CLIPLoader CLIPSetLastLayer CLIPTextEncode CLIPTextEncodeSDXL
+CLIPTextEncodeSDXLRefiner ConditioningAverage ConditioningCombine ConditioningConcat ConditioningSetArea
+ConditioningSetAreaPercentage ConditioningSetAreaStrength ConditioningSetMask ConditioningSetTimestepRange
+ConditioningZeroOut CropMask DifferentialDiffusion DisableNoise DualCFGGuider DualCLIPLoader EmptyImage
+EmptyLatentImage ExponentialScheduler ExtendIntermediateSigmas FeatherMask FlipSigmas GetImageSize GrowMask
+ImageAddNoise ImageBatch ImageBlend ImageBlur ImageColorToMask ImageCompositeMasked ImageCrop ImageFlip ImageFromBatch
+ImageInvert ImagePadForOutpaint ImageRotate ImageScale ImageScaleBy ImageScaleToMaxDimension ImageScaleToTotalPixels
+ImageSharpen ImageToMask InpaintModelConditioning InstructPixToPixConditioning InvertMask JoinImageWithAlpha
+KarrasScheduler KSampler KSamplerAdvanced KSamplerSelect LaplaceScheduler LatentAdd LatentBatch
+LatentBatchSeedBehavior LatentBlend LatentComposite LatentCompositeMasked LatentConcat LatentCrop LatentCut LatentFlip
+LatentFromBatch LatentInterpolate LatentMultiply LatentRotate LatentSubtract LatentUpscale LatentUpscaleBy LoadImage
+LoadImageMask ManualSigmas MaskComposite MaskToImage ModelSamplingContinuousEDM ModelSamplingContinuousV
+ModelSamplingDiscrete PerpNegGuider PolyexponentialScheduler PreviewImage PrimitiveBoolean PrimitiveFloat PrimitiveInt
+PrimitiveString PrimitiveStringMultiline RandomNoise RebatchImages RepeatImageBatch RepeatLatentBatch RescaleCFG
+SamplerCustom SamplerCustomAdvanced SamplerDPMAdaptative SamplerDPMPP_2M_SDE SamplerDPMPP_2S_Ancestral
+SamplerDPMPP_3M_SDE SamplerDPMPP_SDE SamplerER_SDE SamplerEulerAncestral SamplerEulerAncestralCFGPP SamplerLMS
+SamplerSASolver SamplerSEEDS2 SamplingPercentToSigma SaveImage SDTurboScheduler SetFirstSigma SetLatentNoiseMask
+SolidMask SplitImageWithAlpha SplitSigmas SplitSigmasDenoise StringCompare StringConcatenate StringContains
+StringLength StringReplace StringSubstring StringTrim ThresholdMask UNETLoader VAEDecode VAEEncode VAEEncodeForInpaint
+VAELoader VPScheduler
+""".split()
 # Inputs whose choices are files.
-FILES = {"ckpt_name", "image"}
+FILES = {"ckpt_name", "image", "clip_name", "clip_name1", "clip_name2", "unet_name", "vae_name", "model_path"}
 
 
 def kind_of(declared):
@@ -109,6 +92,8 @@ sys.argv = [sys.argv[0], "--cpu"]
 import comfy.options
 
 comfy.options.enable_args_parsing()
+# Under its own name before anything of ComfyUI's shadows it.
+import utils.install_util
 import nodes
 
 asyncio.run(nodes.init_extra_nodes(init_custom_nodes=False, init_api_nodes=False))
@@ -207,6 +192,12 @@ values = {
     "prompt": torch.randn(1, 6, 8),
     "short": torch.randn(1, 4, 8),
     "long": torch.randn(1, 9, 8),
+    "grey": torch.rand(1, 3, 4),
+    "marked": torch.randint(0, 3, (1, 4, 5, 3)).float() / 2,
+    "small": torch.randn(2, 4, 5, 6),
+    "large_latent": torch.randn(3, 4, 20, 15),
+    "single": torch.randn(1, 4, 12, 9),
+    "levels": torch.tensor([14.6146, 7.5, 3.25, 1.5, 0.4, 0.0]),
     "large": torch.rand(1, 35, 43, 3),
     "hole": (torch.rand(1, 20, 25) > 0.8).float(),
 }
@@ -238,7 +229,10 @@ class Stub:
 
 def run(name, literals, wires):
     node = nodes.NODE_CLASS_MAPPINGS[name]
-    return getattr(node(), node.FUNCTION)(**literals, **{key: wire(text) for key, text in wires.items()})
+    inputs = literals | {key: wire(text) for key, text in wires.items()}
+    if hasattr(node, "execute"):
+        return node.execute(**inputs).result
+    return getattr(node(), node.FUNCTION)(**inputs)
 
 
 def both(method, width, height, crop):
@@ -246,6 +240,10 @@ def both(method, width, height, crop):
 
 
 latents, images = {"samples": "LATENT:latent"}, {"image": "IMAGE:picture"}
+mask, levels = {"mask": "MASK:mask"}, {"sigmas": "SIGMAS:levels"}
+two = {"samples1": "LATENT:latent", "samples2": "LATENT:small"}
+latent_pair = {"destination": "LATENT:latent", "source": "LATENT:small"}
+image_pair = {"destination": "IMAGE:picture", "source": "IMAGE:marked"}
 prompts = {"conditioning_to": "CONDITIONING:prompt"}
 CASES = [
     ("LatentUpscale", both("bilinear", 0, 0, "disabled"), latents),
@@ -276,6 +274,83 @@ CASES = [
     ("ConditioningAverage", {"conditioning_to_strength": 0.3}, prompts | {"conditioning_from": "CONDITIONING:long"}),
     ("ConditioningConcat", {}, prompts | {"conditioning_from": "CONDITIONING:short"}),
     ("ConditioningZeroOut", {}, {"conditioning": "CONDITIONING:prompt"}),
+    ("CropMask", {"x": 2, "y": 1, "width": 3, "height": 9}, mask),
+    ("FeatherMask", {"left": 2, "top": 1, "right": 3, "bottom": 2}, mask),
+    ("GrowMask", {"expand": 1, "tapered_corners": True}, mask),
+    ("GrowMask", {"expand": 2, "tapered_corners": False}, mask),
+    ("GrowMask", {"expand": -1, "tapered_corners": True}, mask),
+    ("ImageColorToMask", {"color": 0x80FF00}, {"image": "IMAGE:marked"}),
+    ("ImageColorToMask", {"color": 0xFF8080}, {"image": "IMAGE:marked"}),
+    ("ImageToMask", {"channel": "green"}, images),
+    ("ImageToMask", {"channel": "alpha"}, {"image": "IMAGE:clear"}),
+    ("InvertMask", {}, mask),
+    ("JoinImageWithAlpha", {}, images | {"alpha": "MASK:mask"}),
+    ("SplitImageWithAlpha", {}, {"image": "IMAGE:clear"}),
+    ("SplitImageWithAlpha", {}, images),
+    ("MaskToImage", {}, mask),
+    ("SolidMask", {"value": 0.25, "width": 4, "height": 3}, {}),
+    ("ThresholdMask", {"value": 0.4}, mask),
+    *[("MaskComposite", {"x": 2, "y": 1, "operation": how}, {"destination": "MASK:mask", "source": "MASK:grey"})
+      for how in ("multiply", "add", "subtract", "and", "or", "xor")],
+    ("LatentCompositeMasked", {"x": 16, "y": 24, "resize_source": False}, latent_pair),
+    ("LatentCompositeMasked", {"x": 0, "y": 0, "resize_source": True}, latent_pair | {"mask": "MASK:mask"}),
+    ("LatentCompositeMasked", {"x": 40, "y": 64, "resize_source": False}, latent_pair | {"mask": "MASK:grey"}),
+    ("ImageCompositeMasked", {"x": 1, "y": 2, "resize_source": False}, image_pair | {"mask": "MASK:grey"}),
+    ("ImageCompositeMasked", {"x": 0, "y": 0, "resize_source": True}, image_pair),
+    ("LatentAdd", {}, two),
+    ("LatentSubtract", {}, two),
+    ("LatentMultiply", {"multiplier": -1.5}, latents),
+    ("LatentInterpolate", {"ratio": 0.3}, {"samples1": "LATENT:single", "samples2": "LATENT:small"}),
+    ("LatentConcat", {"dim": "x"}, {"samples1": "LATENT:latent", "samples2": "LATENT:single"}),
+    ("LatentConcat", {"dim": "-y"}, {"samples1": "LATENT:latent", "samples2": "LATENT:single"}),
+    ("LatentCut", {"dim": "x", "index": 2, "amount": 50}, latents),
+    ("LatentCut", {"dim": "y", "index": -3, "amount": 2}, latents),
+    ("LatentBatch", {}, {"samples1": "LATENT:masked", "samples2": "LATENT:small"}),
+    ("LatentBatchSeedBehavior", {"seed_behavior": "fixed"}, {"samples": "LATENT:masked"}),
+    ("LatentBatchSeedBehavior", {"seed_behavior": "random"}, {"samples": "LATENT:masked"}),
+    *[("LatentRotate", {"rotation": f"{angle} degrees"}, latents) for angle in (90, 180, 270)],
+    ("LatentFlip", {"flip_method": "x-axis: vertically"}, latents),
+    ("LatentFlip", {"flip_method": "y-axis: horizontally"}, latents),
+    ("LatentCrop", {"width": 64, "height": 72, "x": 8, "y": 16}, latents),
+    ("LatentComposite", {"x": 16, "y": 8, "feather": 0}, {"samples_to": "LATENT:masked", "samples_from": "LATENT:latent"}),
+    ("LatentComposite", {"x": 16, "y": 8, "feather": 16}, {"samples_to": "LATENT:large_latent", "samples_from": "LATENT:latent"}),
+    ("LatentBlend", {"blend_factor": 0.3}, {"samples1": "LATENT:latent", "samples2": "LATENT:single"}),
+    ("ImageCrop", {"width": 3, "height": 40, "x": 5, "y": 2}, images),
+    *[("ImageRotate", {"rotation": f"{angle} degrees"}, images) for angle in (90, 180, 270)],
+    ("ImageFlip", {"flip_method": "x-axis: vertically"}, images),
+    ("ImageFlip", {"flip_method": "y-axis: horizontally"}, images),
+    ("ImageFromBatch", {"batch_index": 1, "length": 5}, images),
+    ("RepeatImageBatch", {"amount": 2}, images),
+    ("ImageScaleToTotalPixels", {"upscale_method": "area", "megapixels": 0.01, "resolution_steps": 8}, {"image": "IMAGE:large"}),
+    ("ImageScaleToMaxDimension", {"upscale_method": "bilinear", "largest_size": 20}, {"image": "IMAGE:large"}),
+    ("ImageAddNoise", {"seed": 4, "strength": 0.2}, images),
+    *[("ImageBlend", {"blend_factor": 0.3, "blend_mode": mode}, {"image1": "IMAGE:picture", "image2": "IMAGE:marked"})
+      for mode in ("normal", "multiply", "screen", "overlay", "soft_light", "difference")],
+    ("ImageBlur", {"blur_radius": 3, "sigma": 0.7}, images),
+    ("ImageSharpen", {"sharpen_radius": 2, "sigma": 1.3, "alpha": 0.4}, images),
+    ("CaseConverter", {"string": "ein BÄR's hut", "mode": "Title Case"}, {}),
+    ("CaseConverter", {"string": "ein BÄR", "mode": "Capitalize"}, {}),
+    ("StringConcatenate", {"string_a": "a", "string_b": "b", "delimiter": "-"}, {}),
+    ("StringSubstring", {"string": "Bären im Schnee", "start": -6, "end": 40}, {}),
+    ("StringLength", {"string": "Bären"}, {}),
+    ("StringTrim", {"string": "  a b ", "mode": "Left"}, {}),
+    ("StringReplace", {"string": "abcabc", "find": "bc", "replace": "x"}, {}),
+    ("StringContains", {"string": "A Bear", "substring": "bear", "case_sensitive": False}, {}),
+    ("StringCompare", {"string_a": "A Bear", "string_b": "Bear", "mode": "Ends With", "case_sensitive": True}, {}),
+    *[("AlignYourStepsScheduler", {"model_type": family, "steps": steps, "denoise": denoise}, {})
+      for family, steps, denoise in (("SD1", 10, 1.0), ("SDXL", 7, 1.0), ("SVD", 10, 0.5))],
+    ("KarrasScheduler", {"steps": 5, "sigma_max": 14.6, "sigma_min": 0.03, "rho": 5.0}, {}),
+    ("ExponentialScheduler", {"steps": 5, "sigma_max": 14.6, "sigma_min": 0.03}, {}),
+    ("PolyexponentialScheduler", {"steps": 5, "sigma_max": 14.6, "sigma_min": 0.03, "rho": 1.5}, {}),
+    ("LaplaceScheduler", {"steps": 6, "sigma_max": 14.6, "sigma_min": 0.03, "mu": 0.1, "beta": 0.7}, {}),
+    ("VPScheduler", {"steps": 5, "beta_d": 19.9, "beta_min": 0.1, "eps_s": 0.001}, {}),
+    ("SplitSigmas", {"step": 2}, levels),
+    ("SplitSigmasDenoise", {"denoise": 0.5}, levels),
+    ("FlipSigmas", {}, levels),
+    ("SetFirstSigma", {"sigma": 20.0}, levels),
+    *[("ExtendIntermediateSigmas", {"steps": 3, "start_at_sigma": start, "end_at_sigma": 1.0, "spacing": how}, levels)
+      for start, how in ((-1.0, "linear"), (8.0, "cosine"), (8.0, "sine"))],
+    ("ManualSigmas", {"sigmas": "10, 2.5 and 0"}, {}),
     ("VAEEncodeForInpaint", {"grow_mask_by": 0}, {"pixels": "IMAGE:large", "mask": "MASK:hole", "vae": "VAE:stub"}),
     ("VAEEncodeForInpaint", {"grow_mask_by": 5}, {"pixels": "IMAGE:large", "mask": "MASK:hole", "vae": "VAE:stub"}),
     ("VAEEncodeForInpaint", {"grow_mask_by": 6}, {"pixels": "IMAGE:large", "mask": "MASK:hole", "vae": "VAE:stub"}),
@@ -295,6 +370,8 @@ for number, (name, literals, wires) in enumerate(CASES):
         elif kind == "CONDITIONING":
             tensors[key], told["pooled"] = output[0][0], f"{key}/pooled"
             tensors[f"{key}/pooled"] = output[0][1]["pooled_output"]
+        elif not isinstance(output, torch.Tensor):
+            told = {"kind": kind, "value": output}
         else:
             tensors[key] = output
         outputs.append(told)

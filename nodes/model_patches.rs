@@ -1,0 +1,206 @@
+//! Models that sample otherwise: other noise levels, corrections of guidance.
+
+use crate::error::{Error, tell};
+use crate::wires::Model;
+use paraflow_diffusion::guidance::Correction;
+use paraflow_diffusion::schedule::{ModelSampling, Prediction};
+use paraflow_engine::{Choice, Context, Node, NodeDef, Result, Run, Shared};
+
+pub(crate) fn nodes() -> Vec<NodeDef> {
+    vec![
+        NodeDef::of::<CFGNorm>(),
+        NodeDef::of::<CFGZeroStar>(),
+        NodeDef::of::<DifferentialDiffusion>(),
+        NodeDef::of::<ModelSamplingContinuousEDM>(),
+        NodeDef::of::<ModelSamplingContinuousV>(),
+        NodeDef::of::<ModelSamplingDiscrete>(),
+        NodeDef::of::<RescaleCFG>(),
+    ]
+}
+
+/// Keeps guidance from making the answer longer than that to the positive prompts.
+#[derive(Node)]
+#[node(category = "advanced/guidance", outputs = ["patched_model"])]
+struct CFGNorm {
+    /// The model.
+    model: Shared<Model>,
+    /// What the result is multiplied by.
+    #[input(default = 1.0, range = 0.0..=100.0, step = 0.01)]
+    strength: f64,
+}
+
+impl Run for CFGNorm {
+    type Output = Model;
+
+    fn run(self, _: &Context<'_>) -> Result<Model> {
+        Ok(self.model.corrected(Correction::Norm(self.strength)))
+    }
+}
+
+/// Scales the answer to negative prompts to fit that to positive ones.
+#[derive(Node)]
+#[node(category = "advanced/guidance", outputs = ["patched_model"])]
+struct CFGZeroStar {
+    /// The model.
+    model: Shared<Model>,
+}
+
+impl Run for CFGZeroStar {
+    type Output = Model;
+
+    fn run(self, _: &Context<'_>) -> Result<Model> {
+        Ok(self.model.corrected(Correction::ZeroStar))
+    }
+}
+
+/// Reads a noise mask as when each place may begin to change, not as how much.
+#[derive(Node)]
+#[node(category = "_for_testing", display_name = "Differential Diffusion")]
+struct DifferentialDiffusion {
+    /// The model.
+    model: Shared<Model>,
+    /// How much of the mask is read so.
+    #[input(default = 1.0, range = 0.0..=1.0, step = 0.01)]
+    strength: Option<f64>,
+}
+
+impl Run for DifferentialDiffusion {
+    type Output = Model;
+
+    fn run(self, _: &Context<'_>) -> Result<Model> {
+        Ok(Model { mask_growth: Some(self.strength.unwrap_or(1.0)), ..Model::clone(&self.model) })
+    }
+}
+
+/// Noise levels that a model knows by their logarithm.
+#[derive(Node)]
+#[node(category = "advanced/model")]
+struct ModelSamplingContinuousEDM {
+    /// The model.
+    model: Shared<Model>,
+    /// What the model predicts.
+    #[input(choices = ["v_prediction", "edm", "edm_playground_v2.5", "eps", "cosmos_rflow"])]
+    sampling: Choice<String>,
+    /// The highest noise level.
+    #[input(default = 120.0, range = 0.0..=1000.0, step = 0.001)]
+    sigma_max: f64,
+    /// The lowest noise level above 0.
+    #[input(default = 0.002, range = 0.0..=1000.0, step = 0.001)]
+    sigma_min: f64,
+}
+
+impl Run for ModelSamplingContinuousEDM {
+    type Output = Model;
+
+    fn run(self, _: &Context<'_>) -> Result<Model> {
+        let (prediction, deviation) = match self.sampling.name() {
+            "v_prediction" => (Prediction::Velocity, 1.0),
+            "edm" => (Prediction::Edm, 0.5),
+            "eps" => (Prediction::Epsilon, 1.0),
+            other => return Err(tell(unsupported(other))),
+        };
+        levels(self.sigma_min, self.sigma_max).map_err(tell)?;
+        let sampling = ModelSampling::continuous_edm(prediction, self.sigma_min, self.sigma_max, deviation);
+        Ok(Model { sampling, ..Model::clone(&self.model) })
+    }
+}
+
+/// Noise levels that a model knows by their angle.
+#[derive(Node)]
+#[node(category = "advanced/model")]
+struct ModelSamplingContinuousV {
+    /// The model.
+    model: Shared<Model>,
+    /// What the model predicts.
+    #[input(choices = ["v_prediction"])]
+    sampling: Choice<String>,
+    /// The highest noise level.
+    #[input(default = 500.0, range = 0.0..=1000.0, step = 0.001)]
+    sigma_max: f64,
+    /// The lowest noise level above 0.
+    #[input(default = 0.03, range = 0.0..=1000.0, step = 0.001)]
+    sigma_min: f64,
+}
+
+impl Run for ModelSamplingContinuousV {
+    type Output = Model;
+
+    fn run(self, _: &Context<'_>) -> Result<Model> {
+        debug_assert_eq!(self.sampling.name(), "v_prediction", "the only choice there is");
+        levels(self.sigma_min, self.sigma_max).map_err(tell)?;
+        let sampling = ModelSampling::continuous_velocity(self.sigma_min, self.sigma_max);
+        Ok(Model { sampling, ..Model::clone(&self.model) })
+    }
+}
+
+/// Says what a model predicts, where its file does not.
+#[derive(Node)]
+#[node(category = "advanced/model")]
+struct ModelSamplingDiscrete {
+    /// The model.
+    model: Shared<Model>,
+    /// What it predicts.
+    #[input(choices = ["eps", "v_prediction", "lcm", "x0", "img_to_img"])]
+    sampling: Choice<String>,
+    /// Whether its last level is pure noise.
+    #[input(default = false)]
+    zsnr: bool,
+}
+
+impl Run for ModelSamplingDiscrete {
+    type Output = Model;
+
+    fn run(self, _: &Context<'_>) -> Result<Model> {
+        let prediction = match self.sampling.name() {
+            "v_prediction" => Prediction::Velocity,
+            "x0" => Prediction::Clean,
+            "img_to_img" => Prediction::CleanUnscaled,
+            _ => Prediction::Epsilon,
+        };
+        let sampling = match (self.sampling.name(), self.zsnr) {
+            ("lcm", zsnr) => ModelSampling::consistency(zsnr),
+            (_, true) => ModelSampling::stable_diffusion_zero_snr(prediction),
+            (_, false) => ModelSampling::stable_diffusion(prediction),
+        };
+        Ok(Model { sampling, ..Model::clone(&self.model) })
+    }
+}
+
+/// Brings guidance back to the contrast of the answer to positive prompts.
+#[derive(Node)]
+#[node(category = "advanced/model")]
+struct RescaleCFG {
+    /// The model.
+    model: Shared<Model>,
+    /// How far; 0 not at all.
+    #[input(default = 0.7, range = 0.0..=1.0, step = 0.01)]
+    multiplier: f64,
+}
+
+impl Run for RescaleCFG {
+    type Output = Model;
+
+    fn run(self, _: &Context<'_>) -> Result<Model> {
+        Ok(self.model.corrected(Correction::Rescale(self.multiplier)))
+    }
+}
+
+/// Levels that rise from above 0.
+fn levels(min: f64, max: f64) -> Result<(), Error> {
+    if 0.0 < min && min < max {
+        return Ok(());
+    }
+    Err(Error::Unfit {
+        what: "the noise levels",
+        expected: "`sigma_min` above 0 and below `sigma_max`".to_owned(),
+        found: format!("{min} and {max}"),
+    })
+}
+
+fn unsupported(sampling: &str) -> Error {
+    Error::Unfit {
+        what: "`sampling`",
+        expected: "v_prediction, edm or eps, which is what the models that are loaded predict".to_owned(),
+        found: sampling.to_owned(),
+    }
+}
