@@ -72,7 +72,7 @@ test("files: save, save as, a change elsewhere is not written over unasked", asy
   await field(page, "Sampler", "steps").fill("9");
   await page.keyboard.press("Enter");
   await expect(page.locator(".unsaved")).toHaveCount(1);
-  mock.world.files.set("workflows/mine.json", { text: first.replace("a red bear", "a grey bear"), time: 1 });
+  mock.world.files.set("workflows/mine.json", { text: first.replaceAll("a red bear", "a grey bear"), time: 1 });
   page.removeAllListeners("dialog");
   const asked: string[] = [];
   page.once("dialog", (dialog) => {

@@ -15,7 +15,7 @@ import { activeTab, app, currentScope, edit, select, setNodeValue, show, toast, 
 import { openFile } from "../state/files.ts";
 import { runs } from "../state/running.ts";
 import { setView, view } from "./view.ts";
-import { type FlowNode, asGroupId, flowEdges, flowNodes, handleInput, handleOutput } from "./flow.ts";
+import { type FlowNode, HUGE, asGroupId, flowEdges, flowNodes, handleInput, handleOutput } from "./flow.ts";
 import { FrameView } from "./FrameView.tsx";
 import { BorderView, NodeView, NoteView, RerouteView } from "./NodeView.tsx";
 import { WireView, WireBeingDrawn } from "./WireView.tsx";
@@ -23,7 +23,6 @@ import { WireView, WireBeingDrawn } from "./WireView.tsx";
 const NODE_TYPES = { node: NodeView, note: NoteView, reroute: RerouteView, border: BorderView, frame: FrameView };
 const EDGE_TYPES = { wire: WireView };
 const EMPTY = new Set<string>();
-const HUGE = 1000;
 const SNAP: [number, number] = [20, 20];
 
 export function Canvas() {
@@ -43,7 +42,7 @@ export function Canvas() {
 
   useEffect(() => setView(flow, store), [flow, store]);
 
-  const wanted = useMemo(() => (scope ? flowNodes(scope, selected, groups, known.current) : []), [scope, selected, groups]);
+  const wanted = useMemo(() => (scope && doc ? flowNodes(scope, selected, groups, known.current, doc, specs) : []), [scope, doc, specs, selected, groups]);
   useEffect(() => setNodes(wanted), [wanted]);
   known.current = useMemo(() => new Map(nodes.map((node) => [node.id, node])), [nodes]);
 

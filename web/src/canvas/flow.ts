@@ -1,7 +1,10 @@
 // From the scope to what xyflow draws. Objects stay the same as long as what they show does.
 
-import type { Edge, Node } from "@xyflow/react";
+import { type Edge, type Node, Position } from "@xyflow/react";
+import { estimateSize } from "../graph/layout.ts";
 import { type Doc, type Group, type GraphNode, INPUT_BORDER, OUTPUT_BORDER, ROOT, type Scope, type Wire } from "../graph/model.ts";
+import { portsOf } from "../graph/ports.ts";
+import type { Specs } from "../graph/specs.ts";
 import { typeColor } from "../graph/types.ts";
 import { isNote, REROUTE } from "../graph/virtual.ts";
 
@@ -63,9 +66,38 @@ function borders(scope: Scope): FlowNode[] {
   return [make(INPUT_BORDER, "inputNode", Math.min(0, ...xs) - 220), make(OUTPUT_BORDER, "outputNode", Math.max(0, ...xs) + 360)];
 }
 
+/** From so many nodes on, those that were never drawn get a size and sockets by estimate: xyflow draws whatever it has
+ * not measured, which would be all of them at once. */
+export const HUGE = 1000;
+const estimated = new WeakMap<GraphNode, FlowNode>();
+
+function withEstimates(base: FlowNode, doc: Doc, scope: Scope, specs: Specs): FlowNode {
+  const node = base.data["node"] as GraphNode | undefined;
+  if (!node) return base;
+  let found = estimated.get(node);
+  if (!found) {
+    const [width, height] = estimateSize(node, specs);
+    const ports = portsOf(doc, scope, node, specs);
+    const sockets = ports.inputs.filter((input) => !input.widget);
+    const rows = Math.max(sockets.length, ports.outputs.length);
+    const inputs = [...sockets.map((input, index) => [input.name, 45 + index * 24] as const), ...ports.inputs.filter((input) => input.widget).map((input, index) => [input.name, 50 + rows * 24 + index * 31] as const)];
+    const flat = node.collapsed || base.type === "reroute";
+    const size = { width: 12, height: 12 };
+    const handles = [
+      ...inputs.map(([name, y]) => ({ id: inHandle(name), type: "target" as const, position: Position.Left, x: -6, y: flat ? 6 : y, ...size })),
+      ...ports.outputs.map((_, index) => ({ id: outHandle(index), type: "source" as const, position: Position.Right, x: width - 6, y: flat ? 6 : 45 + index * 24, ...size })),
+    ];
+    found = { ...base, handles, measured: { width, height } };
+    estimated.set(node, found);
+  }
+  return found;
+}
+
 /** What is drawn for a scope; what xyflow measured and marked is taken over from before. */
-export function flowNodes(scope: Scope, selected: ReadonlySet<string>, groups: ReadonlySet<string>, before: ReadonlyMap<string, FlowNode>): FlowNode[] {
-  const wanted = [...scope.groups.map(flowGroup), ...borders(scope), ...Object.values(scope.nodes).map(flowNode)];
+export function flowNodes(scope: Scope, selected: ReadonlySet<string>, groups: ReadonlySet<string>, before: ReadonlyMap<string, FlowNode>, doc: Doc, specs: Specs): FlowNode[] {
+  const nodes = Object.values(scope.nodes).map(flowNode);
+  const sized = nodes.length > HUGE ? nodes.map((node) => withEstimates(node, doc, scope, specs)) : nodes;
+  const wanted = [...scope.groups.map(flowGroup), ...borders(scope), ...sized];
   return wanted.map((base) => {
     const old = before.get(base.id);
     const group = asGroupId(base.id);
