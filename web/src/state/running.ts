@@ -13,7 +13,7 @@ import { type Specs, inputsOf } from "../graph/specs.ts";
 import { VALUE, isVirtual } from "../graph/virtual.ts";
 import { writeDoc } from "../graph/write.ts";
 import type { Frame, Picture } from "../protocol.ts";
-import { type Tab, activeTab, amend, announce, app, toast } from "./app.ts";
+import { type Tab, activeTab, amend, announce, app, setSpecs, toast } from "./app.ts";
 import { createStore, useStore } from "./store.ts";
 
 export const runs = createStore<RunState>(NO_RUNS);
@@ -65,6 +65,8 @@ export async function recall(): Promise<void> {
 }
 
 function onFrame(frame: Frame): void {
+  // Files came or went: the lists of choices are others now.
+  if (frame.type === "paraflow.nodes") void api.objectInfo().then(setSpecs, () => undefined);
   const before = runs.get();
   runs.set((state) => reduce(state, frame, Date.now()));
   const id = frame.data["prompt_id"];
