@@ -185,12 +185,12 @@ fn solve(mut rows: Vec<Vec<f64>>, mut right: Vec<f64>) -> Vec<f64> {
         let pivot = pivot.unwrap_or(column);
         rows.swap(column, pivot);
         right.swap(column, pivot);
-        for row in column + 1..size {
-            let factor = rows[row][column] / rows[column][column];
-            for k in column..size {
-                rows[row][k] -= factor * rows[column][k];
-            }
-            right[row] -= factor * right[column];
+        let ((above, below), (done, left)) = (rows.split_at_mut(column + 1), right.split_at_mut(column + 1));
+        let (pivot, known) = (&above[column], done[column]);
+        for (row, right) in below.iter_mut().zip(left) {
+            let factor = row[column] / pivot[column];
+            row.iter_mut().zip(pivot).skip(column).for_each(|(value, above)| *value -= factor * above);
+            *right -= factor * known;
         }
     }
     for row in (0..size).rev() {
