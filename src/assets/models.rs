@@ -33,6 +33,14 @@ impl Models {
         self.folders.keys()
     }
 
+    /// The directories of a folder, in the order in which they are searched. They may not exist.
+    ///
+    /// # Errors
+    /// [`Error::UnknownFolder`].
+    pub fn dirs(&self, folder: &str) -> Result<&[PathBuf]> {
+        Ok(&self.folders.get(folder)?.dirs)
+    }
+
     /// The names in a folder, sorted, each once, parts joined by `/`: what a node offers to choose from.
     ///
     /// # Errors

@@ -77,6 +77,15 @@ pub fn read_under(bytes: &[u8], specs: &dyn Specs, conditions: &Conditions) -> R
     }
 }
 
+/// An API prompt that is parsed already, as a server finds it in a request.
+///
+/// # Errors
+///
+/// [`FormatError::Faults`] where a node is no node.
+pub fn from_prompt(nodes: &serde_json::Map<String, Json>) -> Result<Graph, FormatError> {
+    api::read(nodes, &[])
+}
+
 /// Tells the formats apart and reads.
 fn graph(document: &Document<'_>, specs: &dyn Specs, conditions: &Conditions) -> Result<Graph, FormatError> {
     let json = &document.json;

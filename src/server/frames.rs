@@ -1,0 +1,496 @@
+//! Events of a run as the messages that ComfyUI's clients know, in their order.
+//!
+//! The only place that knows both vocabularies. Everything about one run goes through one [`Report`], which also keeps
+//! what the history will say of it.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use paraflow_engine::{Ended, Event, ImageFormat, Registry, Specs as _};
+use serde_json::{Map, Value as Json, json};
+
+use crate::feed::Feed;
+use crate::hub::{Frame, Hub, Keep, To};
+use crate::queue::Job;
+use crate::time::now_ms;
+
+/// From so many nodes on, their whole table is not sent at every change, but at most every [`TABLE_PAUSE`].
+const LARGE_TABLE: usize = 200;
+const TABLE_PAUSE: Duration = Duration::from_millis(50);
+
+/// What becomes of one run's events.
+pub(crate) struct Report<'a> {
+    hub: &'a Hub,
+    feed: &'a Feed,
+    job: &'a Job,
+    previews: bool,
+    state: Mutex<State>,
+}
+
+/// What is known of the run so far.
+#[derive(Default)]
+struct State {
+    /// Nodes by id: whether a graph runs for their sake, and their class.
+    nodes: HashMap<String, Class>,
+    /// Ids in the prompt's order.
+    order: Vec<String>,
+    /// Events before the first node starts: what is there already.
+    opening: Option<Opening>,
+    table: Table,
+    /// Previews that wait for their node's next progress.
+    previews: HashMap<String, (Arc<[u8]>, ImageFormat)>,
+    /// Nodes that are told as run or reused, in that order.
+    executed: Vec<String>,
+    /// Begun and not ended.
+    running: Vec<String>,
+    last_node: Option<String>,
+    outputs: Map<String, Json>,
+    messages: Vec<Json>,
+    error: Option<String>,
+}
+
+struct Class {
+    name: String,
+    sink: bool,
+}
+
+#[derive(Default)]
+struct Opening {
+    cached: HashSet<String>,
+    /// In the order of the events.
+    reused: Vec<(String, Option<Arc<Json>>)>,
+}
+
+/// The table of `progress_state`, an entry a node that is not pending.
+#[derive(Default)]
+struct Table {
+    positions: HashMap<String, usize>,
+    entries: Vec<String>,
+    sent: Option<Instant>,
+    unsent: bool,
+}
+
+/// What the history says of a run.
+pub(crate) struct Told {
+    pub(crate) outputs: Json,
+    pub(crate) messages: Vec<Json>,
+    pub(crate) meta: Json,
+    pub(crate) error: Option<String>,
+}
+
+impl<'a> Report<'a> {
+    pub(crate) fn new(hub: &'a Hub, feed: &'a Feed, job: &'a Job, registry: &Registry, previews: bool) -> Self {
+        let mut state = State { opening: Some(Opening::default()), ..State::default() };
+        for (id, node) in job.prompt.as_object().into_iter().flatten() {
+            let name = node["class_type"].as_str().unwrap_or_default().to_owned();
+            let sink = registry.spec(&name).is_some_and(|spec| spec.sink);
+            state.nodes.insert(id.clone(), Class { name, sink });
+            state.order.push(id.clone());
+        }
+        Self { hub, feed, job, previews, state: Mutex::new(state) }
+    }
+
+    /// `execution_start`.
+    pub(crate) fn start(&self) {
+        let data = json!({"prompt_id": self.job.id, "timestamp": now_ms()});
+        let mut state = self.lock();
+        self.tell(&mut state, "execution_start", data);
+    }
+
+    /// The last node that began, for a client that comes back.
+    pub(crate) fn last_node(&self) -> Option<String> {
+        self.lock().last_node.clone()
+    }
+
+    /// Takes in one event.
+    pub(crate) fn take(&self, event: Event) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        match event {
+            Event::Planned { .. } => {}
+            Event::Cached { node } => self.cached(state, node),
+            Event::Output { node, ui } => self.output(state, node, &ui),
+            Event::Warning { node, text } => {
+                tracing::warn!(job = self.job.id, node, "{text}");
+                self.ours(state, "paraflow.warning", json!({"node": node, "text": text}));
+            }
+            Event::Started { node } => self.started(state, node),
+            Event::Progress { node, done, total } => self.progress(state, &node, done, total),
+            Event::Preview { node, image, format } => {
+                if self.previews {
+                    state.previews.insert(node, (image, format));
+                }
+            }
+            Event::Finished { node, elapsed } => {
+                tracing::debug!(job = self.job.id, node, seconds = elapsed.as_secs_f64(), "node done");
+                self.finished(state, &node);
+            }
+            Event::Blocked { node, text } => self.blocked(state, &node, &text),
+            Event::Failed { node, class, error } => {
+                let hint = error.hint().map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
+                self.failed(state, &node, &class, &format!("{error}\n{hint}"), "paraflow.NodeError");
+            }
+            Event::Cancelled | Event::Done => self.open(state),
+        }
+    }
+
+    /// The run failed before the engine could say so.
+    pub(crate) fn fail(&self, node: &str, class: &str, text: &str, kind: &str) {
+        self.failed(&mut self.lock(), node, class, &format!("{text}\n"), kind);
+    }
+
+    /// Takes the last words down. They are sent by [`Report::end`], once they are in the books.
+    pub(crate) fn close(&self, ended: Ended) -> Told {
+        let mut state = self.lock();
+        let state = &mut *state;
+        self.open(state);
+        self.send_table(state, true);
+        let data = match ended {
+            Ended::Done => Some(("execution_success", json!({"prompt_id": self.job.id, "timestamp": now_ms()}))),
+            Ended::Cancelled => Some(("execution_interrupted", self.interrupted(state))),
+            // It is in the messages already.
+            Ended::Failed => None,
+        };
+        if let Some((kind, data)) = data {
+            state.messages.push(json!([kind, data]));
+        }
+        let meta = Json::Object(state.meta());
+        Told {
+            outputs: Json::Object(std::mem::take(&mut state.outputs)),
+            messages: state.messages.clone(),
+            meta,
+            error: state.error.clone(),
+        }
+    }
+
+    /// Sends the last words, `executing` without a node apart.
+    pub(crate) fn end(&self) {
+        let state = self.lock();
+        let Some([kind, data]) = state.messages.last().and_then(Json::as_array).map(Vec::as_slice) else { return };
+        let kind = kind.as_str().unwrap_or_default();
+        let to = match &self.job.client {
+            Some(client) => Some(To::One(client)),
+            None => (kind == "execution_interrupted").then_some(To::All),
+        };
+        if let Some(to) = to {
+            self.hub.send(to, &Frame::event(kind, data), Keep::Always);
+        }
+        self.feed.tell(&self.job.id, kind, data);
+    }
+
+    /// `executing` without a node: the prompt is over, and its history is there.
+    pub(crate) fn over(&self) {
+        self.send_to_owner("executing", &json!({"node": null, "prompt_id": self.job.id}));
+    }
+
+    fn interrupted(&self, state: &State) -> Json {
+        let node = state.running.last().or(state.executed.last()).cloned().unwrap_or_default();
+        let class = state.class(&node);
+        json!({"prompt_id": self.job.id, "node_id": node, "node_type": class, "executed": state.executed,
+               "timestamp": now_ms()})
+    }
+
+    /// Before the first node starts, what is there already is told in one message.
+    fn open(&self, state: &mut State) {
+        let Some(opening) = state.opening.take() else { return };
+        let nodes: Vec<&String> = state.order.iter().filter(|id| opening.cached.contains(*id)).collect();
+        let data = json!({"nodes": nodes, "prompt_id": self.job.id, "timestamp": now_ms()});
+        self.tell(state, "execution_cached", data);
+        for (node, ui) in opening.reused {
+            if state.nodes.get(&node).is_some_and(|class| class.sink) {
+                self.reused(state, node, ui.as_deref());
+            }
+        }
+    }
+
+    fn cached(&self, state: &mut State, node: String) {
+        if let Some(opening) = &mut state.opening {
+            opening.cached.insert(node.clone());
+            opening.reused.push((node, None));
+            return;
+        }
+        // An equal node of this run did its work. What an output shows comes with the next event.
+        if !state.nodes.get(&node).is_some_and(|class| class.sink) {
+            self.reused(state, node, None);
+        }
+    }
+
+    /// A cached node that the run came to.
+    fn reused(&self, state: &mut State, node: String, ui: Option<&Json>) {
+        self.executed(state, &node, ui);
+        state.executed.push(node.clone());
+        state.set(&self.job.id, &node, 1.0, 1.0, "finished");
+        self.send_table(state, false);
+    }
+
+    fn output(&self, state: &mut State, node: String, ui: &Arc<Json>) {
+        if let Some(opening) = &mut state.opening {
+            if let Some((_, shown)) = opening.reused.iter_mut().rev().find(|(id, _)| *id == node) {
+                *shown = Some(Arc::clone(ui));
+            }
+            return;
+        }
+        if state.table.positions.contains_key(&node) {
+            self.executed(state, &node, Some(ui));
+        } else {
+            self.reused(state, node, Some(ui));
+        }
+    }
+
+    fn started(&self, state: &mut State, node: String) {
+        self.open(state);
+        state.set(&self.job.id, &node, 0.0, 1.0, "running");
+        self.send_table(state, false);
+        self.send_to_owner("executing", &json!({"node": node, "display_node": node, "prompt_id": self.job.id}));
+        state.last_node = Some(node.clone());
+        state.running.push(node);
+    }
+
+    fn progress(&self, state: &mut State, node: &str, done: u32, total: u32) {
+        state.set(&self.job.id, node, done.into(), total.into(), "running");
+        self.send_table(state, false);
+        let preview = state.previews.remove(node);
+        let to = self.owner_or_all();
+        if let Some((image, format)) = &preview {
+            self.hub.send_preview(to, true, &preview_with_metadata(&self.job.id, node, image, *format));
+        }
+        let data = json!({"value": done, "max": total, "prompt_id": self.job.id, "node": node});
+        self.hub.send(to, &Frame::event("progress", &data), Keep::UntilNext);
+        self.feed.tell(&self.job.id, "progress", &data);
+        if let Some((image, format)) = &preview {
+            self.hub.send_preview(to, false, &preview_image(image, *format));
+        }
+    }
+
+    fn finished(&self, state: &mut State, node: &str) {
+        state.running.retain(|running| running != node);
+        state.previews.remove(node);
+        state.executed.push(node.to_owned());
+        state.finish(&self.job.id, node);
+        self.send_table(state, false);
+    }
+
+    fn executed(&self, state: &mut State, node: &str, ui: Option<&Json>) {
+        let data = json!({"node": node, "display_node": node, "output": ui, "prompt_id": self.job.id});
+        self.send_to_owner("executed", &data);
+        if let Some(ui) = ui {
+            state.outputs.insert(node.to_owned(), ui.clone());
+        }
+    }
+
+    /// The branch ends here, the run goes on: sent, but no part of the history.
+    fn blocked(&self, state: &mut State, node: &str, text: &str) {
+        self.open(state);
+        let data = json!({
+            "prompt_id": self.job.id, "node_id": node, "node_type": state.class(node), "executed": state.executed,
+            "exception_message": format!("Execution Blocked: {text}"), "exception_type": "ExecutionBlocked",
+            "traceback": [], "current_inputs": [], "current_outputs": [],
+        });
+        self.send_to_owner("execution_error", &data);
+    }
+
+    fn failed(&self, state: &mut State, node: &str, class: &str, text: &str, kind: &str) {
+        self.open(state);
+        if state.error.is_some() {
+            // Two nodes side by side may both fail; the first one ended the run.
+            return;
+        }
+        tracing::error!(job = self.job.id, node, class, "{}", text.trim_end());
+        state.error = Some(format!("node {node} ({class}): {}", text.trim_end()));
+        let data = json!({
+            "prompt_id": self.job.id, "node_id": node, "node_type": class, "executed": state.executed,
+            "exception_message": text, "exception_type": kind, "traceback": [],
+            "current_inputs": current_inputs(&self.job.prompt[node]["inputs"]),
+            "current_outputs": state.executed, "timestamp": now_ms(),
+        });
+        state.messages.push(json!(["execution_error", data]));
+    }
+
+    /// A message that the history keeps.
+    fn tell(&self, state: &mut State, kind: &str, data: Json) {
+        self.send_to_owner(kind, &data);
+        state.messages.push(json!([kind, data]));
+    }
+
+    fn ours(&self, _: &State, kind: &str, mut data: Json) {
+        data["prompt_id"] = self.job.id.as_str().into();
+        self.hub.send_ours(self.owner_or_all(), &Frame::event(kind, &data));
+        self.feed.tell(&self.job.id, kind, &data);
+    }
+
+    fn send_table(&self, state: &mut State, last: bool) {
+        let to = self.owner_or_all();
+        let table = &mut state.table;
+        let pause = table.entries.len() >= LARGE_TABLE && table.sent.is_some_and(|sent| sent.elapsed() < TABLE_PAUSE);
+        if last && !table.unsent {
+            return;
+        }
+        table.unsent = pause && !last;
+        if table.unsent || !(self.hub.reaches(to)) {
+            return;
+        }
+        table.sent = Some(Instant::now());
+        self.hub.send(to, &table.frame(&self.job.id), Keep::UntilNext);
+    }
+
+    fn owner_or_all(&self) -> To<'_> {
+        self.job.client.as_deref().map_or(To::All, To::One)
+    }
+
+    fn send_to_owner(&self, kind: &str, data: &Json) {
+        if let Some(client) = &self.job.client {
+            self.hub.send(To::One(client), &Frame::event(kind, data), Keep::Always);
+        }
+        self.feed.tell(&self.job.id, kind, data);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn class(&self, node: &str) -> &str {
+        self.nodes.get(node).map_or("", |class| &class.name)
+    }
+
+    fn set(&mut self, job: &str, node: &str, value: f64, max: f64, state: &str) {
+        let entry = entry(job, node, value, max, state);
+        match self.table.positions.get(node) {
+            Some(&position) => self.table.entries[position] = entry,
+            None => {
+                self.table.positions.insert(node.to_owned(), self.table.entries.len());
+                self.table.entries.push(entry);
+            }
+        }
+    }
+
+    /// A finished node's value is its maximum, which may have become another than 1.
+    fn finish(&mut self, job: &str, node: &str) {
+        let max = self.table.positions.get(node).and_then(|&position| max_of(&self.table.entries[position]));
+        let max = max.unwrap_or(1.0);
+        self.set(job, node, max, max, "finished");
+    }
+
+    fn meta(&self) -> Map<String, Json> {
+        let meta = |node: &String| {
+            let meta = json!({"node_id": node, "display_node": node, "parent_node": null, "real_node_id": node});
+            (node.clone(), meta)
+        };
+        self.executed.iter().filter(|node| self.outputs.contains_key(*node)).map(meta).collect()
+    }
+}
+
+fn entry(job: &str, node: &str, value: f64, max: f64, state: &str) -> String {
+    let (id, job) = (Json::from(node), Json::from(job));
+    format!(
+        "{id}: {{\"value\": {value:?}, \"max\": {max:?}, \"state\": \"{state}\", \"node_id\": {id}, \"prompt_id\": {job}, \
+         \"display_node_id\": {id}, \"parent_node_id\": null, \"real_node_id\": {id}}}"
+    )
+}
+
+fn max_of(entry: &str) -> Option<f64> {
+    let (_, after) = entry.split_once("\"max\": ")?;
+    after.split(',').next()?.parse().ok()
+}
+
+impl Table {
+    fn frame(&self, job: &str) -> Frame {
+        let mut text = String::with_capacity(self.entries.iter().map(|entry| entry.len() + 2).sum::<usize>() + 120);
+        let job = Json::from(job);
+        let _ = write!(text, "{{\"type\": \"progress_state\", \"data\": {{\"prompt_id\": {job}, \"nodes\": {{");
+        for (at, entry) in self.entries.iter().enumerate() {
+            text.push_str(if at > 0 { ", " } else { "" });
+            text.push_str(entry);
+        }
+        text.push_str("}}}");
+        Frame::Text(text.into())
+    }
+}
+
+/// The literals of a node, each in a list as the executor holds it.
+fn current_inputs(inputs: &Json) -> Json {
+    let list = |(name, value): (&String, &Json)| (!value.is_array()).then(|| (name.clone(), json!([value])));
+    Json::Object(inputs.as_object().into_iter().flatten().filter_map(list).collect())
+}
+
+/// `executing` as a client that comes back gets it: without the prompt's id.
+pub(crate) fn still_executing(node: &str) -> Frame {
+    Frame::event("executing", &json!({ "node": node }))
+}
+
+/// `status`, with the client's id in the first one that it gets.
+pub(crate) fn status(remaining: usize, sid: Option<&str>) -> Frame {
+    let mut data = json!({"status": {"exec_info": {"queue_remaining": remaining}}});
+    if let Some(sid) = sid {
+        data["sid"] = sid.into();
+    }
+    Frame::event("status", &data)
+}
+
+/// Binary event 1: format, picture.
+fn preview_image(image: &[u8], format: ImageFormat) -> Frame {
+    let mut frame = BytesMut::with_capacity(image.len() + 8);
+    frame.put_u32(1);
+    frame.put_u32(match format {
+        ImageFormat::Jpeg => 1,
+        ImageFormat::Png => 2,
+    });
+    frame.put(image);
+    Frame::Binary(frame.freeze())
+}
+
+/// Binary event 4: length of the JSON, JSON, picture.
+fn preview_with_metadata(job: &str, node: &str, image: &[u8], format: ImageFormat) -> Frame {
+    let image_type = match format {
+        ImageFormat::Jpeg => "image/jpeg",
+        ImageFormat::Png => "image/png",
+    };
+    let metadata = json!({"node_id": node, "prompt_id": job, "display_node_id": node, "parent_node_id": null,
+                          "real_node_id": node, "image_type": image_type});
+    let metadata = metadata.to_string();
+    let mut frame = BytesMut::with_capacity(image.len() + metadata.len() + 8);
+    frame.put_u32(4);
+    frame.put_u32(u32::try_from(metadata.len()).unwrap_or(u32::MAX));
+    frame.put(metadata.as_bytes());
+    frame.put(image);
+    Frame::Binary(Bytes::from(frame))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_have_the_contracts_bytes() {
+        let Frame::Binary(old) = preview_image(b"JPG", ImageFormat::Jpeg) else { panic!("binary") };
+        assert_eq!(&old[..], b"\0\0\0\x01\0\0\0\x01JPG");
+        let Frame::Binary(new) = preview_with_metadata("p", "3", b"PNG", ImageFormat::Png) else { panic!("binary") };
+        let length = u32::from_be_bytes(new[4..8].try_into().unwrap()) as usize;
+        assert_eq!(&new[..4], b"\0\0\0\x04");
+        let metadata: Json = serde_json::from_slice(&new[8..8 + length]).unwrap();
+        assert_eq!(metadata["image_type"], "image/png");
+        assert_eq!(&new[8 + length..], b"PNG");
+        assert_eq!(
+            status(2, Some("abc")),
+            Frame::Text(
+                r#"{"type": "status", "data": {"status":{"exec_info":{"queue_remaining":2}},"sid":"abc"}}"#.into()
+            )
+        );
+    }
+
+    #[test]
+    fn a_table_is_json_with_floats() {
+        let mut state = State::default();
+        state.set("p", "a\"b", 3.0, 20.0, "running");
+        state.finish("p", "a\"b");
+        let Frame::Text(text) = state.table.frame("p") else { panic!("text") };
+        let json: Json = serde_json::from_slice(&text).unwrap();
+        let node = &json["data"]["nodes"]["a\"b"];
+        assert_eq!((node["value"].as_f64(), node["max"].as_f64()), (Some(20.0), Some(20.0)));
+        assert!(String::from_utf8(text.to_vec()).unwrap().contains("\"value\": 20.0"));
+    }
+}

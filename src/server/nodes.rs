@@ -1,0 +1,52 @@
+//! The nodes as they are now, and their declarations in ComfyUI's shape.
+
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use bytes::Bytes;
+use paraflow_engine::Registry;
+
+use crate::object_info;
+
+/// Both registries of one moment.
+pub(crate) struct Snapshot {
+    /// Whose samplers draw no previews.
+    pub(crate) plain: Registry,
+    /// Whose samplers do.
+    pub(crate) previewing: Registry,
+    object_info: OnceLock<(Bytes, String)>,
+}
+
+impl Snapshot {
+    /// `GET /object_info`, as it is sent, and the tag of its content.
+    pub(crate) fn object_info(&self) -> &(Bytes, String) {
+        self.object_info.get_or_init(|| {
+            let body: Bytes = object_info::all(&self.plain).to_string().into();
+            let tag = format!("\"{}\"", &blake3::hash(&body).to_hex()[..32]);
+            (body, tag)
+        })
+    }
+}
+
+/// The nodes, renewed when a folder changes.
+pub(crate) struct Nodes {
+    now: RwLock<Arc<Snapshot>>,
+}
+
+impl Nodes {
+    pub(crate) fn new(plain: Registry, previewing: Registry) -> Self {
+        let now = Snapshot { plain, previewing, object_info: OnceLock::new() };
+        Self { now: RwLock::new(Arc::new(now)) }
+    }
+
+    pub(crate) fn now(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.now.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Asks the folders for their lists again.
+    pub(crate) fn refresh(&self) {
+        let now = self.now();
+        let (plain, previewing) = (now.plain.refreshed(), now.previewing.refreshed());
+        let renewed = Arc::new(Snapshot { plain, previewing, object_info: OnceLock::new() });
+        *self.now.write().unwrap_or_else(PoisonError::into_inner) = renewed;
+    }
+}

@@ -1,0 +1,69 @@
+//! Every route. A family of them is a file here and a `merge` below; each of ComfyUI's exists with and without `/api`.
+
+pub(crate) mod history;
+pub(crate) mod internal;
+mod jobs;
+mod models;
+mod nodes;
+mod own;
+mod prompt;
+mod queue;
+mod settings;
+mod statics;
+mod subgraphs;
+mod system;
+mod templates;
+mod upload;
+mod userdata;
+mod view;
+mod ws;
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use axum::routing::get;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::limit::RequestBodyLimitLayer;
+use tower_http::timeout::RequestBodyTimeoutLayer;
+
+use crate::app::App;
+use crate::guard::guard;
+
+/// A body whose next part does not come within this time is given up.
+const BODY_PAUSE: Duration = Duration::from_secs(30);
+
+/// All routes, with everything that stands before them.
+pub(crate) fn router(app: &App) -> Router {
+    let routes = Router::new()
+        .merge(history::routes())
+        .merge(models::routes())
+        .merge(nodes::routes())
+        .merge(prompt::routes())
+        .merge(queue::routes())
+        .merge(settings::routes())
+        .merge(subgraphs::routes())
+        .merge(system::routes())
+        .merge(templates::routes())
+        .merge(upload::routes())
+        .merge(userdata::routes())
+        .merge(view::routes())
+        .merge(ws::routes());
+    Router::new()
+        .merge(routes.clone())
+        .nest("/api", routes)
+        // `/api/jobs` has no twin without `/api`, but one with two.
+        .nest("/api", jobs::routes())
+        .nest("/api/api", jobs::routes())
+        .merge(internal::routes())
+        .nest("/paraflow/v1", own::routes())
+        .route("/paraflow/v1/", get(own::page))
+        .fallback(statics::serve)
+        .layer(from_fn_with_state(app.clone(), guard))
+        .layer(CatchPanicLayer::new())
+        .layer(DefaultBodyLimit::disable())
+        .layer(RequestBodyLimitLayer::new(app.options.max_upload_bytes))
+        .layer(RequestBodyTimeoutLayer::new(BODY_PAUSE))
+        .with_state(app.clone())
+}

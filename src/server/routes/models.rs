@@ -1,0 +1,181 @@
+//! Models by folder: `/models`, `/embeddings`, `/view_metadata`, and ComfyUI's experimental lists.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path as FilePath;
+use std::time::{Duration, UNIX_EPOCH};
+
+use axum::Router;
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse as _;
+use axum::routing::get;
+use serde_json::{Value as Json, json};
+
+use crate::app::App;
+use crate::error::{Answer, Fail, answer};
+use crate::paths;
+use crate::routes::view;
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/models", get(folders))
+        .route("/models/{folder}", get(files))
+        .route("/embeddings", get(embeddings))
+        .route("/view_metadata/{folder}", get(metadata))
+        .route("/experiment/models", get(experiment_folders))
+        .route("/experiment/models/{folder}", get(experiment_files))
+        .route("/experiment/models/preview/{folder}/{index}/{*file}", get(preview))
+}
+
+/// ComfyUI's folders, in its order. What we have besides comes after them.
+const FOLDERS: &[&str] = &[
+    "checkpoints",
+    "configs",
+    "loras",
+    "vae",
+    "text_encoders",
+    "diffusion_models",
+    "clip_vision",
+    "style_models",
+    "embeddings",
+    "diffusers",
+    "vae_approx",
+    "controlnet",
+    "gligen",
+    "upscale_models",
+    "latent_upscale_models",
+    "custom_nodes",
+    "hypernetworks",
+    "photomaker",
+    "classifiers",
+    "model_patches",
+    "audio_encoders",
+];
+
+fn keys(app: &App) -> Vec<String> {
+    let mut keys: Vec<String> = FOLDERS.iter().map(|&key| key.to_owned()).collect();
+    for key in app.assets.models().keys() {
+        if !keys.iter().any(|known| known == key) {
+            keys.push(key.to_owned());
+        }
+    }
+    keys
+}
+
+/// The files of a folder, those that the program brings included. `None` where there is no such folder.
+fn list(app: &App, folder: &str) -> Option<Vec<String>> {
+    // Old names of folders lead somewhere in a graph, but not here.
+    if !keys(app).iter().any(|key| key == folder) {
+        return None;
+    }
+    let models = app.assets.models();
+    let mut names = if models.keys().any(|key| key == folder) { models.list(folder).ok()? } else { Vec::new() };
+    names.extend((app.embedded_models)(folder));
+    names.sort();
+    names.dedup();
+    Some(names)
+}
+
+async fn folders(State(app): State<App>) -> Answer {
+    Ok(answer(&keys(&app).into()))
+}
+
+async fn files(State(app): State<App>, Path(folder): Path<String>) -> Answer {
+    blocking(move || list(&app, &folder).map(|names| answer(&names.into())).ok_or(StatusCode::NOT_FOUND.into())).await
+}
+
+async fn embeddings(State(app): State<App>) -> Answer {
+    blocking(move || {
+        let names = list(&app, "embeddings").unwrap_or_default();
+        let bare = |name: String| name.rsplit_once('.').map_or(name.clone(), |(stem, _)| stem.to_owned());
+        Ok(answer(&names.into_iter().map(bare).collect::<Vec<_>>().into()))
+    })
+    .await
+}
+
+/// Folders are read on a thread that may wait for the disk.
+pub(super) async fn blocking(work: impl FnOnce() -> Answer + Send + 'static) -> Answer {
+    tokio::task::spawn_blocking(work).await.map_err(Fail::unexpected)?
+}
+
+/// A header longer than this is read by nobody.
+const LARGEST_HEADER: u64 = 1 << 20;
+
+async fn metadata(
+    State(app): State<App>,
+    Path(folder): Path<String>,
+    Query(query): Query<std::collections::HashMap<String, String>>,
+) -> Answer {
+    blocking(move || {
+        let name = query.get("filename").filter(|name| name.ends_with(".safetensors")).ok_or(StatusCode::NOT_FOUND)?;
+        let model = app.assets.models().find(&folder, name).map_err(|_| StatusCode::NOT_FOUND)?;
+        let header = safetensors_header(&model.path).ok_or(StatusCode::NOT_FOUND)?;
+        Ok(answer(header.get("__metadata__").ok_or(StatusCode::NOT_FOUND)?))
+    })
+    .await
+}
+
+fn safetensors_header(path: &FilePath) -> Option<Json> {
+    let mut file = File::open(path).ok()?;
+    let mut length = [0; 8];
+    file.read_exact(&mut length).ok()?;
+    let length = u64::from_le_bytes(length);
+    if length > LARGEST_HEADER {
+        return None;
+    }
+    let mut header = Vec::new();
+    file.take(length).read_to_end(&mut header).ok()?;
+    serde_json::from_slice(&header).ok()
+}
+
+async fn experiment_folders(State(app): State<App>) -> Answer {
+    let dirs = |key: &str| app.assets.models().dirs(key).unwrap_or_default().to_vec();
+    let shown = keys(&app).into_iter().filter(|key| key != "configs" && key != "custom_nodes");
+    Ok(answer(&shown.map(|key| json!({"folders": dirs(&key), "name": key})).collect()))
+}
+
+async fn experiment_files(State(app): State<App>, Path(folder): Path<String>) -> Answer {
+    blocking(move || {
+        let models = app.assets.models();
+        let known = folder != "configs" && folder != "custom_nodes" && keys(&app).contains(&folder);
+        if !known {
+            return Err(StatusCode::NOT_FOUND.into());
+        }
+        let dirs = models.dirs(&folder).unwrap_or_default();
+        let files = models.files(&folder).unwrap_or_default();
+        let visible = files.into_iter().filter(|model| !model.name.split('/').any(|part| part.starts_with('.')));
+        let describe = |model: paraflow_assets::Model| {
+            let facts = model.path.metadata().ok()?;
+            let seconds = |time: std::io::Result<std::time::SystemTime>| {
+                let since = time.ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+                since.as_ref().map(Duration::as_secs_f64)
+            };
+            let index = dirs.iter().position(|dir| model.path.starts_with(dir)).unwrap_or(0);
+            let modified = seconds(facts.modified());
+            Some(json!({"name": model.name, "pathIndex": index, "modified": modified,
+                        "created": seconds(facts.created()).or(modified), "size": facts.len()}))
+        };
+        Ok(answer(&visible.filter_map(describe).collect()))
+    })
+    .await
+}
+
+/// A picture that lies beside the model, as WebP.
+async fn preview(State(app): State<App>, Path((folder, index, file)): Path<(String, usize, String)>) -> Answer {
+    blocking(move || {
+        let missing = || Fail::from(StatusCode::NOT_FOUND);
+        let dirs = app.assets.models().dirs(&folder).map_err(|_| missing())?;
+        let model = paths::below(dirs.get(index).ok_or_else(missing)?, &file).ok_or_else(missing)?;
+        let stem = model.file_stem().and_then(|stem| stem.to_str()).ok_or_else(missing)?.to_owned();
+        let beside = model.parent().ok_or_else(missing)?;
+        let endings = ["png", "jpg", "jpeg", "webp", "gif"];
+        let candidates =
+            endings.iter().flat_map(|ending| [format!("{stem}.{ending}"), format!("{stem}.preview.{ending}")]);
+        let picture = candidates.map(|name| beside.join(name)).find(|path| path.is_file()).ok_or_else(missing)?;
+        let bytes = std::fs::read(picture).map_err(|_| missing())?;
+        let webp = view::as_webp(&bytes).ok_or_else(missing)?;
+        Ok(([(header::CONTENT_TYPE, "image/webp")], webp).into_response())
+    })
+    .await
+}

@@ -1,0 +1,129 @@
+//! `/prompt`: how many wait, and submitting.
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use paraflow_engine::formats::{self, FormatError};
+use paraflow_engine::graph::Graph;
+use serde_json::{Map, Value as Json, json};
+
+use crate::app::App;
+use crate::error::{Answer, Fail, answer};
+use crate::queue::NewJob;
+use crate::validation::{self, Accepted};
+
+pub(super) fn routes() -> Router<App> {
+    Router::new().route("/prompt", get(remaining).post(submit))
+}
+
+async fn remaining(State(app): State<App>) -> Answer {
+    Ok(answer(&json!({"exec_info": {"queue_remaining": app.queue.remaining()}})))
+}
+
+async fn submit(State(app): State<App>, body: Bytes) -> Answer {
+    let mut body: Json = serde_json::from_slice(&body).map_err(Fail::unexpected)?;
+    let Some(prompt) = body.get_mut("prompt").map(Json::take) else {
+        let text = "No prompt provided";
+        return Err(Fail::Json(StatusCode::BAD_REQUEST, validation::refusal("no_prompt", text, text, &json!({}))));
+    };
+    let targets: Option<Vec<String>> = match body.get("partial_execution_targets") {
+        None | Some(Json::Null) => None,
+        Some(targets) => Some(serde_json::from_value(targets.clone()).map_err(Fail::unexpected)?),
+    };
+    let extra = extra(&body);
+    let checking = app.clone();
+    let workflow = extra.pointer("/extra_pnginfo/workflow").filter(|it| it.is_object()).cloned();
+    let check = move || {
+        let mut graph = graph(prompt)?;
+        graph.workflow = workflow;
+        let Accepted { plan, outputs, node_errors } =
+            validation::check(graph, &checking.nodes.now().plain, targets.as_deref())?;
+        Ok((plan.prompt().clone(), outputs, node_errors))
+    };
+    let checked = tokio::task::spawn_blocking(check).await.map_err(Fail::unexpected)?;
+    let (prompt, outputs, node_errors) = checked.map_err(|body| Fail::Json(StatusCode::BAD_REQUEST, body))?;
+    let job = NewJob {
+        id: id(&body),
+        number: number(&body)?,
+        front: body.get("front").is_some_and(truthy),
+        priority: 0,
+        prompt,
+        client: extra.get("client_id").and_then(Json::as_str).map(str::to_owned),
+        extra,
+        outputs,
+        key: None,
+        webhook: None,
+        timeout_ms: None,
+    };
+    let receipt = app.queue.submit(job).await?;
+    Ok(answer(&json!({"prompt_id": receipt.id, "number": receipt.number, "node_errors": node_errors})))
+}
+
+/// The client's id as text, or a new one.
+fn id(body: &Json) -> String {
+    match body.get("prompt_id") {
+        Some(Json::String(id)) => id.clone(),
+        None | Some(Json::Null) => uuid::Uuid::new_v4().to_string(),
+        Some(other) => other.to_string(),
+    }
+}
+
+fn number(body: &Json) -> Result<Option<f64>, Fail> {
+    match body.get("number") {
+        None => Ok(None),
+        Some(Json::Number(number)) => Ok(number.as_f64()),
+        Some(Json::String(text)) => text.trim().parse().map(Some).map_err(Fail::unexpected),
+        Some(other) => Err(Fail::unexpected(format!("`number` is {other}"))),
+    }
+}
+
+fn truthy(value: &Json) -> bool {
+    match value {
+        Json::Null => false,
+        Json::Bool(truth) => *truth,
+        Json::Number(number) => number.as_f64() != Some(0.0),
+        Json::String(text) => !text.is_empty(),
+        Json::Array(list) => !list.is_empty(),
+        Json::Object(map) => !map.is_empty(),
+    }
+}
+
+/// What came beside the prompt, with the client's id; tokens of others' services are not kept anywhere.
+fn extra(body: &Json) -> Json {
+    let mut extra = match body.get("extra_data") {
+        Some(Json::Object(extra)) => extra.clone(),
+        _ => Map::new(),
+    };
+    for secret in ["auth_token_comfy_org", "api_key_comfy_org"] {
+        extra.shift_remove(secret);
+    }
+    if let Some(client) = body.get("client_id") {
+        extra.insert("client_id".into(), client.clone());
+    }
+    Json::Object(extra)
+}
+
+/// The prompt as a graph, or ComfyUI's refusal of a node without a class.
+fn graph(prompt: Json) -> Result<Graph, Json> {
+    let Json::Object(mut nodes) = prompt else {
+        return Err(validation::refusal("prompt_no_outputs", "Prompt has no outputs", "", &json!({})));
+    };
+    for (id, node) in &mut nodes {
+        if node.get("class_type").is_none() {
+            return Err(validation::no_class(id));
+        }
+        if let Json::Object(node) = node {
+            // Left over from an earlier run, in a prompt that was read from a picture.
+            node.shift_remove("is_changed");
+        }
+    }
+    formats::from_prompt(&nodes).map_err(|error| match error {
+        FormatError::Faults(faults) => {
+            let text = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+            validation::refusal("invalid_prompt", &text, "", &json!({}))
+        }
+        other => validation::refusal("invalid_prompt", &other.to_string(), "", &json!({})),
+    })
+}

@@ -1,0 +1,183 @@
+//! Our own API.
+
+use axum::http::{Method, StatusCode, header};
+use serde_json::{Value as Json, json};
+
+use super::{Bench, Got, endless, request, sum};
+
+fn save(value: i64) -> Json {
+    json!({
+        "1": {"class_type": "ToyAdd", "inputs": {"a": value, "b": 0}, "_meta": {"title": "Adder"}},
+        "2": {"class_type": "ToySave", "inputs": {"value": ["1", 0]}},
+    })
+}
+
+async fn submit(bench: &Bench, body: Json) -> Got {
+    bench.post("/paraflow/v1/jobs", &body).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_submitted_waited_for_and_its_files_are_there() {
+    let bench = Bench::new();
+    let got = submit(&bench, json!({"graph": save(1), "set": {"Adder.b": 41}, "id": "j"})).await;
+    assert_eq!(got.status, StatusCode::CREATED, "{}", got.text());
+    assert_eq!(got.json(), json!({"id": "j", "repeated": false, "warnings": []}));
+    let job = bench.get("/paraflow/v1/jobs/j/wait?timeout=30").await;
+    assert_eq!(job.status, StatusCode::OK);
+    assert_eq!(job.json()["state"], "done");
+    let files = bench.get("/paraflow/v1/jobs/j/artefacts").await.json();
+    assert_eq!((&files[0]["bytes"], &files[0]["type"]), (&json!(2), &json!("output")));
+    assert_eq!(files[0]["blake3"], blake3::hash(b"42").to_hex().as_str());
+    let file = bench.get(files[0]["url"].as_str().unwrap()).await;
+    assert_eq!(file.text(), "42");
+    assert_eq!(bench.get("/paraflow/v1/jobs/j/artefacts/1").await.status, StatusCode::NOT_FOUND);
+    let again = bench.method(Method::POST, "/paraflow/v1/jobs/j/retry", "").await.json();
+    let id = again["id"].as_str().unwrap();
+    bench.get(&format!("/paraflow/v1/jobs/{id}/wait")).await;
+    let list = bench.get("/paraflow/v1/jobs?state=done").await.json();
+    assert_eq!((&list["total"], &list["jobs"][1]["id"]), (&json!(2), &json!("j")));
+    assert_eq!(bench.method(Method::DELETE, "/paraflow/v1/jobs/j", "").await.status, StatusCode::NO_CONTENT);
+    assert_eq!(bench.get("/paraflow/v1/jobs/j").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_are_told_all_at_once_and_nothing_is_stored() {
+    let bench = Bench::new();
+    let graph = json!({
+        "1": {"class_type": "ToyAdd", "inputs": {"a": "x", "b": 900}},
+        "2": {"class_type": "ToyShow", "inputs": {"value": ["1", 0]}},
+        "3": {"class_type": "ToyShow", "inputs": {"value": ["9", 0]}},
+    });
+    let got = submit(&bench, json!({ "graph": graph })).await;
+    assert_eq!(got.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let faults = got.json()["error"]["faults"].clone();
+    let places: Vec<_> =
+        faults.as_array().unwrap().iter().map(|fault| format!("{}.{}", fault["node"], fault["input"])).collect();
+    assert_eq!(places, [r#""1"."a""#, r#""1"."b""#, r#""3"."value""#]);
+    for (body, status) in [
+        (json!({}), 400),
+        (json!({"graph": sum(1), "nonsense": 1}), 400),
+        (json!({"graph": sum(1), "timeout": 0}), 400),
+        (json!({"graph": sum(1), "webhook": "http://10.0.0.1/"}), 400),
+        (json!({"graph": sum(1), "set": {"Nobody.b": 1}}), 422),
+        (json!({"graph": sum(1), "outputs": ["1"]}), 422),
+        (json!({"graph": [1]}), 422),
+    ] {
+        let got = submit(&bench, body.clone()).await;
+        assert_eq!(got.status.as_u16(), status, "{body}: {}", got.text());
+        assert!(got.json()["error"]["message"].is_string());
+    }
+    assert_eq!(bench.get("/paraflow/v1/jobs").await.json()["total"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_keys_make_one_job() {
+    let bench = Bench::new();
+    let first = submit(&bench, json!({"graph": sum(1), "idempotency_key": "k"})).await;
+    let second = submit(&bench, json!({"graph": sum(1), "idempotency_key": "k"})).await;
+    assert_eq!((first.status, second.status), (StatusCode::CREATED, StatusCode::OK));
+    assert_eq!(first.json()["id"], second.json()["id"]);
+    let other = submit(&bench, json!({"graph": sum(2), "idempotency_key": "k"})).await;
+    assert_eq!(other.status, StatusCode::CONFLICT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_are_cancelled_timed_out_moved_and_paused() {
+    let bench = Bench::new();
+    assert_eq!(
+        bench.method(Method::PUT, "/paraflow/v1/queue", r#"{"paused": true}"#).await.status,
+        StatusCode::NO_CONTENT
+    );
+    for id in ["a", "b", "c"] {
+        submit(&bench, json!({"graph": endless(), "id": id})).await;
+    }
+    let change = async |id: &str, body: Json| {
+        bench.method(Method::PUT, &format!("/paraflow/v1/jobs/{id}/queue"), &body.to_string()).await.status.as_u16()
+    };
+    assert_eq!(change("c", json!({"position": "first"})).await, 204);
+    assert_eq!(change("a", json!({"priority": -1})).await, 204);
+    assert_eq!(change("a", json!({"priority": 1, "position": "last"})).await, 400);
+    assert_eq!(change("x", json!({"priority": 1})).await, 404);
+    assert_eq!(change("b", json!({"before": "x"})).await, 409);
+    let queue = bench.get("/paraflow/v1/queue").await.json();
+    assert_eq!(queue, json!({"paused": true, "running": [], "pending": ["c", "b", "a"]}));
+    bench.method(Method::PUT, "/paraflow/v1/queue", r#"{"paused": false}"#).await;
+    bench.running("c").await;
+    let cancel = async |id: &str| {
+        bench.method(Method::POST, &format!("/paraflow/v1/jobs/{id}/cancel"), "").await.status.as_u16()
+    };
+    assert_eq!(bench.method(Method::DELETE, "/paraflow/v1/jobs/c", "").await.status, StatusCode::CONFLICT);
+    assert_eq!(bench.get("/paraflow/v1/jobs/c/wait?timeout=0").await.status, StatusCode::ACCEPTED);
+    assert_eq!(cancel("a").await, 202);
+    assert_eq!(cancel("c").await, 202);
+    assert_eq!(bench.get("/paraflow/v1/jobs/c/wait").await.json()["state"], "cancelled");
+    assert_eq!(cancel("c").await, 409);
+    assert_eq!(cancel("x").await, 404);
+    bench.running("b").await;
+    cancel("b").await;
+    submit(&bench, json!({"graph": endless(), "id": "slow", "timeout": 0.05})).await;
+    let slow = bench.get("/paraflow/v1/jobs/slow/wait").await.json();
+    assert_eq!((&slow["state"], &slow["error"]), (&json!("failed"), &json!("out of time after 50 ms")));
+    let pruned = bench.post("/paraflow/v1/history/prune", &json!({"keep": 1})).await.json();
+    assert_eq!(pruned, json!({"removed": 2}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_followed_to_the_end() {
+    let bench = Bench::new();
+    bench.method(Method::PUT, "/paraflow/v1/queue", r#"{"paused": true}"#).await;
+    submit(&bench, json!({"graph": sum(1), "id": "j"})).await;
+    let following = tokio::spawn({
+        let router = bench.router.clone();
+        async move {
+            let request = request(Method::GET, "/paraflow/v1/jobs/j/events", axum::body::Body::empty());
+            let response = tower::ServiceExt::oneshot(router, request).await.unwrap();
+            let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap();
+            String::from_utf8(body.to_bytes().to_vec()).unwrap()
+        }
+    });
+    // Until it follows, nothing may happen.
+    while bench.server.app.feed.followers() == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    bench.method(Method::PUT, "/paraflow/v1/queue", r#"{"paused": false}"#).await;
+    let text = following.await.unwrap();
+    let kinds: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
+    assert_eq!(
+        kinds,
+        ["state", "execution_start", "execution_cached", "executing", "executing", "executed", "execution_success"]
+    );
+    let over = bench.get("/paraflow/v1/jobs/j/events").await.text();
+    assert!(over.starts_with("event: state\n") && over.contains("\"state\":\"done\""), "{over}");
+    assert_eq!(bench.get("/paraflow/v1/jobs/x/events").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_is_told_of_the_end() {
+    let bench = Bench::new();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}/hook", listener.local_addr().unwrap());
+    submit(&bench, json!({"graph": sum(1), "id": "j", "webhook": address})).await;
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut got = Vec::new();
+    while !String::from_utf8_lossy(&got).contains("done") {
+        assert!(tokio::io::AsyncReadExt::read_buf(&mut stream, &mut got).await.unwrap() > 0);
+    }
+    tokio::io::AsyncWriteExt::write_all(&mut stream, b"HTTP/1.1 204 OK\r\n\r\n").await.unwrap();
+    drop(stream);
+    let text = String::from_utf8(got).unwrap();
+    assert!(text.starts_with("POST /hook HTTP/1.1\r\n") && text.contains(r#""id":"j""#), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn figures_health_and_the_document_are_there() {
+    let bench = Bench::new();
+    let figures = bench.get("/paraflow/v1/metrics").await;
+    assert!(figures.header(header::CONTENT_TYPE).starts_with("text/plain"));
+    assert!(figures.text().contains("paraflow_jobs{state=\"queued\"} 0\n"), "{}", figures.text());
+    assert_eq!(bench.get("/paraflow/v1/ready").await.json(), json!({"status": "ready"}));
+    let document = bench.get("/paraflow/v1/openapi.json").await.json();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3."));
+    assert!(bench.get("/paraflow/v1/").await.text().contains("openapi.json"));
+}

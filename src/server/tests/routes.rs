@@ -1,0 +1,450 @@
+//! Bodies and codes of ComfyUI's routes.
+
+use axum::body::Body;
+use axum::http::{Method, StatusCode, header};
+use serde_json::{Value as Json, json};
+
+use super::{Bench, endless, request, sum};
+
+/// Posts a prompt that is refused, and gives the body.
+async fn refused(bench: &Bench, prompt: &Json) -> Json {
+    let got = bench.post("/prompt", &json!({ "prompt": prompt })).await;
+    assert_eq!(got.status, StatusCode::BAD_REQUEST, "{}", got.text());
+    got.json()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_without_sense_is_refused_in_comfyuis_words() {
+    let bench = Bench::new();
+    let error = |kind: &str, message: &str, details: &str| json!({"error": {"type": kind, "message": message, "details": details, "extra_info": {}}, "node_errors": {}});
+    let got = bench.post("/prompt", &json!({})).await;
+    assert_eq!(got.status, StatusCode::BAD_REQUEST);
+    assert_eq!(got.json(), error("no_prompt", "No prompt provided", "No prompt provided"));
+    assert_eq!(got.header(header::CONTENT_TYPE), "application/json; charset=utf-8");
+    assert_eq!(
+        refused(&bench, &json!({"7": {"inputs": {}}})).await,
+        error("invalid_prompt", "Cannot execute because a node is missing the class_type property.", "Node ID '#7'")
+    );
+    assert_eq!(
+        refused(&bench, &json!({"7": {"class_type": "Nope", "inputs": {}}})).await,
+        error("invalid_prompt", "Cannot execute because node Nope does not exist.", "Node ID '#7'")
+    );
+    let none = error("prompt_no_outputs", "Prompt has no outputs", "");
+    assert_eq!(refused(&bench, &json!({"1": {"class_type": "ToyAdd", "inputs": {"a": 1, "b": 2}}})).await, none);
+    let got = bench.post("/prompt", &json!({"prompt": sum(1), "partial_execution_targets": []})).await;
+    assert_eq!((got.status, got.json()), (StatusCode::BAD_REQUEST, none));
+    let got = bench.method(Method::POST, "/prompt", "{no json").await;
+    assert_eq!(got.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(got.text().starts_with("500 Internal Server Error"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_of_values_have_the_contracts_types_messages_and_details() {
+    let bench = Bench::new();
+    let with = |inputs: Json| {
+        json!({"1": {"class_type": "ToyAdd", "inputs": inputs},
+               "2": {"class_type": "ToyShow", "inputs": {"value": ["1", 0]}}})
+    };
+    for (inputs, kind, message, details) in [
+        (json!({"a": 1}), "required_input_missing", "Required input is missing", "b"),
+        (
+            json!({"a": 1, "b": [1]}),
+            "bad_linked_input",
+            "Bad linked input, must be a length-2 list of [node_id, slot_index]",
+            "b",
+        ),
+        (
+            json!({"a": 1, "b": "x"}),
+            "invalid_input_type",
+            "Failed to convert an input value to a INT value",
+            "b, x, invalid literal for int() with base 10: 'x'",
+        ),
+        (json!({"a": 1, "b": -101}), "value_smaller_than_min", "Value -101 smaller than min of -100", "b"),
+        (json!({"a": 1, "b": 101}), "value_bigger_than_max", "Value 101 bigger than max of 100", "b"),
+        (
+            json!({"a": 1, "b": ["9", 0]}),
+            "exception_during_inner_validation",
+            "Exception when validating inner node",
+            "'9'",
+        ),
+        (
+            json!({"a": 1, "b": ["1", 7]}),
+            "exception_during_inner_validation",
+            "Exception when validating inner node",
+            "tuple index out of range",
+        ),
+    ] {
+        let body = refused(&bench, &with(inputs)).await;
+        assert_eq!(body["error"]["type"], "prompt_outputs_failed_validation");
+        assert_eq!(body["error"]["details"], "", "the faults are upstream");
+        let node = &body["node_errors"]["1"];
+        assert_eq!(node["class_type"], "ToyAdd");
+        assert_eq!(node["dependent_outputs"], json!(["2"]));
+        let told = node["errors"].as_array().unwrap();
+        let fits = |error: &&Json| error["type"] == kind && error["message"] == message && error["details"] == details;
+        assert!(told.iter().any(|error| fits(&error)), "{kind}: {told:?}");
+    }
+    let body = refused(&bench, &json!({"2": {"class_type": "ToyShow", "inputs": {}}})).await;
+    assert_eq!(body["error"]["details"], "Required input is missing: value");
+    let extra = &body["node_errors"]["2"]["errors"][0]["extra_info"];
+    assert_eq!(*extra, json!({"input_name": "value"}));
+    let files = json!({"1": {"class_type": "ToyRead", "inputs": {"file": "none.txt"}},
+                       "2": {"class_type": "ToyShow", "inputs": {"value": ["1", 0]}}});
+    let body = refused(&bench, &files).await;
+    assert_eq!(body["node_errors"]["1"]["errors"][0]["details"], "file - Invalid image file: none.txt");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sound_outputs_run_though_others_are_broken() {
+    let bench = Bench::new();
+    let mut prompt = sum(4);
+    prompt["3"] = json!({"class_type": "ToyShow", "inputs": {"value": ["gone", 0]}});
+    let got = bench.post("/api/prompt", &json!({"prompt": prompt, "prompt_id": "mine", "number": 3})).await;
+    assert_eq!(got.status, StatusCode::OK);
+    let body = got.json();
+    assert_eq!((&body["prompt_id"], &body["number"]), (&json!("mine"), &json!(3.0)));
+    assert_eq!(body["node_errors"]["3"]["errors"][0]["type"], "exception_during_validation");
+    let entry = bench.ended("mine").await;
+    assert_eq!(entry["outputs"], json!({"2": {"text": ["5"]}}));
+    assert_eq!(entry["prompt"][4], json!(["2"]));
+    assert_eq!(
+        entry["meta"]["2"],
+        json!({"node_id": "2", "display_node": "2", "parent_node": null, "real_node_id": "2"})
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_tells_what_was_run_and_secrets_are_not_kept() {
+    let bench = Bench::new();
+    let body = json!({
+        "prompt": {"1": {"class_type": "ToyAdd", "inputs": {"a": "20", "b": 3.7}},
+                   "2": {"class_type": "ToyShow", "inputs": {"value": ["1", 0]}, "_meta": {"title": "T"}}},
+        "client_id": "me",
+        "extra_data": {"extra_pnginfo": {"workflow": {"id": "w"}}, "auth_token_comfy_org": "secret", "other": 1},
+        "prompt_id": "p",
+    });
+    bench.post("/prompt", &body).await;
+    let entry = bench.ended("p").await;
+    let [_, id, prompt, extra, _] = entry["prompt"].as_array().unwrap().as_slice() else { panic!("{entry}") };
+    assert_eq!(id, "p");
+    assert_eq!(prompt["1"]["inputs"], json!({"a": 20, "b": 3}));
+    assert_eq!(prompt["2"]["_meta"]["title"], "T");
+    assert_eq!((&extra["client_id"], &extra["other"]), (&json!("me"), &json!(1)));
+    assert!(extra["create_time"].is_i64() && extra.get("auth_token_comfy_org").is_none());
+    let file = std::fs::read(bench.dir.path().join("user/paraflow.db-wal")).unwrap();
+    assert!(!String::from_utf8_lossy(&file).contains("secret"));
+    let job = bench.get("/api/jobs/p").await.json();
+    assert_eq!((&job["status"], &job["workflow_id"]), (&json!("completed"), &json!("w")));
+    assert_eq!(job["outputs"], json!({"2": {"text": ["23"]}}));
+
+    assert_eq!(bench.get("/history/nobody").await.json(), json!({}));
+    assert_eq!(bench.get("/history?max_items=x").await.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(bench.get("/history?offset=0").await.json().as_object().unwrap().len(), 1);
+    assert_eq!(bench.post("/history", &json!({"delete": ["p"]})).await.status, StatusCode::OK);
+    assert_eq!(bench.get("/history").await.json(), json!({}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_queue_is_listed_cut_and_cleared() {
+    let bench = Bench::new();
+    let running = bench.submit(&endless()).await;
+    bench.running(&running).await;
+    let waiting = [bench.submit(&sum(1)).await, bench.submit(&sum(2)).await];
+    assert_eq!(bench.get("/prompt").await.json(), json!({"exec_info": {"queue_remaining": 3}}));
+    let queue = bench.get("/api/queue").await.json();
+    assert_eq!(queue["queue_running"][0][1], running);
+    let pending: Vec<&Json> = queue["queue_pending"].as_array().unwrap().iter().map(|item| &item[1]).collect();
+    assert_eq!(pending, waiting.iter().collect::<Vec<_>>());
+    let got = bench.post("/queue", &json!({"delete": [waiting[0]]})).await;
+    assert_eq!((got.status, got.bytes.len()), (StatusCode::OK, 0));
+    let jobs = bench.get("/api/jobs?status=pending,in_progress&sort_order=asc").await.json();
+    assert_eq!(jobs["pagination"], json!({"offset": 0, "limit": null, "total": 2, "has_more": false}));
+    assert_eq!(jobs["jobs"][0]["status"], "in_progress");
+    bench.post("/queue", &json!({"clear": true})).await;
+    assert_eq!(bench.get("/queue").await.json()["queue_pending"], json!([]));
+    bench.post("/interrupt", &json!({})).await;
+    let entry = bench.ended(&running).await;
+    assert_eq!(entry["status"]["messages"].as_array().unwrap().last().unwrap()[0], "execution_interrupted");
+    assert_eq!(bench.get("/api/jobs/nobody").await.json(), json!({"error": "Job not found"}));
+    assert_eq!(bench.get("/api/jobs/nobody").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(bench.get("/jobs").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(bench.get("/api/api/jobs").await.status, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn declarations_are_told_and_follow_the_folders() {
+    let bench = Bench::new();
+    let all = bench.get("/object_info").await;
+    let tag = all.header(header::ETAG).to_owned();
+    let all = all.json();
+    assert_eq!(all["ToyAdd"]["input"]["required"]["a"][0], "INT");
+    assert_eq!(all["ToyAdd"]["input"]["required"]["a"][1]["min"], -100);
+    assert_eq!(all["ToyAdd"]["input_order"], json!({"required": ["a", "b"]}));
+    assert_eq!(all["ToyShow"]["output_node"], true);
+    assert_eq!(all["ToyShow"]["display_name"], "Toy Show");
+    assert_eq!(all["ToyRead"]["input"]["required"]["file"][0], json!([]));
+    assert_eq!(bench.get("/object_info/Nope").await.json(), json!({}));
+    let mut again = request(Method::GET, "/api/object_info", Body::empty());
+    again.headers_mut().insert(header::IF_NONE_MATCH, tag.parse().unwrap());
+    assert_eq!(bench.send(again).await.status, StatusCode::NOT_MODIFIED);
+
+    std::fs::write(bench.dir.path().join("input/new.txt"), "x").unwrap();
+    for attempt in 0.. {
+        let one = bench.get("/object_info/ToyRead").await.json();
+        if one["ToyRead"]["input"]["required"]["file"][0] == json!(["new.txt"]) {
+            break;
+        }
+        assert!(attempt < 1000, "the list was not renewed: {one}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_replaced_on_disk_invalidates_what_read_it() {
+    let bench = Bench::new();
+    let path = bench.dir.path().join("input/a.txt");
+    let prompt = json!({
+        "1": {"class_type": "ToyRead", "inputs": {"file": "a.txt"}},
+        "2": {"class_type": "ToyShow", "inputs": {"value": ["1", 0]}},
+        "3": {"class_type": "ToyAdd", "inputs": {"a": 1, "b": 1}},
+        "4": {"class_type": "ToyShow", "inputs": {"value": ["3", 0]}},
+    });
+    let cached = |entry: &Json| entry["status"]["messages"][1][1]["nodes"].clone();
+    for (content, expected, from_cache) in
+        [("abc", "3", json!([])), ("abc", "3", json!(["1", "2", "3", "4"])), ("abcd", "4", json!(["3", "4"]))]
+    {
+        std::fs::write(&path, content).unwrap();
+        let id = bench.submit(&prompt).await;
+        let entry = bench.ended(&id).await;
+        assert_eq!(entry["outputs"]["2"]["text"][0], expected);
+        assert_eq!(cached(&entry), from_cache);
+    }
+}
+
+fn form(parts: &[(&str, Option<&str>, &[u8])]) -> axum::http::Request<Body> {
+    let mut body = Vec::new();
+    for (name, filename, content) in parts {
+        let filename = filename.map(|name| format!("; filename=\"{name}\"")).unwrap_or_default();
+        body.extend(format!("--B\r\nContent-Disposition: form-data; name=\"{name}\"{filename}\r\n\r\n").bytes());
+        body.extend(*content);
+        body.extend(b"\r\n");
+    }
+    body.extend(b"--B--\r\n");
+    let mut request = request(Method::POST, "/upload/image", Body::from(body));
+    request.headers_mut().insert(header::CONTENT_TYPE, "multipart/form-data; boundary=B".parse().unwrap());
+    request
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_keep_what_is_there_and_are_seen_at_once() {
+    let bench = Bench::new();
+    let name = |got: super::Got| (got.status.as_u16(), got.json()["name"].as_str().unwrap().to_owned());
+    assert_eq!(name(bench.send(form(&[("image", Some("a.png"), b"1")])).await), (200, "a.png".into()));
+    assert_eq!(name(bench.send(form(&[("image", Some("a.png"), b"1")])).await), (200, "a.png".into()));
+    assert_eq!(name(bench.send(form(&[("image", Some("a.png"), b"2")])).await), (200, "a (1).png".into()));
+    let overwrite = form(&[("image", Some("a.png"), b"3"), ("overwrite", None, b"true")]);
+    assert_eq!(name(bench.send(overwrite).await), (200, "a.png".into()));
+    assert_eq!(std::fs::read(bench.dir.path().join("input/a.png")).unwrap(), b"3");
+    let below = form(&[("image", Some("b.png"), b"4"), ("subfolder", None, b"x/y"), ("type", None, b"temp")]);
+    let got = bench.send(below).await.json();
+    assert_eq!(got, json!({"name": "b.png", "subfolder": "x/y", "type": "temp"}));
+    assert_eq!(bench.send(form(&[("other", None, b"")])).await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(bench.send(form(&[("image", Some(""), b"1")])).await.status, StatusCode::BAD_REQUEST);
+    let listed = bench.get("/object_info/ToyRead").await.json();
+    assert_eq!(listed["ToyRead"]["input"]["required"]["file"][0], json!(["a (1).png", "a.png"]));
+    let got = bench.get("/view?filename=b.png&subfolder=x/y&type=temp").await;
+    assert_eq!((got.status, got.bytes.as_slice()), (StatusCode::OK, &b"4"[..]));
+    assert_eq!(got.header(header::CONTENT_DISPOSITION), "filename=\"b.png\"");
+    assert_eq!(got.header(header::CONTENT_TYPE), "image/png");
+}
+
+fn picture(alpha: u8) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, 2, 1);
+    encoder.set_color(png::ColorType::Rgba);
+    encoder.add_text_chunk("prompt".into(), "{}".into()).unwrap();
+    let mut writer = encoder.write_header().unwrap();
+    writer.write_image_data(&[10, 20, 30, alpha, 40, 50, 60, alpha]).unwrap();
+    writer.finish().unwrap();
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pictures_are_shown_as_previews_and_by_channel() {
+    let bench = Bench::new();
+    std::fs::create_dir_all(bench.dir.path().join("output")).unwrap();
+    std::fs::write(bench.dir.path().join("output/p.png"), picture(7)).unwrap();
+    let read = |got: &super::Got| image::load_from_memory(&got.bytes).unwrap().to_rgba8();
+    let rgb = bench.get("/view?filename=p.png&channel=rgb").await;
+    assert_eq!(read(&rgb).get_pixel(1, 0).0, [40, 50, 60, 255]);
+    let alpha = bench.get("/api/view?filename=p.png&channel=a").await;
+    assert_eq!(read(&alpha).get_pixel(1, 0).0, [0, 0, 0, 7]);
+    let webp = bench.get("/view?filename=p.png&preview=webp;80").await;
+    assert_eq!(webp.header(header::CONTENT_TYPE), "image/webp");
+    assert_eq!(read(&webp).get_pixel(0, 0).0, [10, 20, 30, 7]);
+    let jpeg = bench.get("/view?filename=p.png%20%5Boutput%5D&preview=jpeg;50&channel=rgb&type=input").await;
+    assert_eq!(jpeg.header(header::CONTENT_TYPE), "image/jpeg");
+    assert_eq!(&jpeg.bytes[..2], b"\xff\xd8");
+    let mut part = request(Method::GET, "/view?filename=p.png", Body::empty());
+    part.headers_mut().insert(header::RANGE, "bytes=0-3".parse().unwrap());
+    let part = bench.send(part).await;
+    assert_eq!((part.status, part.bytes.len()), (StatusCode::PARTIAL_CONTENT, 4));
+    assert_eq!(bench.get("/view").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(bench.get("/view?filename=x.png").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(bench.get("/view?filename=p.png&type=other").await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mask_becomes_the_alpha_of_its_original() {
+    let bench = Bench::new();
+    std::fs::create_dir_all(bench.dir.path().join("output")).unwrap();
+    std::fs::write(bench.dir.path().join("output/p.png"), picture(255)).unwrap();
+    let original = br#"{"filename": "p.png"}"#;
+    let parts: [(&str, Option<&str>, &[u8]); 2] =
+        [("image", Some("m.png"), &picture(9)), ("original_ref", None, original)];
+    let mut request = form(&parts);
+    *request.uri_mut() = "/upload/mask".parse().unwrap();
+    let got = bench.send(request).await;
+    assert_eq!(got.json(), json!({"name": "m.png", "subfolder": "", "type": "input"}));
+    let bytes = std::fs::read(bench.dir.path().join("input/m.png")).unwrap();
+    assert_eq!(image::load_from_memory(&bytes).unwrap().to_rgba8().get_pixel(1, 0).0, [40, 50, 60, 9]);
+    assert!(String::from_utf8_lossy(&bytes).contains("tEXtprompt"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn models_are_listed_by_folder() {
+    let bench = Bench::new();
+    let loras = bench.dir.path().join("models/loras/sub");
+    std::fs::create_dir_all(&loras).unwrap();
+    let header = br#"{"__metadata__":{"made":"by hand"}}"#;
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header);
+    std::fs::write(loras.join("l.safetensors"), file).unwrap();
+    let folders = bench.get("/models").await.json();
+    assert_eq!(folders[0], "checkpoints");
+    assert!(folders.as_array().unwrap().contains(&json!("custom_nodes")));
+    assert_eq!(bench.get("/models/loras").await.json(), json!(["sub/l.safetensors"]));
+    assert_eq!(bench.get("/models/checkpoints").await.json(), json!(["toy.safetensors"]));
+    for unknown in ["unet", "clip", "nope"] {
+        assert_eq!(bench.get(&format!("/models/{unknown}")).await.status, StatusCode::NOT_FOUND);
+    }
+    assert_eq!(bench.get("/embeddings").await.json(), json!([]));
+    let metadata = bench.get("/view_metadata/loras?filename=sub/l.safetensors").await;
+    assert_eq!(metadata.json(), json!({"made": "by hand"}));
+    assert_eq!(bench.get("/view_metadata/loras?filename=x.safetensors").await.status, StatusCode::NOT_FOUND);
+    let listed = bench.get("/experiment/models/loras").await.json();
+    assert_eq!((&listed[0]["name"], &listed[0]["pathIndex"]), (&json!("sub/l.safetensors"), &json!(0)));
+    assert_eq!(bench.get("/experiment/models/configs").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_are_merged_and_kept() {
+    let bench = Bench::new();
+    assert_eq!(bench.get("/settings").await.json(), json!({}));
+    assert_eq!(bench.post("/settings", &json!({"a": 1, "b": [2]})).await.status, StatusCode::OK);
+    assert_eq!(bench.post("/settings/a", &json!({"deep": true})).await.status, StatusCode::OK);
+    assert_eq!(bench.get("/api/settings/a").await.json(), json!({"deep": true}));
+    assert_eq!(bench.get("/settings/none").await.json(), Json::Null);
+    let file = std::fs::read_to_string(bench.dir.path().join("user/default/comfy.settings.json")).unwrap();
+    assert!(file.starts_with("{\n    \"a\""), "{file}");
+    assert_eq!(bench.get("/users").await.json()["storage"], "server");
+    let got = bench.post("/users", &json!({"username": "__x"})).await;
+    assert_eq!((got.status, got.text()), (StatusCode::BAD_REQUEST, "System User prefix not allowed".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn userdata_has_the_contracts_codes() {
+    let bench = Bench::new();
+    let file = "/userdata/workflows%2Fa%20b.json";
+    let put = bench.method(Method::POST, file, "{}").await;
+    assert_eq!((put.status, put.json()), (StatusCode::OK, json!("workflows/a b.json")));
+    assert_eq!(bench.get(file).await.text(), "{}");
+    let again = bench.method(Method::POST, &format!("{file}?overwrite=false"), "[]").await;
+    assert_eq!((again.status, again.text()), (StatusCode::CONFLICT, "File already exists".into()));
+    assert_eq!(bench.get(file).await.text(), "{}");
+    let info = bench.method(Method::POST, &format!("{file}?full_info=true"), "[1]").await.json();
+    assert_eq!((&info["path"], &info["size"]), (&json!("workflows/a b.json"), &json!(3)));
+    let tag = bench.get(file).await.header(header::ETAG).to_owned();
+    let write_if = async |tag: &str, body: &str| {
+        let mut request = request(Method::POST, file, Body::from(body.to_owned()));
+        request.headers_mut().insert(header::IF_MATCH, tag.parse().unwrap());
+        bench.send(request).await.status
+    };
+    assert_eq!(write_if(&tag, "[2]").await, StatusCode::OK);
+    assert_eq!(write_if(&tag, "[3]").await, StatusCode::PRECONDITION_FAILED);
+    assert_eq!(bench.get(file).await.text(), "[2]");
+    let get = async |path: &str| {
+        let got = bench.get(path).await;
+        (got.status.as_u16(), got.text())
+    };
+    assert_eq!(get("/userdata").await, (400, "Directory not provided".into()));
+    assert_eq!(get("/userdata?dir=../..").await, (403, "Invalid directory".into()));
+    assert_eq!(get("/userdata?dir=nope").await, (404, "Directory not found".into()));
+    assert_eq!(get("/userdata?dir=workflows").await, (200, r#"["a b.json"]"#.into()));
+    assert_eq!(get("/userdata?dir=workflows&split=true").await.1, r#"[["a b.json","a b.json"]]"#);
+    let moved = bench.method(Method::POST, &format!("{file}/move/workflows%2Fdeep%2Fc.json"), "").await;
+    assert_eq!(moved.json(), "workflows/deep/c.json");
+    assert_eq!(get("/userdata?dir=workflows&recurse=true&split=true").await.1, r#"[["deep/c.json","deep","c.json"]]"#);
+    assert_eq!(get("/userdata?dir=workflows").await.1, "[]");
+    let listed = bench.get("/v2/userdata?path=workflows").await.json();
+    assert_eq!(listed[0], json!({"name": "deep", "path": "workflows/deep", "type": "directory"}));
+    assert_eq!(get("/v2/userdata?path=..").await, (400, "Invalid path requested".into()));
+    assert_eq!(get("/v2/userdata?path=none").await, (404, "Requested path not found".into()));
+    assert_eq!(get("/userdata/..%2F..%2Fx").await.0, 403);
+    assert_eq!(bench.method(Method::POST, "/userdata/..%252F..%252Fx", "x").await.status, StatusCode::FORBIDDEN);
+    assert_eq!(
+        bench.method(Method::DELETE, "/userdata/workflows%2Fdeep%2Fc.json", "").await.status,
+        StatusCode::NO_CONTENT
+    );
+    assert_eq!(
+        bench.method(Method::DELETE, "/userdata/workflows%2Fdeep%2Fc.json", "").await.status,
+        StatusCode::NOT_FOUND
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rest_is_there_too() {
+    let bench = Bench::new();
+    let stats = bench.get("/system_stats").await.json();
+    assert!(stats["system"]["ram_total"].as_u64().unwrap() > 1 << 20);
+    assert!(stats["system"]["ram_free"].as_u64() <= stats["system"]["ram_total"].as_u64());
+    assert_eq!(stats["devices"][0]["type"], "cpu");
+    assert_eq!(bench.get("/features").await.json()["max_upload_size"], 104_857_600);
+    assert_eq!(bench.get("/extensions").await.json(), json!([]));
+    assert_eq!(bench.get("/i18n").await.json(), json!({}));
+    let templates = bench.get("/workflow_templates").await.json();
+    let name = templates["paraflow"][0].as_str().unwrap();
+    let template = bench.get(&format!("/api/workflow_templates/paraflow/{name}.json")).await;
+    assert!(template.json().is_object());
+    assert_eq!(bench.get("/workflow_templates/paraflow/none.json").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(bench.get("/global_subgraphs").await.json(), json!({}));
+    assert_eq!(bench.get("/global_subgraphs/none").await.json(), Json::Null);
+    assert_eq!(bench.get("/internal/files/output").await.json(), json!([]));
+    let wrong = bench.get("/internal/files/other").await;
+    assert_eq!((wrong.status, wrong.json()), (StatusCode::BAD_REQUEST, json!({"error": "Invalid directory type"})));
+    assert!(bench.get("/internal/folder_paths").await.json()["loras"].is_array());
+    assert!(bench.get("/internal/logs").await.json().is_string());
+    assert_eq!(bench.get("/api/internal/logs").await.status, StatusCode::NOT_FOUND);
+    for unknown in ["/api/nope", "/nope.html", "/paraflow/v1/nope", "/paraflow/nope"] {
+        assert_eq!(bench.get(unknown).await.status, StatusCode::NOT_FOUND, "{unknown}");
+    }
+    let index = bench.get("/").await;
+    assert_eq!((index.status, index.header(header::CACHE_CONTROL)), (StatusCode::OK, "no-cache"));
+    assert_eq!(index.header(header::EXPIRES), "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_front_end_is_served_from_its_folder() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join("extensions/core")).unwrap();
+    std::fs::write(root.path().join("index.html"), "<p>theirs").unwrap();
+    std::fs::write(root.path().join("extensions/core/a.js"), "1").unwrap();
+    let front_end_root = Some(root.path().to_owned());
+    let bench = Bench::with(crate::Options { front_end_root, ..crate::Options::default() });
+    assert_eq!(bench.get("/").await.text(), "<p>theirs");
+    assert_eq!(bench.get("/extensions").await.json(), json!(["/extensions/core/a.js"]));
+    let script = bench.get("/extensions/core/a.js").await;
+    assert_eq!(script.header(header::CONTENT_TYPE), "application/javascript; charset=utf-8");
+    assert_eq!(script.header(header::CACHE_CONTROL), "no-cache");
+    assert_eq!(bench.get("/..%2f..%2fetc/passwd").await.status, StatusCode::NOT_FOUND);
+}

@@ -1,0 +1,342 @@
+//! Faults of a graph in the words of ComfyUI's `/prompt`: one table from our faults to its errors.
+
+use std::collections::{HashMap, HashSet};
+
+use paraflow_engine::graph::{Binding, Graph};
+use paraflow_engine::spec::{InputSpec, Widget};
+use paraflow_engine::{Fault, GraphError, NodeId, Plan, Registry, Specs as _};
+use serde_json::{Map, Value as Json, json};
+
+use crate::object_info;
+
+/// A prompt that may run, and what is wrong with the rest of it.
+pub(crate) struct Accepted {
+    pub(crate) plan: Plan,
+    pub(crate) outputs: Vec<NodeId>,
+    pub(crate) node_errors: Json,
+}
+
+/// Checks a prompt as ComfyUI does: outputs that no fault lies under are accepted, and the faults of the others told.
+/// Otherwise gives the body of the refusal.
+pub(crate) fn check(graph: Graph, registry: &Registry, targets: Option<&[NodeId]>) -> Result<Accepted, Json> {
+    for (id, entry) in &graph.nodes {
+        if registry.spec(&entry.class).is_none() {
+            return Err(no_such_class(id, &entry.class));
+        }
+    }
+    let checker = Checker::new(&graph, registry);
+    let sinks = checker.sinks(targets);
+    if sinks.is_empty() {
+        return Err(refusal("prompt_no_outputs", "Prompt has no outputs", "", &json!({})));
+    }
+    let (_, mut errors) = Plan::partial(&graph, registry, Some(&sinks));
+    errors.extend(checker.missing_though_defaulted(&sinks));
+    if errors.is_empty() {
+        let plan = Plan::for_outputs(graph, registry, &sinks).map_err(|_| unplannable())?;
+        return Ok(Accepted { plan, outputs: sinks, node_errors: json!({}) });
+    }
+    let faulty: HashSet<&str> = errors.iter().filter_map(|error| error.node.as_deref()).collect();
+    let (bad, good): (Vec<NodeId>, Vec<NodeId>) =
+        sinks.into_iter().partition(|sink| checker.upstream(sink).iter().any(|node| faulty.contains(node)));
+    let node_errors = checker.node_errors(&errors, &bad);
+    if good.is_empty() {
+        let details = checker.details_of(&bad, &node_errors);
+        return Err(refusal(
+            "prompt_outputs_failed_validation",
+            "Prompt outputs failed validation",
+            &details,
+            &node_errors,
+        ));
+    }
+    let plan = Plan::for_outputs(graph.clone(), registry, &good).map_err(|_| unplannable())?;
+    Ok(Accepted { plan, outputs: good, node_errors })
+}
+
+/// `{"error": …, "node_errors": …}`.
+pub(crate) fn refusal(kind: &str, message: &str, details: &str, node_errors: &Json) -> Json {
+    let error = json!({"type": kind, "message": message, "details": details, "extra_info": {}});
+    json!({"error": error, "node_errors": node_errors})
+}
+
+/// A node without a class.
+pub(crate) fn no_class(id: &str) -> Json {
+    let message = "Cannot execute because a node is missing the class_type property.";
+    refusal("invalid_prompt", message, &format!("Node ID '#{id}'"), &json!({}))
+}
+
+fn no_such_class(id: &str, class: &str) -> Json {
+    let message = format!("Cannot execute because node {class} does not exist.");
+    refusal("invalid_prompt", &message, &format!("Node ID '#{id}'"), &json!({}))
+}
+
+/// What was found sound a moment ago is planned, so this is never seen.
+fn unplannable() -> Json {
+    refusal("invalid_prompt", "The prompt cannot be planned", "", &json!({}))
+}
+
+struct Checker<'a> {
+    graph: &'a Graph,
+    registry: &'a Registry,
+    positions: HashMap<&'a str, usize>,
+}
+
+impl<'a> Checker<'a> {
+    fn new(graph: &'a Graph, registry: &'a Registry) -> Self {
+        let positions = graph.nodes.iter().enumerate().map(|(at, (id, _))| (id.as_str(), at)).collect();
+        Self { graph, registry, positions }
+    }
+
+    /// The outputs to run for, in the prompt's order. Targets that are no outputs are none, as in ComfyUI.
+    fn sinks(&self, targets: Option<&[NodeId]>) -> Vec<NodeId> {
+        let is_sink = |class: &str| self.registry.spec(class).is_some_and(|spec| spec.sink);
+        let wanted = |id: &String| targets.is_none_or(|targets| targets.contains(id));
+        let sinks = self.graph.nodes.iter().filter(|(id, entry)| is_sink(&entry.class) && wanted(id));
+        sinks.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// The node and all that it reads, near or far.
+    fn upstream(&self, node: &str) -> HashSet<&'a str> {
+        let mut seen = HashSet::new();
+        let mut open: Vec<usize> = self.positions.get(node).copied().into_iter().collect();
+        while let Some(at) = open.pop() {
+            let (id, entry) = &self.graph.nodes[at];
+            if !seen.insert(id.as_str()) {
+                continue;
+            }
+            for (_, binding) in &entry.inputs {
+                if let Binding::Link { node, .. } = binding {
+                    open.extend(self.positions.get(node.as_str()));
+                }
+            }
+        }
+        seen
+    }
+
+    /// A hand-written graph may leave out what has a default; over this API it may not.
+    fn missing_though_defaulted(&self, sinks: &[NodeId]) -> Vec<GraphError> {
+        let needed: HashSet<&str> = sinks.iter().flat_map(|sink| self.upstream(sink)).collect();
+        let mut errors = Vec::new();
+        for (id, entry) in self.graph.nodes.iter().filter(|(id, _)| needed.contains(id.as_str())) {
+            let Some(spec) = self.registry.spec(&entry.class) else { continue };
+            let given = |name: &str| entry.inputs.iter().any(|(input, _)| input == name);
+            for input in spec.inputs.iter().filter(|input| input.required && input.default.is_some()) {
+                if !given(input.name) {
+                    let fault = Fault::MissingInput {
+                        input: input.name.to_owned(),
+                        expected: input.kind.to_owned(),
+                        misspelt: None,
+                        source_class: None,
+                    };
+                    let (node, class) = (Some(id.clone()), entry.class.clone());
+                    errors.push(GraphError { node, class, title: None, fault });
+                }
+            }
+        }
+        errors
+    }
+
+    /// `node_errors`: an entry for every node with errors of its own.
+    fn node_errors(&self, errors: &[GraphError], bad: &[NodeId]) -> Json {
+        let mut by_node: Map<String, Json> = Map::new();
+        let upstream: Vec<(&NodeId, HashSet<&str>)> = bad.iter().map(|sink| (sink, self.upstream(sink))).collect();
+        for error in errors {
+            let Some(id) = &error.node else { continue };
+            let entry = by_node.entry(id.clone()).or_insert_with(|| {
+                let dependent = upstream.iter().filter(|(_, nodes)| nodes.contains(id.as_str()));
+                let dependent: Vec<&NodeId> = dependent.map(|(sink, _)| *sink).collect();
+                json!({"errors": [], "dependent_outputs": dependent, "class_type": error.class})
+            });
+            if let Some(list) = entry["errors"].as_array_mut() {
+                list.push(self.describe(error, bad.contains(id)));
+            }
+        }
+        Json::Object(by_node)
+    }
+
+    /// The outputs' own errors, a line each.
+    fn details_of(&self, bad: &[NodeId], node_errors: &Json) -> String {
+        let errors = bad.iter().flat_map(|id| node_errors[id]["errors"].as_array().into_iter().flatten());
+        let line = |error: &Json| {
+            let text = |key: &str| error[key].as_str().unwrap_or_default().to_owned();
+            format!("{}: {}", text("message"), text("details"))
+        };
+        errors.map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    fn describe(&self, error: &GraphError, is_output: bool) -> Json {
+        let spec = self.registry.spec(&error.class);
+        let input = error.fault.input().and_then(|name| spec?.input(name));
+        let config = input.map_or(Json::Null, input_config);
+        let id = error.node.as_deref().unwrap_or_default();
+        let raised = |exception: &str, details: &str| match self.reader(id).filter(|_| !is_output) {
+            // Blamed on the node, told by whoever reads it.
+            Some((name, config, link)) => told(
+                "exception_during_inner_validation",
+                "Exception when validating inner node",
+                details,
+                json!({"input_name": name, "input_config": config, "exception_message": details,
+                       "exception_type": exception, "traceback": [], "linked_node": link}),
+            ),
+            None => told(
+                "exception_during_validation",
+                "Exception when validating node",
+                details,
+                json!({"exception_type": exception, "traceback": []}),
+            ),
+        };
+        match &error.fault {
+            Fault::Dangling { target, .. } => raised("KeyError", &format!("'{target}'")),
+            Fault::NoSlot { .. } => raised("IndexError", "tuple index out of range"),
+            Fault::Cycle { .. } => raised("RecursionError", "maximum recursion depth exceeded"),
+            fault => describe_value(fault, input, &config, self.received(id, fault.input())),
+        }
+    }
+
+    /// What the graph gives to an input, as it is written.
+    fn received(&self, id: &str, input: Option<&str>) -> Json {
+        let entry = self.positions.get(id).map(|&at| &self.graph.nodes[at].1);
+        let binding = entry.and_then(|entry| entry.inputs.iter().find(|(name, _)| Some(name.as_str()) == input));
+        match binding {
+            Some((_, Binding::Literal(value))) => value.clone(),
+            Some((_, Binding::Link { node, slot })) => json!([node, slot]),
+            None => Json::Null,
+        }
+    }
+
+    /// Some input that reads the node: its name, its configuration, its link.
+    fn reader(&self, id: &str) -> Option<(String, Json, Json)> {
+        self.graph.nodes.iter().find_map(|(_, entry)| {
+            entry.inputs.iter().find_map(|(name, binding)| match binding {
+                Binding::Link { node, slot } if node == id => {
+                    let config = self.registry.spec(&entry.class).and_then(|spec| spec.input(name)).map(input_config);
+                    Some((name.clone(), config.unwrap_or(Json::Null), json!([node, slot])))
+                }
+                _ => None,
+            })
+        })
+    }
+}
+
+fn told(kind: &str, message: &str, details: &str, extra_info: Json) -> Json {
+    json!({"type": kind, "message": message, "details": details, "extra_info": extra_info})
+}
+
+/// `[type, options]`, always both.
+fn input_config(spec: &InputSpec) -> Json {
+    let mut config = object_info::input(spec);
+    if let Some(list) = config.as_array_mut()
+        && list.len() == 1
+    {
+        list.push(json!({}));
+    }
+    config
+}
+
+/// Faults of one value.
+fn describe_value(fault: &Fault, spec: Option<&InputSpec>, config: &Json, received: Json) -> Json {
+    let name = fault.input().unwrap_or_default();
+    let with_value = |received: &Json| json!({"input_name": name, "input_config": config, "received_value": received});
+    match fault {
+        Fault::MissingInput { .. } => {
+            told("required_input_missing", "Required input is missing", name, json!({"input_name": name}))
+        }
+        Fault::BadLink { found, .. } => told(
+            "bad_linked_input",
+            "Bad linked input, must be a length-2 list of [node_id, slot_index]",
+            name,
+            with_value(found),
+        ),
+        Fault::WrongKind { expected, found, .. } => told(
+            "return_type_mismatch",
+            "Return type mismatch between linked nodes",
+            &format!("{name}, received_type({found}) mismatch input_type({expected})"),
+            json!({"input_name": name, "input_config": config, "received_type": found, "linked_node": received}),
+        ),
+        Fault::NotALink { expected, found, .. } | Fault::WrongType { expected, found, .. } => {
+            let exception = python_refusal(expected, found);
+            told(
+                "invalid_input_type",
+                &format!("Failed to convert an input value to a {expected} value"),
+                &format!("{name}, {}, {exception}", python_str(found)),
+                json!({"input_name": name, "input_config": config, "received_value": found,
+                       "exception_message": exception}),
+            )
+        }
+        Fault::TooSmall { found, min, .. } => {
+            told("value_smaller_than_min", &format!("Value {found} smaller than min of {min}"), name, with_value(found))
+        }
+        Fault::TooBig { found, max, .. } => {
+            told("value_bigger_than_max", &format!("Value {found} bigger than max of {max}"), name, with_value(found))
+        }
+        Fault::NotInList { found, choices, .. } => not_in_list(name, config, found, choices),
+        Fault::Rejected { mismatch, .. } => match spec {
+            Some(InputSpec { widget: Widget::Choice(choices), names_file: true, image_upload: false, .. }) => {
+                not_in_list(name, config, &received, choices)
+            }
+            Some(InputSpec { image_upload: true, .. }) => {
+                custom(name, &format!("Invalid image file: {}", received.as_str().unwrap_or_default()))
+            }
+            _ => custom(name, &format!("expects {}, found {}", mismatch.expected, mismatch.found)),
+        },
+        other => custom(name, &other.to_string()),
+    }
+}
+
+fn custom(name: &str, text: &str) -> Json {
+    let details = format!("{name} - {text}");
+    told("custom_validation_failed", "Custom validation failed for node", &details, json!({"input_name": name}))
+}
+
+fn not_in_list(name: &str, config: &Json, found: &Json, choices: &[String]) -> Json {
+    /// A longer list is only counted.
+    const LISTED: usize = 20;
+    let long = choices.len() > LISTED;
+    let list = if long {
+        format!("(list of length {})", choices.len())
+    } else {
+        format!("[{}]", choices.iter().map(|choice| python_repr(choice)).collect::<Vec<_>>().join(", "))
+    };
+    let config = if long { &Json::Null } else { config };
+    told(
+        "value_not_in_list",
+        "Value not in list",
+        &format!("{name}: '{}' not in {list}", python_str(found)),
+        json!({"input_name": name, "input_config": config, "received_value": found}),
+    )
+}
+
+/// Python's `str()` of what JSON can say.
+fn python_str(value: &Json) -> String {
+    match value {
+        Json::String(text) => text.clone(),
+        Json::Null => "None".into(),
+        Json::Bool(true) => "True".into(),
+        Json::Bool(false) => "False".into(),
+        other => paraflow_assets::python_json(other),
+    }
+}
+
+fn python_repr(text: &str) -> String {
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    let escaped = text.replace('\\', "\\\\").replace(quote, &format!("\\{quote}"));
+    format!("{quote}{escaped}{quote}")
+}
+
+/// What Python says when the value does not convert.
+fn python_refusal(expected: &str, found: &Json) -> String {
+    let kind = match found {
+        Json::Null => "NoneType",
+        Json::Array(_) => "list",
+        Json::Object(_) => "dict",
+        _ => "str",
+    };
+    match (expected, found) {
+        ("INT", Json::String(text)) => format!("invalid literal for int() with base 10: {}", python_repr(text)),
+        ("FLOAT", Json::String(text)) => format!("could not convert string to float: {}", python_repr(text)),
+        ("INT", _) => {
+            format!("int() argument must be a string, a bytes-like object or a real number, not '{kind}'")
+        }
+        ("FLOAT", _) => format!("float() argument must be a string or a real number, not '{kind}'"),
+        _ => format!("expected {expected}"),
+    }
+}
