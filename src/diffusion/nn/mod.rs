@@ -23,4 +23,5 @@ pub use embedding::Embedding;
 pub use linear::Linear;
 pub use norm::{GroupNorm, LayerNorm};
 pub use weight::{Adapter, Geometry, Layers, Weight, attach, layers};
+pub(crate) use weights::nearest;
 pub use weights::{Renamed, TensorInfo, Weights};
