@@ -1,8 +1,8 @@
 //! The events of a run as a person sees them: one moving line on a terminal, warnings and errors anywhere.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use paraflow_engine::Event;
 use paraflow_engine::graph::Graph;
+use paraflow_engine::{Event, LossPoint};
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _};
 use std::sync::{Mutex, PoisonError};
@@ -36,6 +36,7 @@ impl Progress {
         match event {
             Event::Started { node } => self.begin(node),
             Event::Progress { node, done, total } => self.advance(node, *done, *total),
+            Event::Loss { node, point } => self.tell_loss(node, point),
             Event::Warning { node, text } => {
                 self.bar.suspend(|| report::warning(format_args!("{}: {text}", self.place(node))));
             }
@@ -50,6 +51,7 @@ impl Progress {
             Event::Planned { .. }
             | Event::Cached { .. }
             | Event::Preview { .. }
+            | Event::Sample { .. }
             | Event::Output { .. }
             | Event::Finished { .. } => {}
         }
@@ -73,6 +75,13 @@ impl Progress {
             self.bar.reset_eta();
         }
         self.bar.set_position(done.into());
+    }
+
+    /// The loss takes its place in the moving line.
+    fn tell_loss(&self, node: &str, point: &LossPoint) {
+        let validation = point.validation.map_or_else(String::new, |loss| format!(", validation {loss:.4}"));
+        self.advance(node, point.step, point.total);
+        self.bar.set_message(format!("{}  loss {:.4}{validation}", self.name(node), point.loss));
     }
 
     fn name<'a>(&'a self, node: &'a str) -> &'a str {

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 
 use crate::cancel::Cancel;
 use crate::error::{Result, RunError};
-use crate::event::{Emit, Event, ImageFormat};
+use crate::event::{Emit, Event, ImageFormat, LossPoint};
 use crate::plan::Plan;
 use crate::services::Services;
 
@@ -105,6 +105,16 @@ impl<'r> Context<'r> {
     /// Shows an encoded picture of the work so far.
     pub fn preview(&self, image: impl Into<Arc<[u8]>>, format: ImageFormat) {
         (self.emit)(Event::Preview { node: self.node.into(), image: image.into(), format });
+    }
+
+    /// Reports a point of a training's loss curve.
+    pub fn loss(&self, point: LossPoint) {
+        (self.emit)(Event::Loss { node: self.node.into(), point });
+    }
+
+    /// Shows an encoded picture of what was learnt in `step` steps.
+    pub fn sample(&self, step: u32, image: impl Into<Arc<[u8]>>, format: ImageFormat) {
+        (self.emit)(Event::Sample { node: self.node.into(), step, image: image.into(), format });
     }
 
     /// Tells the user something that stops nothing. Lower case, no full stop.

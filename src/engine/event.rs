@@ -53,6 +53,24 @@ pub enum Event {
         /// How it is encoded.
         format: ImageFormat,
     },
+    /// How well a training does by now: a point of its loss curve.
+    Loss {
+        /// The node.
+        node: NodeId,
+        /// The point.
+        point: LossPoint,
+    },
+    /// What a training has learnt by now: a finished picture of a sample prompt. Unlike a preview, it is kept.
+    Sample {
+        /// The node.
+        node: NodeId,
+        /// Steps that were trained before it.
+        step: u32,
+        /// An encoded picture.
+        image: Arc<[u8]>,
+        /// How it is encoded.
+        format: ImageFormat,
+    },
     /// What the node shows, ComfyUI's `ui` dictionary: `{"images": [{"filename": …, "subfolder": …, "type": …}]}`.
     /// Sent again for a cached node.
     Output {
@@ -95,6 +113,21 @@ pub enum Event {
     Cancelled,
     /// Every output is made.
     Done,
+}
+
+/// One point of a training's loss curve.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LossPoint {
+    /// The step, from 1.
+    pub step: u32,
+    /// Steps in all.
+    pub total: u32,
+    /// The loss of this step's pictures and noise.
+    pub loss: f32,
+    /// The loss on noise that stays the same all through the training, where this step measured it.
+    pub validation: Option<f32>,
+    /// The learning rate of this step.
+    pub learning_rate: f64,
 }
 
 /// How a preview is encoded.

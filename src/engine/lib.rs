@@ -177,7 +177,7 @@ pub use self::cache::Cache;
 pub use self::cancel::Cancel;
 pub use self::context::Context;
 pub use self::error::{Error, Hint, Mismatch, Result, RunError};
-pub use self::event::{Emit, Event, ImageFormat};
+pub use self::event::{Emit, Event, ImageFormat, LossPoint};
 pub use self::graph::{Binding, Entry, Graph, NodeId};
 pub use self::input::{Choice, Choices, Chosen, Given, Input, Inputs, Lazy, Numeric, Rest, Textual};
 pub use self::nearest::{nearest, nearest_few};

@@ -470,6 +470,10 @@ pub(crate) fn line(event: &Event) -> Option<String> {
         Event::Cached { node } => format!("cached {node}"),
         Event::Started { .. } => return None,
         Event::Progress { node, done, total } => format!("progress {node} {done}/{total}"),
+        Event::Loss { node, point } => format!("loss {node} {point:?}"),
+        Event::Sample { node, step, image, format } => {
+            format!("sample {node} {step} {} bytes of {format:?}", image.len())
+        }
         Event::Preview { node, image, format } => format!("preview {node} {} bytes of {format:?}", image.len()),
         Event::Output { node, ui } => {
             format!("shown {node} {}", ui["text"].as_array().map_or(ui.to_string(), |it| words(it)))
