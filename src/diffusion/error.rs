@@ -191,6 +191,9 @@ pub enum Error {
     /// An adapter cannot be read, combined or applied.
     #[error(transparent)]
     Adapter(#[from] crate::adapters::Fault),
+    /// A training cannot begin, or cannot go on.
+    #[error(transparent)]
+    Training(#[from] crate::train::Fault),
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

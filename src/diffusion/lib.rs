@@ -15,6 +15,7 @@ mod tensors;
 #[cfg(test)]
 mod testing;
 pub mod text;
+pub mod train;
 pub mod unet;
 pub mod vae;
 

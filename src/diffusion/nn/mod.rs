@@ -11,6 +11,7 @@ mod embedding;
 mod fused;
 mod header;
 mod linear;
+pub mod low_rank;
 mod norm;
 mod plain;
 mod weight;

@@ -9,8 +9,8 @@ use candle_core::Tensor;
 use paraflow_kernels::Matrix;
 
 use super::fused::{self, Add};
-use super::plain;
 use super::weights::{Stored, Weights, nearest};
+use super::{low_rank, plain};
 use crate::error::{Error, Result};
 
 /// How a layer applies its weight.
@@ -80,6 +80,12 @@ impl Base {
     fn new(origin: Origin, shape: &[usize]) -> Arc<Self> {
         let (forth, back, whole) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
         Arc::new(Self { origin, shape: shape.to_vec(), forth, back, whole })
+    }
+
+    /// Numbers that are in memory already.
+    pub(super) fn in_memory(numbers: Tensor) -> Arc<Self> {
+        let shape = numbers.dims().to_vec();
+        Self::new(Origin::Memory(numbers), &shape)
     }
 
     /// `[out, in]` or `[out, in, kernel, kernel]`.
@@ -159,6 +165,20 @@ impl Weight {
         &self.layer
     }
 
+    /// A layer's weight that comes from no file, `[out, in]` or `[out, in, kernel, kernel]`.
+    #[must_use]
+    pub fn of(layer: &str, geometry: Geometry, weight: Tensor) -> Self {
+        Self { layer: layer.into(), geometry, base: Base::in_memory(weight), adapters: Vec::new() }
+    }
+
+    /// `W x` for `x` `[.., in]`, channels-last, with whatever adapters act on it and without bias.
+    ///
+    /// # Errors
+    /// When `x` does not fit.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.apply(x, None, Add::Nothing)
+    }
+
     /// `[out, in]` or `[out, in, kernel, kernel]`.
     #[must_use]
     pub fn shape(&self) -> &[usize] {
@@ -232,11 +252,14 @@ impl Weight {
         let y = if self.has_kernel(x) {
             fused::product(x, self, None, Add::Nothing)?
         } else if self.base.is_trained() {
-            plain::product(x, &self.base()?, self.geometry)?
+            low_rank::down(x, &self.base()?, self.geometry)?
         } else {
             plain::product(x, &self.base.kept()?, self.geometry)?
         };
         let y = self.adapters.iter().try_fold(y, |y, adapter| adapter.output(self.geometry, x, y))?;
+        if fused::takes(&y) {
+            return Ok(fused::finish(y, bias, add)?);
+        }
         let y = bias.map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))?;
         match add {
             Add::Nothing => Ok(y),
@@ -246,12 +269,7 @@ impl Weight {
     }
 
     fn has_kernel(&self, x: &Tensor) -> bool {
-        let narrow = match self.geometry {
-            Geometry::Linear => true,
-            // Further out the way back would have to cut the gradient, which no model needs.
-            Geometry::Conv2d { stride, before, .. } => stride > 0 && before < self.shape()[2],
-        };
-        fused::takes(x) && x.elem_count() > 0 && narrow && !self.base.is_trained()
+        fused::has_product(x, self.shape(), self.geometry) && !self.base.is_trained()
     }
 
     /// Checks the shape of what is added to the output.

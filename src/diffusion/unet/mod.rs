@@ -49,6 +49,14 @@ struct UpBlock {
     double: Option<Conv2d>,
 }
 
+/// What every block of a network is told beside the picture.
+pub(crate) struct Told {
+    /// The timestep and the label, `[batch, 4 · channels]`, activated.
+    pub(crate) time: Tensor,
+    /// The prompt, `[batch, tokens, width]`.
+    pub(crate) context: Tensor,
+}
+
 impl UNet {
     /// Finds every tensor of the network below a prefix such as `model.diffusion_model.`, its architecture read off names
     /// and shapes. Numbers are read when a layer first runs.
@@ -100,29 +108,71 @@ impl UNet {
     /// [`Error::Shape`] when a value does not fit the network.
     pub fn forward(&self, x: &Tensor, timesteps: &Tensor, context: &Tensor, label: Option<&Tensor>) -> Result<Tensor> {
         self.check(x, timesteps, context, label)?;
-        let context = context.to_dtype(self.dtype)?;
-        let time = silu(&self.embed(timesteps, label)?)?;
-        let x = x.to_dtype(self.dtype)?.permute((0, 2, 3, 1))?.contiguous()?;
-
-        let mut h = self.conv_in.forward(&x)?;
+        let told = self.told(timesteps, context, label)?;
+        let mut h = self.enter(x)?;
         let mut skips = vec![h.clone()];
-        for block in &self.down {
-            h = block.forward(&h, &time, &context)?;
-            skips.push(h.clone());
-        }
-        let (first, transformer, second) = &self.middle;
-        h = first.forward(&h, &time)?;
-        if let Some(transformer) = transformer {
-            h = transformer.forward(&h, &context)?;
-        }
-        h = second.forward(&h, &time)?;
-        for block in &self.up {
-            let skip = skips.pop().expect("`load` pairs every block on the way up with one on the way down");
+        for index in 0..self.blocks() {
+            let skip = if index > self.down.len() { skips.pop() } else { None };
             // The way down may have rounded an odd size up, so the next skip says how far to enlarge.
             let size = skips.last().map(|skip| skip.dims4()).transpose()?.map(|(_, height, width, _)| (height, width));
-            h = block.forward(&Tensor::cat(&[h, skip], 3)?, &time, &context, size)?;
+            h = self.block(index, &h, skip.as_ref(), size, &told)?;
+            if index < self.down.len() {
+                skips.push(h.clone());
+            }
         }
-        let y = self.conv_out.forward(&self.norm_out.forward_silu(&h)?)?;
+        self.leave(&h)
+    }
+
+    /// What every block is told beside the picture.
+    pub(crate) fn told(&self, timesteps: &Tensor, context: &Tensor, label: Option<&Tensor>) -> Result<Told> {
+        let time = silu(&self.embed(timesteps, label)?)?;
+        Ok(Told { time, context: context.to_dtype(self.dtype)? })
+    }
+
+    /// How many blocks there are: the way down, the middle, the way up. Those on the way up each take the last skip that is
+    /// left of what [`enter`](Self::enter) and the blocks on the way down gave.
+    pub(crate) fn blocks(&self) -> usize {
+        self.down.len() + 1 + self.up.len()
+    }
+
+    /// How many of them lead down.
+    pub(crate) fn down_blocks(&self) -> usize {
+        self.down.len()
+    }
+
+    /// From a latent to what the first block takes.
+    pub(crate) fn enter(&self, x: &Tensor) -> Result<Tensor> {
+        self.conv_in.forward(&x.to_dtype(self.dtype)?.permute((0, 2, 3, 1))?.contiguous()?)
+    }
+
+    /// One block. `size` is the height and width of the skip that comes after this one.
+    pub(crate) fn block(
+        &self,
+        index: usize,
+        h: &Tensor,
+        skip: Option<&Tensor>,
+        size: Option<(usize, usize)>,
+        told: &Told,
+    ) -> Result<Tensor> {
+        let Told { time, context } = told;
+        if let Some(block) = self.down.get(index) {
+            return block.forward(h, time, context);
+        }
+        if let Some(block) = (index - self.down.len()).checked_sub(1).map(|index| &self.up[index]) {
+            let skip = skip.expect("`load` pairs every block on the way up with one on the way down");
+            return block.forward(&Tensor::cat(&[h, skip], 3)?, time, context, size);
+        }
+        let (first, transformer, second) = &self.middle;
+        let mut h = first.forward(h, time)?;
+        if let Some(transformer) = transformer {
+            h = transformer.forward(&h, context)?;
+        }
+        second.forward(&h, time)
+    }
+
+    /// From what the last block gives to what the network says.
+    pub(crate) fn leave(&self, h: &Tensor) -> Result<Tensor> {
+        let y = self.conv_out.forward(&self.norm_out.forward_silu(h)?)?;
         Ok(y.permute((0, 3, 1, 2))?.contiguous()?.to_dtype(DType::F32)?)
     }
 

@@ -33,7 +33,7 @@ pub(in crate::nn) fn product(x: &Tensor, weight: &Weight, bias: Option<&Tensor>,
     }
 }
 
-struct Product {
+pub(super) struct Product {
     base: Arc<Base>,
     geometry: Geometry,
     bias: Option<Tensor>,
@@ -42,7 +42,12 @@ struct Product {
 }
 
 impl Product {
-    fn run(&self, x: &[f32], shape: &[usize], more: Option<&[f32]>) -> Result<(CpuStorage, Shape)> {
+    /// With numbers that are not a model's: those of a thin matrix, or of a weight in training.
+    pub(super) fn with(numbers: &Tensor, geometry: Geometry) -> Self {
+        Self { base: Base::in_memory(numbers.detach()), geometry, bias: None, shifts: false }
+    }
+
+    pub(super) fn run(&self, x: &[f32], shape: &[usize], more: Option<&[f32]>) -> Result<(CpuStorage, Shape)> {
         let matrix = self.base.forth().map_err(candle_core::Error::wrap)?;
         let (shift, residual) = if self.shifts { (more, None) } else { (None, more) };
         let run = |bias: Option<&[f32]>| {
@@ -66,7 +71,7 @@ impl Product {
         Ok((CpuStorage::F32(y), shape.into()))
     }
 
-    fn window(&self, shape: &[usize]) -> Window {
+    pub(super) fn window(&self, shape: &[usize]) -> Window {
         let (stride, before, after) = match self.geometry {
             Geometry::Conv2d { stride, before, after } => (stride, before, after),
             Geometry::Linear => (1, 0, 0),
@@ -76,7 +81,7 @@ impl Product {
     }
 
     /// The gradient of the layer's input.
-    fn back(&self, x: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+    pub(super) fn back(&self, x: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
         if !x.track_op() {
             return Ok(None);
         }
@@ -101,6 +106,96 @@ impl Product {
         };
         Tensor::from_vec(numbers, x.shape(), &Device::Cpu).map(Some)
     }
+}
+
+/// `y + bias + add`: the end of a product whose adapters come in between. All shapes were checked.
+pub(in crate::nn) fn finish(y: Tensor, bias: Option<&Tensor>, add: Add<'_>) -> Result<Tensor> {
+    let op = Finish { bias: bias.cloned(), shifts: matches!(add, Add::Shift(_)) };
+    match add {
+        Add::Nothing if bias.is_none() => Ok(y),
+        Add::Nothing => y.contiguous()?.apply_op1(op),
+        Add::Shift(more) | Add::Residual(more) => y.contiguous()?.apply_op2(&more.contiguous()?, op),
+    }
+}
+
+struct Finish {
+    bias: Option<Tensor>,
+    shifts: bool,
+}
+
+impl Finish {
+    fn run(&self, y: &[f32], shape: &Shape, more: Option<&[f32]>) -> Result<(CpuStorage, Shape)> {
+        let width = shape.dims().last().copied().unwrap_or(1);
+        let add = |bias: Option<&[f32]>| {
+            let mut out = match (more, self.shifts) {
+                (Some(residual), false) => y.iter().zip(residual).map(|(y, more)| y + more).collect(),
+                _ => y.to_vec(),
+            };
+            let shift = more.filter(|_| self.shifts);
+            let rows = out.len() / width.max(1) / shape.dims().first().copied().unwrap_or(1).max(1);
+            for (index, row) in out.chunks_exact_mut(width).enumerate() {
+                let shift = shift.map(|shift| &shift[index / rows * width..][..width]);
+                for more in [bias, shift].into_iter().flatten() {
+                    row.iter_mut().zip(more).for_each(|(out, more)| *out += more);
+                }
+            }
+            out
+        };
+        let out = match &self.bias {
+            Some(bias) => with_numbers(bias, |bias| add(Some(bias)))?,
+            None => add(None),
+        };
+        Ok((CpuStorage::F32(out), shape.clone()))
+    }
+}
+
+impl CustomOp1 for Finish {
+    fn name(&self) -> &'static str {
+        "finish"
+    }
+
+    fn cpu_fwd(&self, y: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.run(slice(y, layout)?, layout.shape(), None)
+    }
+
+    fn bwd(&self, _y: &Tensor, _out: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(gradient.clone()))
+    }
+}
+
+impl CustomOp2 for Finish {
+    fn name(&self) -> &'static str {
+        "finish-add"
+    }
+
+    fn cpu_fwd(
+        &self,
+        y: &CpuStorage,
+        layout: &Layout,
+        more: &CpuStorage,
+        more_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.run(slice(y, layout)?, layout.shape(), Some(slice(more, more_layout)?))
+    }
+
+    fn bwd(
+        &self,
+        y: &Tensor,
+        more: &Tensor,
+        _out: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        Ok((y.track_op().then(|| gradient.clone()), added(more, self.shifts, gradient)?))
+    }
+}
+
+/// The gradient of what was added to a product.
+fn added(more: &Tensor, shifts: bool, gradient: &Tensor) -> Result<Option<Tensor>> {
+    Ok(match (more.track_op(), shifts) {
+        (false, _) => None,
+        (true, false) => Some(gradient.clone()),
+        (true, true) => Some(gradient.flatten(1, 2)?.sum(1)?),
+    })
 }
 
 /// The gradient with zeros between its pixels, `stride - 1` of them, so that a stride's way back is a plain convolution.
@@ -151,11 +246,6 @@ impl CustomOp2 for Product {
         _y: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let more = match (more.track_op(), self.shifts) {
-            (false, _) => None,
-            (true, false) => Some(gradient.clone()),
-            (true, true) => Some(gradient.flatten(1, 2)?.sum(1)?),
-        };
-        Ok((self.back(x, gradient)?, more))
+        Ok((self.back(x, gradient)?, added(more, self.shifts, gradient)?))
     }
 }

@@ -1,0 +1,212 @@
+//! A training's state on disk: what is trained, the optimiser's memory, the losses so far. Random numbers need none: they
+//! follow from the step.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype, TensorView};
+
+use super::adamw::Moments;
+use super::fault::Fault;
+use super::layer::Layer;
+use super::trainer::TrainRequest;
+use crate::error::Result;
+use crate::nn::Weights;
+
+/// Where a training keeps its state: `name.para-state.safetensors`.
+#[derive(Debug, Clone)]
+pub struct StateFile {
+    /// The file.
+    pub path: PathBuf,
+    /// Steps between two writings. 0: only at the end and when the training is stopped.
+    pub every: usize,
+    /// Go on from a state that is there. Otherwise it is overwritten.
+    pub resume: bool,
+}
+
+/// What changes from step to step, beside the trained numbers themselves.
+pub(super) struct Progress {
+    /// Steps done.
+    pub(super) step: usize,
+    /// The optimiser's memory, by slot.
+    pub(super) moments: Vec<Moments>,
+    /// Running means of the numbers, by slot, if they are wanted.
+    pub(super) averages: Option<Vec<Vec<f32>>>,
+    /// By step.
+    pub(super) losses: Vec<(f32, Option<f32>)>,
+}
+
+const VERSION: &str = "1";
+
+impl Progress {
+    pub(super) fn new(lengths: impl Iterator<Item = usize>, averages: bool) -> Self {
+        let moments: Vec<Moments> = lengths.map(Moments::new).collect();
+        let averages = averages.then(|| vec![Vec::new(); moments.len()]);
+        Self { step: 0, moments, averages, losses: Vec::new() }
+    }
+
+    /// Takes the numbers of a step into the running means, which forget faster at first.
+    pub(super) fn average(&mut self, layers: &[Layer], memory: f64) {
+        let Some(averages) = &mut self.averages else { return };
+        let keep = memory.min((1 + self.step) as f64 / (10 + self.step) as f64) as f32;
+        let slots = layers.iter().flat_map(|layer| &layer.slots);
+        for (average, slot) in averages.iter_mut().zip(slots) {
+            if average.is_empty() {
+                average.clone_from(&slot.numbers);
+            }
+            average.iter_mut().zip(&slot.numbers).for_each(|(mean, x)| *mean = keep * *mean + (1.0 - keep) * x);
+        }
+    }
+
+    /// All lists of numbers, by their names in the file.
+    fn named<'a>(&'a self, layers: &'a [Layer]) -> Vec<(String, &'a [f32])> {
+        let slots = layers.iter().flat_map(|layer| layer.slots.iter().map(move |slot| (layer, slot)));
+        let mut named = Vec::new();
+        for (index, (layer, slot)) in slots.enumerate() {
+            let name = format!("{}.{}", layer.name, slot.name);
+            named.push((format!("{name}.mean"), self.moments[index].first.as_slice()));
+            named.push((format!("{name}.square"), self.moments[index].second.as_slice()));
+            if let Some(averages) = &self.averages {
+                named.push((format!("{name}.average"), averages[index].as_slice()));
+            }
+            named.push((name, slot.numbers.as_slice()));
+        }
+        named
+    }
+}
+
+impl StateFile {
+    /// Writes beside the file, then moves: whatever happens, there is a whole state, the old one or the new.
+    pub(super) fn save(&self, request: &TrainRequest<'_>, layers: &[Layer], progress: &Progress) -> Result<()> {
+        let bytes_of = |numbers: &[f32]| numbers.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+        let losses: Vec<f32> =
+            progress.losses.iter().flat_map(|(loss, validation)| [*loss, validation.unwrap_or(f32::NAN)]).collect();
+        let mut lists: Vec<(String, Vec<u8>)> =
+            progress.named(layers).into_iter().map(|(name, numbers)| (name, bytes_of(numbers))).collect();
+        lists.push(("losses".to_owned(), bytes_of(&losses)));
+        let view = |(name, bytes): &'_ (String, Vec<u8>)| (name.clone(), bytes.len() / size_of::<f32>());
+        let shapes: Vec<(String, usize)> = lists.iter().map(view).collect();
+        let views = shapes.iter().zip(&lists).map(|((name, count), (_, bytes))| {
+            (name, TensorView::new(Dtype::F32, vec![*count], bytes).expect("as many bytes as numbers"))
+        });
+        let views: Vec<_> = views.collect();
+        let metadata = HashMap::from([("para-state".to_owned(), header(request, progress.step))]);
+        let bytes = safetensors::serialize(views, Some(metadata))
+            .map_err(|error| Fault::Unwritable { file: self.name(), source: std::io::Error::other(error) })?;
+        write_whole(&self.path, &bytes).map_err(|source| Fault::Unwritable { file: self.name(), source }.into())
+    }
+
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    /// The state, its trained numbers put into the layers. `None` where none is wanted or there.
+    pub(super) fn load(&self, request: &TrainRequest<'_>, layers: &mut [Layer]) -> Result<Option<Progress>> {
+        if !self.resume || !self.path.exists() {
+            return Ok(None);
+        }
+        let weights = Weights::open(&self.path)?;
+        let step = self.check(request, weights.metadata().get("para-state").map_or("", String::as_str))?;
+        let read = |name: &str, count: usize| -> Result<Vec<f32>> { Ok(weights.tensor(name, &[count])?.to_vec1()?) };
+        let lengths: Vec<usize> = layers.iter().flat_map(|layer| &layer.slots).map(|slot| slot.numbers.len()).collect();
+        let mut progress = Progress::new(lengths.into_iter(), request.settings.ema > 0.0);
+        progress.step = step;
+        let mut index = 0;
+        for layer in layers {
+            for slot in &mut layer.slots {
+                let (name, count) = (format!("{}.{}", layer.name, slot.name), slot.numbers.len());
+                progress.moments[index] = Moments {
+                    first: read(&format!("{name}.mean"), count)?,
+                    second: read(&format!("{name}.square"), count)?,
+                };
+                if let Some(averages) = &mut progress.averages {
+                    averages[index] = read(&format!("{name}.average"), count)?;
+                }
+                slot.numbers = read(&name, count)?;
+                index += 1;
+            }
+        }
+        let losses = read("losses", 2 * step)?;
+        let (losses, _) = losses.as_chunks::<2>();
+        progress.losses = losses.iter().map(|[loss, of]| (*loss, of.is_finite().then_some(*of))).collect();
+        Ok(Some(progress))
+    }
+
+    /// The step of a state that is this training's.
+    fn check(&self, request: &TrainRequest<'_>, found: &str) -> Result<usize> {
+        let other = |differs: String| Err(Fault::OtherTraining { file: self.name(), differs }.into());
+        let Ok(found) = serde_json::from_str::<serde_json::Value>(found) else {
+            return other("its header does not say of which".to_owned());
+        };
+        let ours: serde_json::Value =
+            serde_json::from_str(&header(request, 0)).expect("written by the same function a line ago");
+        for part in ["version", "settings", "data"] {
+            if found[part] == ours[part] {
+                continue;
+            }
+            let (Some(theirs), Some(ours)) = (found[part].as_object(), ours[part].as_object()) else {
+                return other(format!("its {part} is {}, ours {}", found[part], ours[part]));
+            };
+            let differing = ours.iter().find(|(key, value)| theirs.get(*key) != Some(*value));
+            return match differing {
+                Some((key, value)) => other(format!(
+                    "`{key}` was {}, and is {value}",
+                    theirs.get(key).unwrap_or(&serde_json::Value::Null)
+                )),
+                None => other(format!("its {part} holds more than ours")),
+            };
+        }
+        let step = found["step"].as_u64().and_then(|step| usize::try_from(step).ok());
+        match step {
+            Some(step) if step <= request.settings.steps => Ok(step),
+            _ => other(format!("its step is {}", found["step"])),
+        }
+    }
+}
+
+/// What a state says of itself, in JSON.
+fn header(request: &TrainRequest<'_>, step: usize) -> String {
+    let header = serde_json::json!({
+        "version": VERSION,
+        "step": step,
+        "settings": request.settings,
+        "data": print(request),
+    });
+    header.to_string()
+}
+
+/// What tells data apart: FNV-1a over all latents and prompts.
+fn print(request: &TrainRequest<'_>) -> String {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut add = |tensor: &candle_core::Tensor| {
+        let numbers = tensor.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).unwrap_or_default();
+        for byte in numbers.iter().flat_map(|x| x.to_le_bytes()) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    };
+    for example in request.subject.iter().chain(request.class) {
+        add(&example.latent);
+        add(&example.context);
+    }
+    format!("{hash:016x}")
+}
+
+/// Replaces a file by a whole one.
+fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let aside = path.with_extension("part");
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&aside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&aside, path)
+    };
+    write().inspect_err(|_| {
+        // Nobody can use a part of a state.
+        let _ = fs::remove_file(&aside);
+    })
+}

@@ -1,0 +1,302 @@
+//! The loop on a small network, and its numbers beside torch's.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use candle_core::Tensor;
+
+use super::settings::plain;
+use super::*;
+use crate::error::{Error, Result};
+use crate::nn::layers;
+use crate::schedule::{ModelSampling, Prediction};
+use crate::testing::{Golden, value};
+use crate::unet::UNet;
+
+/// A network of every kind of layer, as narrow as its norms let it be.
+struct Bench {
+    unet: UNet,
+    sampling: ModelSampling,
+    subject: Vec<Example>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let golden = Golden::open("unet_narrow");
+        let unet = UNet::load(&golden.weights().part("model.diffusion_model.")).unwrap();
+        let example = |index: usize| Example {
+            latent: value(&format!("latent {index}"), &[1, 4, 8, 8], 5.0),
+            context: value(&format!("context {index}"), &[1, 77, 160], 1.0),
+            label: None,
+        };
+        let sampling = ModelSampling::stable_diffusion(Prediction::Epsilon);
+        Self { unet, sampling, subject: (0..3).map(example).collect() }
+    }
+
+    /// Some layers of every kind: linear, convolution, strided, of the embedding.
+    fn layers(&self) -> Vec<String> {
+        let kinds = ["attn1.to_q", "attn2.to_v", "in_layers.2", "emb_layers.1", "op", "time_embed.0"];
+        let names: Vec<String> = layers(&self.unet).into_iter().map(|(name, _)| name).collect();
+        let first = |kind: &str| names.iter().find(|name| name.ends_with(kind)).cloned();
+        kinds.into_iter().filter_map(first).collect()
+    }
+
+    fn train_on(&self, settings: &Settings, state: Option<&StateFile>, watch: &mut dyn Watch) -> Result<Trained> {
+        let request = TrainRequest {
+            unet: &self.unet,
+            sampling: &self.sampling,
+            latent_scale: 0.18215,
+            subject: &self.subject,
+            class: &[],
+            empty: None,
+            settings,
+            state,
+        };
+        train(&request, watch)
+    }
+
+    fn train(&self, settings: &Settings) -> Result<Trained> {
+        self.train_on(settings, None, &mut Log::default())
+    }
+}
+
+/// Notes what it is told, and may stop after a step.
+#[derive(Default)]
+struct Log {
+    reports: Vec<Report>,
+    samples: Vec<usize>,
+    warnings: Vec<String>,
+    stop_after: Option<usize>,
+}
+
+impl Watch for Log {
+    fn step(&mut self, report: &Report) -> ControlFlow<()> {
+        self.reports.push(*report);
+        if self.stop_after == Some(report.step) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn sample(&mut self, step: usize, _: &UNet) {
+        self.samples.push(step);
+    }
+
+    fn warn(&mut self, text: String) {
+        self.warnings.push(text);
+    }
+}
+
+fn para(mode: ParaMode, init: Init) -> Method {
+    Method::Para { mode, rank: 3, gamma: 1.0, init, angular_rate: 0.05 }
+}
+
+fn methods() -> Vec<Method> {
+    vec![
+        para(ParaMode::Projection, Init::Random),
+        para(ParaMode::Projection, Init::MinEnergy),
+        para(ParaMode::Release, Init::Unit),
+        para(ParaMode::Deft, Init::Random),
+        Method::Lora { rank: 3, alpha: 3.0, rate: 1e-3 },
+        Method::SvDiff { rate: 1e-2 },
+        Method::Weights { rate: 1e-4 },
+    ]
+}
+
+/// All numbers of a result, by name.
+fn numbers(trained: &Trained) -> BTreeMap<String, Vec<u32>> {
+    let tensors = trained
+        .layers
+        .iter()
+        .flat_map(|layer| layer.tensors.iter().map(move |(name, tensor)| (format!("{}.{name}", layer.name), tensor)));
+    let bits =
+        |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|x| x.to_bits()).collect();
+    tensors.map(|(name, tensor)| (name, bits(tensor))).collect()
+}
+
+#[test]
+fn every_method_learns() {
+    let bench = Bench::new();
+    for method in methods() {
+        let mut settings = plain(method, bench.layers());
+        (settings.steps, settings.validate_every) = (6, 1);
+        let trained = bench.train(&settings).unwrap();
+        let validation: Vec<f32> = trained.losses.iter().map(|(_, validation)| validation.unwrap()).collect();
+        println!("{method:?}: {validation:?}");
+        assert!(validation[5] < validation[0], "{method:?}: {validation:?}");
+        assert_eq!(trained.layers.len(), 6);
+    }
+}
+
+#[test]
+fn threads_change_no_bit() {
+    let bench = Bench::new();
+    for method in [para(ParaMode::Deft, Init::Random), Method::SvDiff { rate: 1e-2 }] {
+        let mut settings = plain(method, bench.layers());
+        (settings.steps, settings.batch, settings.accumulate) = (2, 3, 2);
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            numbers(&pool.install(|| bench.train(&settings)).unwrap())
+        };
+        assert!(run(1) == run(3), "{method:?}");
+    }
+}
+
+#[test]
+fn a_training_that_was_stopped_anywhere_ends_with_the_same_bytes() {
+    let bench = Bench::new();
+    let dir = std::env::temp_dir().join(format!("paraflow-train-{}", std::process::id()));
+    for (index, method) in methods().into_iter().enumerate() {
+        let mut settings = plain(method, bench.layers());
+        (settings.steps, settings.ema, settings.validate_every) = (4, 0.9, 2);
+        (settings.caption_dropout, settings.noise_offset, settings.min_snr) = (0.3, 0.1, 5.0);
+        let file = |name: &str| StateFile {
+            path: dir.join(format!("{name}-{index}.para-state.safetensors")),
+            every: 0,
+            resume: true,
+        };
+        let (whole, parts) = (file("whole"), file("parts"));
+        let expected = bench.train_on(&settings, Some(&whole), &mut Log::default()).unwrap();
+        for stop in [1, 3] {
+            let mut log = Log { stop_after: Some(stop), ..Log::default() };
+            assert!(matches!(bench.train_on(&settings, Some(&parts), &mut log), Err(Error::Stopped)));
+        }
+        let mut log = Log::default();
+        let found = bench.train_on(&settings, Some(&parts), &mut log).unwrap();
+        assert_eq!(log.reports.len(), 1, "only the last step is left to do");
+        assert!(numbers(&found) == numbers(&expected), "{method:?}");
+        assert_eq!(format!("{:?}", found.losses), format!("{:?}", expected.losses));
+        assert!(std::fs::read(&parts.path).unwrap() == std::fs::read(&whole.path).unwrap(), "{method:?}");
+        assert_eq!(bench.train_on(&settings, Some(&parts), &mut Log::default()).unwrap().losses.len(), 4, "all done");
+    }
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn a_state_of_another_training_is_refused_and_a_broken_one_named() {
+    let bench = Bench::new();
+    let dir = std::env::temp_dir().join(format!("paraflow-state-{}", std::process::id()));
+    let state = StateFile { path: dir.join("a.para-state.safetensors"), every: 1, resume: true };
+    let mut settings =
+        plain(Method::Lora { rank: 2, alpha: 2.0, rate: 1e-3 }, vec!["middle_block.1.proj_in".to_owned()]);
+    settings.steps = 2;
+    bench.train_on(&settings, Some(&state), &mut Log::default()).unwrap();
+    settings.seed = 9;
+    let error = bench.train_on(&settings, Some(&state), &mut Log::default()).unwrap_err().to_string();
+    assert!(
+        error.contains("a.para-state.safetensors` is the state of another training: `seed` was 1, and is 9"),
+        "{error}"
+    );
+    settings.seed = 1;
+    let mut other = Bench::new();
+    other.subject.pop();
+    let error = other.train_on(&settings, Some(&state), &mut Log::default()).unwrap_err().to_string();
+    assert!(error.contains("its data is"), "{error}");
+    let whole = std::fs::read(&state.path).unwrap();
+    std::fs::write(&state.path, &whole[..whole.len() - 9]).unwrap();
+    let error = bench.train_on(&settings, Some(&state), &mut Log::default()).unwrap_err();
+    assert!(matches!(error, Error::BadFile { .. }), "{error}");
+    let again = StateFile { resume: false, ..state };
+    bench.train_on(&settings, Some(&again), &mut Log::default()).unwrap();
+    assert!(std::fs::read(&again.path).unwrap() == whole);
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn a_state_that_cannot_be_written_costs_a_warning_and_not_the_training() {
+    let bench = Bench::new();
+    let state = StateFile { path: PathBuf::from("/dev/null/a.para-state.safetensors"), every: 1, resume: false };
+    let mut settings =
+        plain(Method::Lora { rank: 2, alpha: 2.0, rate: 1e-3 }, vec!["middle_block.1.proj_in".to_owned()]);
+    settings.steps = 2;
+    let mut log = Log::default();
+    bench.train_on(&settings, Some(&state), &mut log).unwrap();
+    assert_eq!(log.warnings.len(), 2);
+    assert!(log.warnings[0].contains("the training's state cannot be written"), "{:?}", log.warnings);
+}
+
+#[test]
+fn checkpointing_changes_memory_and_not_gradients() {
+    let bench = Bench::new();
+    for method in [para(ParaMode::Projection, Init::Random), Method::Lora { rank: 3, alpha: 3.0, rate: 1e-3 }] {
+        let mut settings = plain(method, layers(&bench.unet).into_iter().map(|(name, _)| name).collect());
+        settings.layers.retain(|name| name != "out.2");
+        settings.steps = 2;
+        let expected = bench.train(&settings).unwrap();
+        settings.checkpointing = true;
+        let found = bench.train(&settings).unwrap();
+        for (found, expected) in found.layers.iter().zip(&expected.layers) {
+            for ((name, found), (_, expected)) in found.tensors.iter().zip(&expected.tensors) {
+                let worst = (found - expected).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
+                let (worst, layer) = (worst.to_scalar::<f32>().unwrap(), &found.dims());
+                assert!(worst < 2e-4, "{name} {layer:?}: {worst}");
+            }
+        }
+        assert!((found.losses[1].0 - expected.losses[1].0).abs() < 1e-5);
+    }
+}
+
+#[test]
+fn a_training_that_diverges_names_step_and_layer_and_keeps_its_state() {
+    let bench = Bench::new();
+    let dir = std::env::temp_dir().join(format!("paraflow-diverge-{}", std::process::id()));
+    let state = StateFile { path: dir.join("a.para-state.safetensors"), every: 0, resume: true };
+    let mut settings = plain(Method::Weights { rate: 3.3e37 }, vec!["middle_block.1.proj_in".to_owned()]);
+    settings.steps = 6;
+    let error = bench.train_on(&settings, Some(&state), &mut Log::default()).unwrap_err();
+    let Error::Training(Fault::Diverged { step, layer, .. }) = &error else { panic!("{error}") };
+    assert!(*step == 2 && layer == "middle_block.1.proj_in", "{error}");
+    assert!(state.path.exists());
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn what_cannot_be_trained_is_told() {
+    let bench = Bench::new();
+    let told = |settings: &Settings| bench.train(settings).unwrap_err().to_string();
+    let mut settings = plain(para(ParaMode::Projection, Init::Random), vec!["middle_block.1.proj_on".to_owned()]);
+    let error = told(&settings);
+    assert!(
+        error.contains("no layer is called `middle_block.1.proj_on`") && error.contains("`middle_block.1.proj_in`")
+    );
+    settings.layers = vec!["out.2".to_owned()];
+    let narrow =
+        |rank, gamma| Method::Para { mode: ParaMode::Projection, rank, gamma, init: Init::Random, angular_rate: 0.1 };
+    settings.method = narrow(2, 0.1);
+    assert!(told(&settings).starts_with("none of the 1 chosen layers is trained: each is too narrow"));
+    settings.method = narrow(4, 1.0);
+    assert!(told(&settings).starts_with("layer `out.2` has 4 outputs, rank 4 would erase it"));
+    settings.layers.clear();
+    assert!(told(&settings).starts_with("none of the 0 chosen layers"));
+    let request = TrainRequest {
+        unet: &bench.unet,
+        sampling: &bench.sampling,
+        latent_scale: 1.0,
+        subject: &[],
+        class: &[],
+        empty: None,
+        settings: &settings,
+        state: None,
+    };
+    let error = train(&request, &mut Log::default()).unwrap_err();
+    assert!(matches!(error, Error::Training(Fault::EmptyDataset)), "{error}");
+    settings.layers = vec!["out.2".to_owned(), "middle_block.1.proj_in".to_owned()];
+    settings.method = narrow(64, 0.2);
+    settings.steps = 1;
+    let mut log = Log::default();
+    let trained = bench.train_on(&settings, None, &mut log).unwrap();
+    assert_eq!(log.warnings, trained.notes);
+    assert!(trained.notes[0].starts_with("gamma 0.2 bounds the rank below 64 in 1 of 1 layers"), "{:?}", trained.notes);
+    assert!(trained.notes[1].contains("leaves out 1 layers that are too narrow, `out.2` first"), "{:?}", trained.notes);
+}
+
+#[test]
+fn samples_come_when_they_are_due_and_after_the_last_step() {
+    let bench = Bench::new();
+    let mut settings = plain(para(ParaMode::Projection, Init::Random), vec!["middle_block.1.proj_in".to_owned()]);
+    (settings.steps, settings.sample_every) = (5, 2);
+    let mut log = Log::default();
+    bench.train_on(&settings, None, &mut log).unwrap();
+    assert_eq!(log.samples, [2, 4, 5]);
+    assert_eq!(log.reports.iter().map(|report| report.step).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+}
+
+mod golden;
