@@ -46,14 +46,46 @@ impl Inputs {
         })
     }
 
+    /// The folder that a name in a graph means, by the rules of [`find`](Self::find).
+    ///
+    /// # Errors
+    /// As [`find`](Self::find), with the nearest names of folders.
+    pub fn find_folder(&self, name: &str) -> Result<PathBuf> {
+        let (bare, dirs) = self.split(name);
+        let wanted = RelativeName::parse(bare)?;
+        for dir in dirs {
+            let path = wanted.below(dir);
+            if path.is_dir() {
+                require_inside(dir, &path)?;
+                return Ok(path);
+            }
+        }
+        let names: BTreeSet<_> = dirs.iter().flat_map(|dir| folders(dir)).collect();
+        Err(Error::InputNotFound {
+            name: name.to_owned(),
+            nearest: nearest(bare, names.iter().map(String::as_str)),
+            searched: dirs.to_vec(),
+        })
+    }
+
+    /// Names of the folders at the top of the input folders, sorted.
+    #[must_use]
+    pub fn folders(&self) -> Vec<String> {
+        let names: BTreeSet<_> = self.dirs.iter().flat_map(|dir| folders(dir)).collect();
+        names.into_iter().collect()
+    }
+
+    /// Whether a file's name ends as one of a picture.
+    #[must_use]
+    pub fn is_picture(name: &str) -> bool {
+        let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
+        ending.is_some_and(|ending| PICTURES.contains(&ending.as_str()))
+    }
+
     /// Names of the pictures at the top of the input folders, sorted: what `LoadImage` offers.
     #[must_use]
     pub fn pictures(&self) -> Vec<String> {
-        let is_picture = |name: &String| {
-            let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
-            ending.is_some_and(|ending| PICTURES.contains(&ending.as_str()))
-        };
-        self.all().into_iter().filter(is_picture).collect()
+        self.all().into_iter().filter(|name| Self::is_picture(name)).collect()
     }
 
     /// Names of all files at the top of the input folders, sorted: what `LoadImageMask` offers.
@@ -81,6 +113,12 @@ impl Inputs {
 fn files(dir: &Path) -> Vec<String> {
     let entries = dir.read_dir().into_iter().flatten().flatten();
     entries.filter(|entry| entry.path().is_file()).filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// Names of the folders directly in a folder; none, if it is not there.
+fn folders(dir: &Path) -> Vec<String> {
+    let entries = dir.read_dir().into_iter().flatten().flatten();
+    entries.filter(|entry| entry.path().is_dir()).filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
 #[cfg(test)]
@@ -134,6 +172,19 @@ mod tests {
             setup(&["input/b.PNG", "input/a.webp", "input/x.txt", "input/sub/c.png", "graphs/input/a.webp"]);
         assert_eq!(assets.inputs().pictures(), ["a.webp", "b.PNG"]);
         assert_eq!(assets.inputs().all(), ["a.webp", "b.PNG", "x.txt"]);
+    }
+
+    #[test]
+    fn folders_are_found_and_listed() {
+        let (dir, assets) = setup(&["input/captain/0.png", "graphs/input/dog/0.png", "input/x.png"]);
+        assert_eq!(assets.inputs().find_folder("dog").unwrap(), dir.path().join("graphs/input/dog"));
+        assert_eq!(assets.inputs().folders(), ["captain", "dog"]);
+        match assets.inputs().find_folder("captian") {
+            Err(Error::InputNotFound { nearest, .. }) => assert_eq!(nearest, ["captain"]),
+            other => panic!("{other:?}"),
+        }
+        assert!(assets.inputs().find_folder("x.png").is_err());
+        assert!(matches!(assets.inputs().find_folder("../output"), Err(Error::BadName { .. })));
     }
 
     #[cfg(unix)]

@@ -19,14 +19,15 @@ pub(crate) struct Base {
 
 /// Opens the folders and registers the nodes. What fails is reported.
 ///
-/// The pictures that a graph brings along in `input/` beside itself are found as if they lay in the base directory's.
+/// The pictures that a graph brings along in `input/` beside itself, and the subjects in `subjects/`, are found as if they lay in the base directory's.
 pub(crate) fn open(places: &Places, graph: Option<&Path>, out: Option<&Path>) -> Option<Base> {
-    let beside = graph.and_then(Path::parent).map(|folder| folder.join("input")).filter(|dir| dir.is_dir());
+    let folder = graph.and_then(Path::parent);
+    let beside = ["input", "subjects"].into_iter().filter_map(|name| Some(folder?.join(name)));
     let settings = Settings {
         base_dir: places.base_dir.clone(),
         model_dirs: places.model_dirs.clone(),
         extra_model_paths: places.extra_model_paths.clone(),
-        input_dirs: beside.into_iter().collect(),
+        input_dirs: beside.filter(|dir| dir.is_dir()).collect(),
         output_dir: out.map(Path::to_owned),
     };
     let assets = match Assets::open(&settings) {
