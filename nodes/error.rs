@@ -52,6 +52,22 @@ pub enum Error {
         /// What unpacking says.
         source: std::io::Error,
     },
+    /// There is no picture to train on.
+    #[error("{place} holds no picture that can be read{}", listed(faults))]
+    EmptySubject {
+        /// The folder.
+        place: String,
+        /// What was wrong with the pictures that there are.
+        faults: Vec<String>,
+    },
+    /// A description of a subject is not as it should be.
+    #[error("`{file}`: {fault}")]
+    Description {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        fault: String,
+    },
     /// A picture or a latent holds numbers that are no numbers.
     #[error("{what} holds NaN or infinite numbers")]
     NotFinite {
@@ -78,6 +94,11 @@ impl Error {
             Self::TooLarge { .. } => Some("make the picture or the batch smaller, or close other programs".to_owned()),
             Self::NotFinite { .. } => Some("lower cfg, weaken the adapters, or use another VAE".to_owned()),
             Self::Embedded { .. } => Some("get the program again".to_owned()),
+            Self::EmptySubject { .. } => Some("put PNG or JPEG files of the subject into the folder".to_owned()),
+            Self::Description { .. } => Some(
+                r#"a description looks like {"class": "bear", "captions": ["a {unique} {class} on the beach"]}"#
+                    .to_owned(),
+            ),
             Self::Tensor(_) | Self::Unfit { .. } => None,
         }
     }
@@ -90,6 +111,11 @@ const HINT: &str = "\nhint: ";
 fn fact(error: &paraflow_diffusion::Error) -> String {
     let text = error.to_string();
     text.split_once(HINT).map_or(text.clone(), |(fact, _)| fact.to_owned())
+}
+
+/// `: a, b`, or nothing.
+fn listed(faults: &[String]) -> String {
+    if faults.is_empty() { String::new() } else { format!(": {}", faults.join("; ")) }
 }
 
 fn gibibytes(bytes: u64) -> String {

@@ -187,6 +187,56 @@ impl Input for AnyPictureName {
     }
 }
 
+/// The name of a folder of pictures among the inputs. All that lies in it is part of its node's signature.
+pub(crate) struct FolderName(pub(crate) String);
+
+impl FolderName {
+    /// The files directly in it, sorted by name.
+    ///
+    /// # Errors
+    /// That of [`paraflow_assets::Inputs::find_folder`], or a folder that cannot be read.
+    pub(crate) fn files(&self, services: &Services) -> Result<Vec<PathBuf>, Error> {
+        let folder = services.expect::<Arc<Assets>>().inputs().find_folder(&self.0)?;
+        let entries = std::fs::read_dir(&folder)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|source| paraflow_assets::Error::Read { path: folder, source })?;
+        let mut files: Vec<PathBuf> =
+            entries.iter().map(std::fs::DirEntry::path).filter(|path| path.is_file()).collect();
+        files.sort();
+        Ok(files)
+    }
+}
+
+impl Input for FolderName {
+    const KIND: &'static str = "COMBO";
+    const NAMES_FILE: bool = true;
+
+    fn widget(services: &Services) -> Widget {
+        let assets = services.get::<Arc<Assets>>();
+        Widget::Choice(assets.map(|assets| assets.inputs().folders()).unwrap_or_default())
+    }
+
+    fn check(literal: &Value, services: &Services) -> Result<(), Mismatch> {
+        let name = literal.get::<String>().map_or("", String::as_str);
+        let found = services.expect::<Arc<Assets>>().inputs().find_folder(name);
+        found.map(|_| ()).map_err(|error| mismatch("the name of a folder of pictures", name, &error.into()))
+    }
+
+    fn fingerprint(literal: &Value, services: &Services) -> paraflow_engine::Result<Option<Vec<u8>>> {
+        let name = literal.get::<String>().map_or("", String::as_str);
+        let mut print = Vec::new();
+        for file in Self(name.to_owned()).files(services).map_err(tell)? {
+            print.extend(file.file_name().unwrap_or_default().as_encoded_bytes());
+            print.extend(fingerprint(&file).map_err(tell)?.as_bytes());
+        }
+        Ok(Some(print))
+    }
+
+    fn take(given: Given<'_>) -> Result<Self, Mismatch> {
+        String::take(given).map(Self)
+    }
+}
+
 /// A name that is no file's, told before anything runs.
 fn mismatch(expected: &str, name: &str, error: &Error) -> Mismatch {
     let found = match error {

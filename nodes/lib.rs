@@ -37,6 +37,7 @@ mod strings;
 mod testing;
 #[cfg(test)]
 mod tiny;
+mod training;
 mod vae;
 pub mod wires;
 
@@ -82,6 +83,7 @@ fn all_nodes() -> impl Iterator<Item = NodeDef> {
         schedulers,
         sdxl,
         strings,
+        training,
         vae,
     ]
 }

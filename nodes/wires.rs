@@ -12,6 +12,7 @@ use paraflow_diffusion::preview::Colours;
 use paraflow_diffusion::samplers::Walk;
 use paraflow_diffusion::schedule::ModelSampling;
 use paraflow_diffusion::text::{Encoders, Layer};
+use paraflow_diffusion::train::Trained;
 use paraflow_diffusion::unet::UNet;
 use paraflow_engine::Port;
 use std::sync::Arc;
@@ -511,6 +512,85 @@ impl NoiseSource {
 
 impl Port for NoiseSource {
     const KIND: &'static str = "NOISE";
+}
+
+/// Pictures of one individual with their captions, to train on.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// At least one.
+    pub pictures: Vec<SubjectPicture>,
+    /// What it is, `bear` for one.
+    pub class: String,
+    /// What it is called.
+    pub unique: String,
+}
+
+/// One picture of a subject.
+#[derive(Clone, Debug)]
+pub struct SubjectPicture {
+    /// `[1, height, width, 3]`, both sides multiples of 8.
+    pub image: Image,
+    /// What it shows.
+    pub caption: String,
+}
+
+impl Subject {
+    /// A text with `{unique}` and `{class}` filled in.
+    #[must_use]
+    pub fn fill(&self, template: &str) -> String {
+        template.replace("{unique}", &self.unique).replace("{class}", &self.class)
+    }
+}
+
+impl Port for Subject {
+    const KIND: &'static str = "SUBJECT";
+
+    fn bytes(&self) -> usize {
+        self.pictures.iter().map(|picture| picture.image.bytes()).sum()
+    }
+}
+
+/// What a training of one kind gave.
+macro_rules! trained {
+    ($($(#[$meta:meta])* $name:ident $kind:literal),*) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Debug)]
+        pub struct $name(pub Arc<Trained>);
+
+        impl Port for $name {
+            const KIND: &'static str = $kind;
+
+            fn bytes(&self) -> usize {
+                self.0.layers.iter().flat_map(|layer| &layer.tensors).map(|(_, tensor)| bytes(tensor)).sum()
+            }
+        }
+    )*};
+}
+
+trained!(
+    /// A PaRa: directions to take out of layers.
+    Para "PARA",
+    /// A LoRA.
+    LoraModel "LORA_MODEL",
+    /// Shifted singular values.
+    SvDiff "SVDIFF"
+);
+
+/// How a training went.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Losses {
+    /// What was trained, for a legend.
+    pub name: String,
+    /// The loss of every step, and that on noise that stays the same, where it was measured.
+    pub points: Vec<(f32, Option<f32>)>,
+}
+
+impl Port for Losses {
+    const KIND: &'static str = "LOSS";
+
+    fn bytes(&self) -> usize {
+        size_of_val(self.points.as_slice())
+    }
 }
 
 /// The first `count` of a batch that starts over when it ends.

@@ -1,0 +1,215 @@
+//! What all trainers do, whatever they train: encode once, watch, sample.
+
+use super::layers::chosen;
+use crate::conditioning::encode;
+use crate::error::{Error, tell};
+use crate::latent::CELL;
+use crate::wires::{Clip, Conditioning, Image, Losses, Model, Subject, Vae};
+use candle_core::Tensor;
+use paraflow_assets::{Assets, Channels, Pixels, write_png};
+use paraflow_diffusion::guidance::{Condition, PictureSize};
+use paraflow_diffusion::schedule::{self, Span};
+use paraflow_diffusion::train::{Decay, Example, Report, Settings, StateFile, TrainRequest, Trained, Watch, train};
+use paraflow_diffusion::unet::UNet;
+use paraflow_diffusion::{SampleRequest, sample, samplers};
+use paraflow_engine::{Context, ImageFormat, LossPoint, Result};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The inputs that all trainers share.
+pub(crate) struct Common<'a> {
+    pub(crate) model: &'a Model,
+    pub(crate) clip: &'a Clip,
+    pub(crate) vae: &'a Vae,
+    pub(crate) subject: &'a Subject,
+    pub(crate) class_images: Option<&'a Image>,
+    pub(crate) class_caption: &'a str,
+    pub(crate) layers: &'a str,
+    pub(crate) sample_prompt: &'a str,
+    pub(crate) sample_steps: u32,
+    pub(crate) sample_cfg: f64,
+    pub(crate) state: &'a str,
+    pub(crate) save_every: u32,
+    pub(crate) resume: bool,
+    /// All but the method and the layers.
+    pub(crate) settings: Settings,
+}
+
+/// `constant` or `cosine`.
+#[derive(Clone, Copy)]
+pub(crate) struct DecayName(pub(crate) Decay);
+
+impl std::str::FromStr for DecayName {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, &'static str> {
+        match name {
+            "constant" => Ok(Self(Decay::Constant)),
+            "cosine" => Ok(Self(Decay::Cosine)),
+            _ => Err("neither constant nor cosine"),
+        }
+    }
+}
+
+impl Common<'_> {
+    /// Trains. Gives the result, its losses under a name, and the sample pictures.
+    pub(crate) fn run(mut self, name: String, cx: &Context<'_>) -> Result<(Trained, Losses, Vec<Image>)> {
+        self.settings.layers = chosen(self.layers, &self.model.unet).map_err(tell)?;
+        let total = self.settings.steps as u32;
+        cx.progress(0, total)?;
+        let pictures =
+            self.subject.pictures.iter().map(|picture| (picture.image.pixels().clone(), picture.caption.clone()));
+        let subject = self.examples(pictures, cx)?;
+        let class = match self.class_images {
+            Some(images) => {
+                let caption = self.subject.fill(self.class_caption);
+                let one = |index| images.pixels().narrow(0, index, 1).map(|pixels| (pixels, caption.clone()));
+                let pictures: Vec<_> = (0..images.dims().0).map(one).collect::<Result<_, _>>().map_err(tell)?;
+                self.examples(pictures.into_iter(), cx)?
+            }
+            None => Vec::new(),
+        };
+        let (_, _, rows, columns) = subject[0].latent.dims4().map_err(tell)?;
+        let pixels = ((columns * CELL) as u32, (rows * CELL) as u32);
+        let empty = self.condition("", pixels, cx)?;
+        let state = self.state_file(cx).map_err(tell)?;
+        let request = TrainRequest {
+            unet: &self.model.unet,
+            sampling: &self.model.sampling,
+            latent_scale: self.model.latent_scale,
+            subject: &subject,
+            class: &class,
+            empty: Some(&empty.context),
+            settings: &self.settings,
+            state: state.as_ref(),
+        };
+        let prompt = self.subject.fill(self.sample_prompt);
+        let positive = self.condition(&prompt, pixels, cx)?;
+        let latent = subject[0].latent.zeros_like().map_err(tell)?;
+        let mut watch = Watcher { common: &self, cx, positive, negative: empty.clone(), latent, samples: Vec::new() };
+        let trained = train(&request, &mut watch).map_err(tell)?;
+        let samples = watch.samples;
+        let losses = Losses { name, points: trained.losses.clone() };
+        Ok((trained, losses, samples))
+    }
+
+    /// Pictures and captions as the networks see them.
+    fn examples(&self, pictures: impl Iterator<Item = (Tensor, String)>, cx: &Context<'_>) -> Result<Vec<Example>> {
+        let autoencoder = self.vae.autoencoder().map_err(tell)?;
+        let mut examples = Vec::new();
+        for (pixels, caption) in pictures {
+            cx.check()?;
+            let planes = pixels.permute((0, 3, 1, 2)).and_then(|planes| planes.contiguous()).map_err(tell)?;
+            let latent = autoencoder.encode(&planes).map_err(tell)?;
+            let (_, height, width, _) = pixels.dims4().map_err(tell)?;
+            let condition = self.condition(&caption, (width as u32, height as u32), cx)?;
+            examples.push(Example { latent, context: condition.context, label: condition.label });
+        }
+        Ok(examples)
+    }
+
+    /// A prompt as the model reads it, for a picture of so many pixels.
+    fn condition(&self, text: &str, pixels: (u32, u32), cx: &Context<'_>) -> Result<Condition> {
+        let encoders = self.clip.encoders().map_err(tell)?;
+        let prompts: Vec<&str> = encoders.parts().iter().map(|_| text).collect();
+        let prompt = encode(self.clip, &prompts, PictureSize::default(), cx)?;
+        let conditions = Conditioning(vec![prompt]).conditions(self.model, pixels, false).map_err(tell)?;
+        Ok(conditions.into_iter().next().expect("one prompt gives one condition"))
+    }
+
+    /// The file of the state's name, in the output folder.
+    fn state_file(&self, cx: &Context<'_>) -> Result<Option<StateFile>, Error> {
+        let name = self.state.trim();
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let relative = paraflow_assets::RelativeName::parse(name)?;
+        let path = relative.below(cx.service::<Arc<Assets>>().outputs().root());
+        let mut named = path.into_os_string();
+        named.push(".para-state.safetensors");
+        Ok(Some(StateFile { path: PathBuf::from(named), every: self.save_every as usize, resume: self.resume }))
+    }
+}
+
+/// Hands on what a training tells, and draws its samples.
+struct Watcher<'a> {
+    common: &'a Common<'a>,
+    cx: &'a Context<'a>,
+    positive: Condition,
+    negative: Condition,
+    latent: Tensor,
+    samples: Vec<Image>,
+}
+
+impl Watch for Watcher<'_> {
+    fn step(&mut self, report: &Report) -> ControlFlow<()> {
+        let (step, total) = (report.step as u32, report.steps as u32);
+        let Report { loss, validation, rate: learning_rate, .. } = *report;
+        self.cx.loss(LossPoint { step, total, loss, validation, learning_rate });
+        match self.cx.progress(step, total) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    }
+
+    fn sample(&mut self, step: usize, unet: &UNet) {
+        match self.draw(unet) {
+            Ok(image) => {
+                match png(&image) {
+                    Ok(bytes) => self.cx.sample(step as u32, bytes, ImageFormat::Png),
+                    Err(error) => self.warn(format!("the sample picture of step {step} cannot be shown: {error}")),
+                }
+                self.samples.push(image);
+            }
+            Err(error) => self.warn(format!("there is no sample picture of step {step}: {error}")),
+        }
+    }
+
+    fn warn(&mut self, text: String) {
+        self.cx.warn(text);
+    }
+}
+
+impl Watcher<'_> {
+    /// The sample prompt's picture, of the same noise each time.
+    fn draw(&self, unet: &UNet) -> Result<Image, Error> {
+        let common = self.common;
+        let model = Model { unet: unet.clone(), ..common.model.clone() };
+        let request = SampleRequest {
+            model: model.as_guided(usize::MAX),
+            positive: std::slice::from_ref(&self.positive),
+            negative: std::slice::from_ref(&self.negative),
+            latent: &self.latent,
+            noise_mask: None,
+            growth: None,
+            batch_index: None,
+            seed: common.settings.seed,
+            add_noise: true,
+            cfg: common.sample_cfg,
+            sampler: samplers::find("euler")?,
+            schedule: schedule::find("normal")?,
+            span: Span::whole(common.sample_steps as usize),
+        };
+        let stop =
+            |_, _: &Tensor| if self.cx.check().is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+        let latent = sample(&request, &mut { stop })?;
+        let picture = common.vae.autoencoder()?.decode(&latent)?;
+        Image::new(picture.permute((0, 2, 3, 1))?.contiguous()?)
+    }
+}
+
+/// The first picture of a batch as a PNG.
+pub(crate) fn png(image: &Image) -> Result<Vec<u8>, Error> {
+    let (_, height, width, channels) = image.dims();
+    let bytes: Vec<u8> = image.values(0)?.into_iter().map(crate::pictures::to_byte).collect();
+    let channels = match channels {
+        1 => Channels::Grey,
+        3 => Channels::Rgb,
+        _ => Channels::Rgba,
+    };
+    let pixels = Pixels { bytes: &bytes, width: width as u32, height: height as u32, channels };
+    let mut file = Vec::new();
+    write_png(&mut file, pixels, &[], 4).map_err(|error| candle_core::Error::Msg(error.to_string()))?;
+    Ok(file)
+}

@@ -1,0 +1,15 @@
+//! Personalisation: subjects, the trainers, and how to judge what they made.
+
+mod canvas;
+mod common;
+mod judge;
+mod layers;
+mod plot;
+mod subject;
+mod trainers;
+
+use paraflow_engine::NodeDef;
+
+pub(crate) fn nodes() -> Vec<NodeDef> {
+    [subject::nodes(), trainers::nodes(), plot::nodes(), judge::nodes()].into_iter().flatten().collect()
+}

@@ -1,0 +1,142 @@
+//! Training through the binary: what survives a kill, and what a person is told.
+//!
+//! Each test has a base directory of its own, with pictures of a subject that ships.
+
+#![expect(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
+
+use serde_json::{Value as Json, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+const SUBJECTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/graphs/subjects");
+
+/// A base directory with the pictures of a subject in `input/`.
+fn base(subject: &str) -> tempfile::TempDir {
+    let base = tempfile::tempdir().unwrap();
+    let folder = base.path().join("input").join(subject);
+    fs::create_dir_all(&folder).unwrap();
+    for entry in fs::read_dir(format!("{SUBJECTS}/{subject}")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();
+    }
+    base
+}
+
+/// A training of a few steps whose loss is saved as a picture.
+fn graph(steps: u32) -> Json {
+    let node = |class: &str, inputs: Json| json!({"class_type": class, "inputs": inputs});
+    json!({
+        "1": node("CheckpointLoaderSimple", json!({"ckpt_name": "toyland.safetensors"})),
+        "2": node("LoadSubject", json!({"folder": "captain", "fit": "crop"})),
+        "3": node("PaRaTrain", json!({
+            "model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2], "subject": ["2", 0], "steps": steps, "batch_size": 2,
+            "ema": 0.9, "caption_dropout": 0.2, "validate_every": 2, "state": "captain", "save_every": 1,
+        })),
+        "4": node("LossPlot", json!({"loss": ["3", 1]})),
+        "5": node("SaveImage", json!({"images": ["4", 0], "filename_prefix": "loss"})),
+    })
+}
+
+fn command(base: &Path, graph: &Json) -> Command {
+    fs::write(base.join("graph.json"), graph.to_string()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_paraflow"));
+    command.args(["run", "graph.json", "--base-dir"]).arg(base).current_dir(base).stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn finish(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{text}");
+    text
+}
+
+fn state(base: &Path) -> PathBuf {
+    base.join("output/captain.para-state.safetensors")
+}
+
+/// Kills the process at once when its state is of at least that step.
+#[cfg(unix)]
+fn kill_after(base: &Path, graph: &Json, step: u64) {
+    let mut child = command(base, graph).spawn().unwrap();
+    loop {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be killed");
+        if steps_done(base) >= step {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// The step that the state file tells, 0 if there is none.
+#[cfg(unix)]
+fn steps_done(base: &Path) -> u64 {
+    let Ok(bytes) = fs::read(state(base)) else { return 0 };
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: Json = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let told: Json = serde_json::from_str(header["__metadata__"]["para-state"].as_str().unwrap()).unwrap();
+    told["step"].as_u64().unwrap()
+}
+
+#[cfg(unix)]
+#[test]
+fn a_training_killed_again_and_again_ends_with_the_same_bytes() {
+    let (whole, parts) = (base("captain"), base("captain"));
+    finish(&command(whole.path(), &graph(9)).output().unwrap());
+    for step in [1, 3, 6] {
+        kill_after(parts.path(), &graph(9), step);
+        assert!(steps_done(parts.path()) < 9, "it was killed too late to show anything");
+    }
+    finish(&command(parts.path(), &graph(9)).output().unwrap());
+    assert_eq!(steps_done(parts.path()), 9);
+    let same = |name: &str| {
+        let read = |base: &tempfile::TempDir| fs::read(base.path().join("output").join(name)).unwrap();
+        assert!(read(&whole) == read(&parts), "{name} differs");
+    };
+    same("captain.para-state.safetensors");
+    same("loss_00001_.png");
+}
+
+#[test]
+fn a_picture_that_cannot_be_read_is_named_and_left_out() {
+    let base = base("captain");
+    fs::write(base.path().join("input/captain/1.png"), b"no picture").unwrap();
+    let told = finish(&command(base.path(), &graph(1)).output().unwrap());
+    assert!(told.contains("picture \"1.png\": "), "{told}");
+    assert!(told.contains("the training goes without it"), "{told}");
+}
+
+#[test]
+fn a_folder_without_a_readable_picture_is_an_error() {
+    let base = base("captain");
+    for index in 0..5 {
+        fs::write(base.path().join(format!("input/captain/{index}.png")), b"no picture").unwrap();
+    }
+    let output = command(base.path(), &graph(1)).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("folder `captain` holds no picture that can be read"), "{told}");
+    assert!(!state(base.path()).exists());
+}
+
+#[test]
+fn the_shipped_training_makes_samples_and_a_curve() {
+    let base = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_paraflow"));
+    command
+        .args(["run", concat!(env!("CARGO_MANIFEST_DIR"), "/graphs/train-para.json"), "--base-dir"])
+        .arg(base.path());
+    for set in ["steps=4", "sample_every=2", "sample_steps=2", "validate_every=1"] {
+        command.args(["--set", &format!("PaRaTrain.{set}")]);
+    }
+    let output = command.current_dir(base.path()).stdin(Stdio::null()).output().unwrap();
+    let told = finish(&output);
+    let names: Vec<_> = String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
+    assert_eq!(names.len(), 3, "two samples and a curve: {names:?}");
+    assert!(names.iter().all(|name| fs::metadata(name).is_ok_and(|file| file.len() > 500)), "{names:?}");
+    assert!(!told.contains("warning"), "{told}");
+}
