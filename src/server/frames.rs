@@ -119,7 +119,16 @@ impl<'a> Report<'a> {
             }
             Event::Started { node } => self.started(state, node),
             Event::Progress { node, done, total } => self.progress(state, &node, done, total),
-            Event::Preview { node, image, format } => {
+            Event::Loss { node, point } => {
+                let mut data = json!({"node": node, "step": point.step, "total": point.total, "loss": point.loss});
+                data["learning_rate"] = point.learning_rate.into();
+                if let Some(validation) = point.validation {
+                    data["validation"] = validation.into();
+                }
+                self.ours(state, "paraflow.loss", data);
+            }
+            // Stock clients show it as any preview; the node's output has all of them.
+            Event::Sample { node, image, format, .. } | Event::Preview { node, image, format } => {
                 if self.previews {
                     state.previews.insert(node, (image, format));
                 }
