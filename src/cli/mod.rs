@@ -9,6 +9,7 @@ mod nodes;
 mod progress;
 mod report;
 mod run;
+mod serve;
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -26,6 +27,8 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Serve the API and the editor.
+    Serve(Box<serve::ServeArgs>),
     /// Run a graph and print the paths of what it made.
     Run(run::RunArgs),
     /// Report every fault of a graph and every model it misses; run nothing.
@@ -74,6 +77,7 @@ impl Cli {
     /// Runs the subcommand.
     pub(crate) fn run(self) -> Exit {
         match self.command {
+            Command::Serve(args) => serve::serve(*args, &self.places),
             Command::Run(args) => run::run(&args, &self.places),
             Command::Check(args) => check::check(&args, &self.places),
             Command::Nodes(args) => nodes::nodes(&args, &self.places),
