@@ -1,0 +1,269 @@
+//! The server as a process: killed at any instant it loses no job, and on a signal it goes down in good order.
+
+#![expect(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value as Json, json};
+
+/// A server on a port of its own. It is killed when dropped.
+struct Served {
+    process: Child,
+    address: String,
+}
+
+impl Served {
+    fn start(base: &Path, arguments: &[&str]) -> Self {
+        let (process, address) = Self::launch(base, arguments);
+        Self { process, address: address.expect("the server says where it listens") }
+    }
+
+    /// Starts the process, and waits until it listens or has ended.
+    fn launch(base: &Path, arguments: &[&str]) -> (Child, Option<String>) {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_paraflow"))
+            .args(["serve", "--port", "0", "--log", "error", "--base-dir"])
+            .arg(base)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("http://").map(str::to_owned);
+        (process, address)
+    }
+
+    fn get(&self, path: &str) -> Json {
+        send(&self.address, "GET", path, "").unwrap().1
+    }
+
+    fn submit(&self, id: &str) -> Option<u16> {
+        let body = json!({"prompt": prompt(id), "prompt_id": id}).to_string();
+        send(&self.address, "POST", "/prompt", &body).map(|(status, _)| status)
+    }
+
+    /// Until nothing waits or runs.
+    fn wait(&self) {
+        let until = Instant::now() + Duration::from_secs(120);
+        while self.get("/prompt")["exec_info"]["queue_remaining"] != 0 {
+            assert!(Instant::now() < until, "the queue is not emptied");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// One request on a connection of its own; `None` when the other end dies meanwhile.
+fn send(address: &str, method: &str, path: &str, body: &str) -> Option<(u16, Json)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).ok()?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok()?;
+    let text = String::from_utf8(answer).ok()?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let length: usize = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok())?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    // A cut answer is none.
+    (body.len() == length).then(|| (status, serde_json::from_str(body).unwrap_or(Json::Null)))
+}
+
+/// Reads a picture and saves it under the job's own name, so that no two jobs share a result.
+fn prompt(id: &str) -> Json {
+    json!({
+        "1": {"class_type": "LoadImage", "inputs": {"image": "a.png"}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": id}},
+    })
+}
+
+/// A base directory with a small picture.
+fn base() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("input")).unwrap();
+    let file = fs::File::create(dir.path().join("input/a.png")).unwrap();
+    let mut encoder = png::Encoder::new(file, 8, 8);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.write_header().unwrap().write_image_data(&[100; 192]).unwrap();
+    dir
+}
+
+/// Whether the file is a whole picture.
+fn is_whole(path: &Path) -> bool {
+    let Ok(file) = fs::File::open(path) else { return false };
+    let Ok(mut reader) = png::Decoder::new(BufReader::new(file)).read_info() else { return false };
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap_or(0)];
+    reader.next_frame(&mut pixels).is_ok() && reader.finish().is_ok()
+}
+
+/// A number below `end`, other in every run.
+fn random(end: u64) -> u64 {
+    RandomState::new().hash_one(Instant::now()) % end
+}
+
+/// When each job of the history ended, by id.
+fn ended(server: &Served) -> BTreeMap<String, Json> {
+    let jobs = server.get("/paraflow/v1/jobs?state=done,failed,cancelled&limit=1000");
+    let jobs = jobs["jobs"].as_array().unwrap_or_else(|| panic!("{jobs}")).clone();
+    jobs.into_iter().map(|job| (job["id"].as_str().unwrap().to_owned(), json!([job["state"], job["ended"]]))).collect()
+}
+
+const KILLS: usize = 200;
+
+#[test]
+fn killed_at_any_instant_the_books_are_right() {
+    let dir = base();
+    let mut accepted = BTreeSet::new();
+    let mut first_end: BTreeMap<String, Json> = BTreeMap::new();
+    let mut number = 0;
+    for round in 0..KILLS {
+        let arguments: &[&str] = if round % 2 == 0 { &["--no-sync"] } else { &[] };
+        if round % 10 == 9 {
+            // Before it listens, in the middle of putting its books in order.
+            let mut process = Command::new(env!("CARGO_BIN_EXE_paraflow"))
+                .args(["serve", "--port", "0", "--log", "error", "--base-dir"])
+                .arg(dir.path())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            thread::sleep(Duration::from_millis(random(40)));
+            process.kill().unwrap();
+            process.wait().unwrap();
+            continue;
+        }
+        let mut server = Served::start(dir.path(), arguments);
+        let address = server.address.clone();
+        // Someone submits until the server is gone, and remembers what was answered.
+        let (tell, first) = std::sync::mpsc::channel();
+        let submitting = thread::spawn(move || {
+            let mut answered = Vec::new();
+            for at in number..number + 4 {
+                let id = format!("job{at}");
+                let body = json!({"prompt": prompt(&id), "prompt_id": id}).to_string();
+                match send(&address, "POST", "/prompt", &body) {
+                    Some((200, _)) => {
+                        answered.push(id);
+                        let _ = tell.send(());
+                    }
+                    Some((status, body)) => panic!("{status} {body}"),
+                    None => break,
+                }
+            }
+            answered
+        });
+        number += 4;
+        if round % 2 == 0 {
+            // However slow the machine is, half of the kills fall among jobs that were accepted.
+            first.recv().unwrap();
+        }
+        thread::sleep(Duration::from_micros(random(60_000)));
+        server.process.kill().unwrap();
+        server.process.wait().unwrap();
+        accepted.extend(submitting.join().unwrap());
+        if round % 25 == 24 {
+            let server = Served::start(dir.path(), &[]);
+            for (id, end) in ended(&server) {
+                assert_eq!(*first_end.entry(id.clone()).or_insert_with(|| end.clone()), end, "{id} ended twice");
+            }
+        }
+    }
+
+    let server = Served::start(dir.path(), &["--no-sync"]);
+    server.wait();
+    let last = ended(&server);
+    assert!(accepted.len() >= KILLS / 2);
+    for id in &accepted {
+        let end = last.get(id).unwrap_or_else(|| panic!("{id} was accepted and is lost"));
+        assert_eq!(end[0], "done", "{id}");
+    }
+    for (id, end) in &first_end {
+        assert_eq!(last.get(id), Some(end), "{id} was over and ran again");
+    }
+    let output = dir.path().join("output");
+    for entry in fs::read_dir(&output).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(name.starts_with('.') || is_whole(&path), "{name} is half-written");
+    }
+    for id in last.keys() {
+        let files = server.get(&format!("/paraflow/v1/jobs/{id}/artefacts"));
+        let file = output.join(files[0]["filename"].as_str().unwrap());
+        assert!(is_whole(&file), "{id} is done, and its picture is not there");
+        let hash = blake3::hash(&fs::read(&file).unwrap());
+        assert_eq!(files[0]["blake3"], hash.to_hex().as_str());
+    }
+    eprintln!("{KILLS} kills, {} jobs accepted, {} ended", accepted.len(), last.len());
+}
+
+#[cfg(unix)]
+#[test]
+fn on_a_signal_the_running_job_is_finished_and_the_rest_waits() {
+    let dir = base();
+    let mut server = Served::start(dir.path(), &["--grace", "60s"]);
+    for number in 0..20 {
+        assert_eq!(server.submit(&format!("job{number}")), Some(200));
+    }
+    let killed = Command::new("kill").arg(server.process.id().to_string()).status().unwrap();
+    assert!(killed.success());
+    assert_eq!(server.process.wait().unwrap().code(), Some(0));
+    let server = Served::start(dir.path(), &[]);
+    server.wait();
+    let ended = ended(&server);
+    assert_eq!(ended.len(), 20);
+    assert!(ended.values().all(|end| end[0] == "done"), "{ended:?}");
+    // Nothing was begun twice: a picture a job.
+    assert_eq!(fs::read_dir(dir.path().join("output")).unwrap().count(), 20);
+}
+
+#[test]
+fn wrong_settings_are_told_with_a_way_out() {
+    let dir = base();
+    for (arguments, expected) in [
+        (&["--listen", "0.0.0.0"][..], "hint: give `--token`"),
+        (&["--token", "short"][..], "the token is too short"),
+        (&["--front-end-root", "nowhere"][..], "has no index.html"),
+        (&["--config", "none.toml"][..], "cannot read `none.toml`"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_paraflow"))
+            .args(["serve", "--port", "0", "--base-dir"])
+            .arg(dir.path())
+            .args(arguments)
+            .output()
+            .unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.contains(expected), "{told}");
+    }
+    fs::write(dir.path().join("paraflow.toml"), "prot = 1\n").unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_paraflow")).args(["serve", "--base-dir"]).arg(dir.path()).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("unknown field `prot`"), "{told}");
+}
+
+#[test]
+fn a_second_server_over_the_same_folder_is_refused() {
+    let dir = base();
+    let _first = Served::start(dir.path(), &[]);
+    let (mut second, address) = Served::launch(dir.path(), &[]);
+    assert_eq!(address, None);
+    assert_eq!(second.wait().unwrap().code(), Some(1));
+}
