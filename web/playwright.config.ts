@@ -7,6 +7,8 @@ export default defineConfig({
   timeout: 60_000,
   expect: { timeout: 12_000 },
   workers: 1,
+  // A machine that is busy with something else now and then drops a key press; what passes only then is listed as flaky.
+  retries: 2,
   reporter: [["list"]],
   outputDir: "node_modules/.playwright",
   use: {
