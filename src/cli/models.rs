@@ -123,7 +123,10 @@ fn inspect(assets: &Assets, file: &Path, as_json: bool) -> Exit {
 /// Writes a checkpoint in the layout that the output's name asks for, and prints what was written.
 fn convert(assets: &Assets, input: &Path, output: &Path) -> Exit {
     if output.exists() {
-        report::error(format_args!("`{}` is there already", output.display()), Some("name another output, or remove it"));
+        report::error(
+            format_args!("`{}` is there already", output.display()),
+            Some("name another output, or remove it"),
+        );
         return Exit::Failed;
     }
     let path = resolve(assets, input);

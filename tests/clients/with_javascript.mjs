@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { CallWrapper, ComfyApi, PromptBuilder } from '@saintno/comfyui-sdk';
 import { Client } from '@stable-canvas/comfyui-client';
+import WebSocket from 'ws'; // Node.js has one of its own only from 22 on
 
 const address = process.argv[2];
 
@@ -36,7 +37,7 @@ const sdk = async () => {
 
 /** npm's @stable-canvas/comfyui-client: WebSocket, events, queue, history. */
 const canvas = async () => {
-  const client = new Client({ api_host: new URL(address).host });
+  const client = new Client({ api_host: new URL(address).host, WebSocket });
   await client.connect();
   const { images, prompt_id } = await client.enqueue(prompt('canvas'), {});
   assert.equal(images.length, 1);
