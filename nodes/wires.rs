@@ -16,6 +16,8 @@ use paraflow_diffusion::unet::UNet;
 use paraflow_engine::Port;
 use std::sync::Arc;
 
+pub use crate::personalize::wires::{Lora, Para, SpectralShifts};
+
 /// The largest width and height in pixels, ComfyUI's `MAX_RESOLUTION`.
 pub(crate) const MAX_SIZE: u32 = 16384;
 
@@ -96,6 +98,13 @@ impl Clip {
     pub fn new(encoders: Result<Encoders, Arc<paraflow_diffusion::Error>>, bytes: usize) -> Self {
         let layer = encoders.as_ref().map_or(Layer::Last, Encoders::layer);
         Self { encoders, layer, bytes }
+    }
+
+    /// No encoder; `place` says where one is missing when it is used.
+    pub(crate) fn missing(place: &str) -> Self {
+        let hint = "connect the text encoder of a checkpoint".to_owned();
+        let missing = paraflow_diffusion::Error::MissingPart { file: place.to_owned(), part: "text encoder", hint };
+        Self::new(Err(Arc::new(missing)), 0)
     }
 
     /// The same encoders at another layer.

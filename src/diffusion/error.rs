@@ -188,6 +188,9 @@ pub enum Error {
         /// Infinite, or no number.
         weight: f64,
     },
+    /// An adapter cannot be read, combined or applied.
+    #[error(transparent)]
+    Adapter(#[from] crate::adapters::Fault),
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

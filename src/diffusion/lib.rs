@@ -1,5 +1,6 @@
 //! Everything with a tensor. Knows no graphs, folders or HTTP.
 
+pub mod adapters;
 pub mod checkpoint;
 mod error;
 pub mod guidance;

@@ -31,7 +31,7 @@ pub(super) fn conv2d(x: &Tensor, weight: &Tensor, stride: usize, before: usize, 
 }
 
 /// `linear` or `conv2d`, as the layer has it.
-pub(super) fn product(x: &Tensor, weight: &Tensor, geometry: Geometry) -> Result<Tensor> {
+pub(crate) fn product(x: &Tensor, weight: &Tensor, geometry: Geometry) -> Result<Tensor> {
     match geometry {
         Geometry::Linear => linear(x, weight),
         Geometry::Conv2d { stride, before, after } => conv2d(x, weight, stride, before, after),
