@@ -19,10 +19,13 @@ impl RelativeName {
         if name.contains('\0') {
             return Err(bad(BadName::Nul));
         }
-        if name.starts_with(['/', '\\']) || has_drive(name) {
+        if name.starts_with(['/', '\\']) {
             return Err(bad(BadName::Absolute));
         }
         let parts: Vec<_> = name.split(['/', '\\']).filter(|part| !part.is_empty() && *part != ".").collect();
+        if parts.iter().any(|part| has_drive(part)) {
+            return Err(bad(BadName::Absolute));
+        }
         if parts.contains(&"..") {
             return Err(bad(BadName::Climbs));
         }
@@ -48,8 +51,8 @@ impl RelativeName {
 }
 
 /// `C:…`, which Windows reads as a place on that drive, wherever it is joined.
-fn has_drive(name: &str) -> bool {
-    matches!(name.as_bytes(), [letter, b':', ..] if letter.is_ascii_alphabetic())
+fn has_drive(part: &str) -> bool {
+    matches!(part.as_bytes(), [letter, b':', ..] if letter.is_ascii_alphabetic())
 }
 
 /// `path`, after links, must lie in `root`, after links. Both have to exist.
@@ -117,6 +120,8 @@ mod tests {
         assert_eq!(fault("/etc/passwd"), BadName::Absolute);
         assert_eq!(fault(r"\\server\share"), BadName::Absolute);
         assert_eq!(fault("c:model"), BadName::Absolute);
+        assert_eq!(fault("./c:"), BadName::Absolute);
+        assert_eq!(fault(r"loras\c:\model"), BadName::Absolute);
         assert_eq!(fault("a/../../b"), BadName::Climbs);
         assert_eq!(fault(r"a\..\b"), BadName::Climbs);
         assert_eq!(fault("a\0b"), BadName::Nul);
