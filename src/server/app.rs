@@ -8,6 +8,7 @@ use paraflow_assets::Assets;
 
 use crate::feed::Feed;
 use crate::hub::Hub;
+use crate::kept::Kept;
 use crate::logs::Logs;
 use crate::nodes::Nodes;
 use crate::options::Options;
@@ -27,6 +28,7 @@ pub(crate) struct Inner {
     pub(crate) queue: Arc<dyn Queue>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) feed: Arc<Feed>,
+    pub(crate) kept: Arc<Kept>,
     pub(crate) runner: Arc<Runner>,
     pub(crate) logs: Arc<Logs>,
     pub(crate) started: Instant,

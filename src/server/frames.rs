@@ -9,11 +9,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use paraflow_engine::{Ended, Event, ImageFormat, Registry, Specs as _};
+use paraflow_assets::Assets;
+use paraflow_engine::{Ended, Event, ImageFormat, LossPoint, Registry, Specs as _};
 use serde_json::{Map, Value as Json, json};
 
 use crate::feed::Feed;
 use crate::hub::{Frame, Hub, Keep, To};
+use crate::kept::Kept;
+use crate::protocol::answers::FileRef;
+use crate::protocol::{
+    Cached, ExecInfo, Executed, Executing, ExecutionError, Interrupted, Loss, Message, Moment, NodeProgress, NodeState,
+    Progress, QueueStatus, Sample, Status, Warning,
+};
 use crate::queue::Job;
 use crate::time::now_ms;
 
@@ -25,9 +32,21 @@ const TABLE_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Report<'a> {
     hub: &'a Hub,
     feed: &'a Feed,
+    kept: &'a Kept,
+    assets: &'a Assets,
     job: &'a Job,
     previews: bool,
     state: Mutex<State>,
+}
+
+/// Where a [`Report`] sends what it is told.
+#[derive(Clone, Copy)]
+pub(crate) struct Ears<'a> {
+    pub(crate) hub: &'a Hub,
+    pub(crate) feed: &'a Feed,
+    pub(crate) kept: &'a Kept,
+    /// Where sample pictures are put.
+    pub(crate) assets: &'a Assets,
 }
 
 /// What is known of the run so far.
@@ -68,7 +87,8 @@ struct Opening {
 #[derive(Default)]
 struct Table {
     positions: HashMap<String, usize>,
-    entries: Vec<String>,
+    /// An entry's maximum, and the entry as it is sent.
+    entries: Vec<(f64, String)>,
     sent: Option<Instant>,
     unsent: bool,
 }
@@ -82,7 +102,7 @@ pub(crate) struct Told {
 }
 
 impl<'a> Report<'a> {
-    pub(crate) fn new(hub: &'a Hub, feed: &'a Feed, job: &'a Job, registry: &Registry, previews: bool) -> Self {
+    pub(crate) fn new(ears: Ears<'a>, job: &'a Job, registry: &Registry, previews: bool) -> Self {
         let mut state = State { opening: Some(Opening::default()), ..State::default() };
         for (id, node) in job.prompt.as_object().into_iter().flatten() {
             let name = node["class_type"].as_str().unwrap_or_default().to_owned();
@@ -90,14 +110,14 @@ impl<'a> Report<'a> {
             state.nodes.insert(id.clone(), Class { name, sink });
             state.order.push(id.clone());
         }
-        Self { hub, feed, job, previews, state: Mutex::new(state) }
+        let Ears { hub, feed, kept, assets } = ears;
+        Self { hub, feed, kept, assets, job, previews, state: Mutex::new(state) }
     }
 
     /// `execution_start`.
     pub(crate) fn start(&self) {
-        let data = json!({"prompt_id": self.job.id, "timestamp": now_ms()});
-        let mut state = self.lock();
-        self.tell(&mut state, "execution_start", data);
+        self.kept.begin(&self.job.id, self.job.client.as_deref());
+        self.tell(&mut self.lock(), &Message::ExecutionStart(self.now()));
     }
 
     /// The last node that began, for a client that comes back.
@@ -115,24 +135,17 @@ impl<'a> Report<'a> {
             Event::Output { node, ui } => self.output(state, node, &ui),
             Event::Warning { node, text } => {
                 tracing::warn!(job = self.job.id, node, "{text}");
-                self.ours(state, "paraflow.warning", json!({"node": node, "text": text}));
+                self.ours(&Message::Warning(Warning { node, text, prompt_id: self.id() }));
             }
             Event::Started { node } => self.started(state, node),
             Event::Progress { node, done, total } => self.progress(state, &node, done, total),
-            Event::Loss { node, point } => {
-                let mut data = json!({"node": node, "step": point.step, "total": point.total, "loss": point.loss});
-                data["learning_rate"] = point.learning_rate.into();
-                if let Some(validation) = point.validation {
-                    data["validation"] = validation.into();
-                }
-                self.ours(state, "paraflow.loss", data);
+            Event::Loss { node, point } => self.ours(&self.loss(node, point)),
+            Event::Sample { node, step, image, format } => {
+                self.sample(&node, step, &image, format);
+                // Stock clients show it as any preview; the node's output has all of them.
+                self.preview(state, node, image, format);
             }
-            // Stock clients show it as any preview; the node's output has all of them.
-            Event::Sample { node, image, format, .. } | Event::Preview { node, image, format } => {
-                if self.previews {
-                    state.previews.insert(node, (image, format));
-                }
-            }
+            Event::Preview { node, image, format } => self.preview(state, node, image, format),
             Event::Finished { node, elapsed } => {
                 tracing::debug!(job = self.job.id, node, seconds = elapsed.as_secs_f64(), "node done");
                 self.finished(state, &node);
@@ -157,15 +170,13 @@ impl<'a> Report<'a> {
         let state = &mut *state;
         self.open(state);
         self.send_table(state, true);
-        let data = match ended {
-            Ended::Done => Some(("execution_success", json!({"prompt_id": self.job.id, "timestamp": now_ms()}))),
-            Ended::Cancelled => Some(("execution_interrupted", self.interrupted(state))),
+        let last = match ended {
+            Ended::Done => Some(Message::ExecutionSuccess(self.now())),
+            Ended::Cancelled => Some(Message::ExecutionInterrupted(self.interrupted(state))),
             // It is in the messages already.
             Ended::Failed => None,
         };
-        if let Some((kind, data)) = data {
-            state.messages.push(json!([kind, data]));
-        }
+        state.messages.extend(last.as_ref().map(pair));
         let meta = Json::Object(state.meta());
         Told {
             outputs: Json::Object(std::mem::take(&mut state.outputs)),
@@ -188,26 +199,35 @@ impl<'a> Report<'a> {
             self.hub.send(to, &Frame::event(kind, data), Keep::Always);
         }
         self.feed.tell(&self.job.id, kind, data);
+        self.kept.end(&self.job.id);
     }
 
     /// `executing` without a node: the prompt is over, and its history is there.
     pub(crate) fn over(&self) {
-        self.send_to_owner("executing", &json!({"node": null, "prompt_id": self.job.id}));
+        self.send_to_owner(&Message::Executing(Executing {
+            node: None,
+            display_node: None,
+            prompt_id: Some(self.id()),
+        }));
     }
 
-    fn interrupted(&self, state: &State) -> Json {
+    fn interrupted(&self, state: &State) -> Interrupted {
         let node = state.running.last().or(state.executed.last()).cloned().unwrap_or_default();
-        let class = state.class(&node);
-        json!({"prompt_id": self.job.id, "node_id": node, "node_type": class, "executed": state.executed,
-               "timestamp": now_ms()})
+        Interrupted {
+            prompt_id: self.id(),
+            node_type: state.class(&node).to_owned(),
+            node_id: node,
+            executed: state.executed.clone(),
+            timestamp: now_ms(),
+        }
     }
 
     /// Before the first node starts, what is there already is told in one message.
     fn open(&self, state: &mut State) {
         let Some(opening) = state.opening.take() else { return };
-        let nodes: Vec<&String> = state.order.iter().filter(|id| opening.cached.contains(*id)).collect();
-        let data = json!({"nodes": nodes, "prompt_id": self.job.id, "timestamp": now_ms()});
-        self.tell(state, "execution_cached", data);
+        let nodes = state.order.iter().filter(|id| opening.cached.contains(*id)).cloned().collect();
+        let cached = Cached { nodes, prompt_id: self.id(), timestamp: now_ms() };
+        self.tell(state, &Message::ExecutionCached(cached));
         for (node, ui) in opening.reused {
             if state.nodes.get(&node).is_some_and(|class| class.sink) {
                 self.reused(state, node, ui.as_deref());
@@ -231,7 +251,7 @@ impl<'a> Report<'a> {
     fn reused(&self, state: &mut State, node: String, ui: Option<&Json>) {
         self.executed(state, &node, ui);
         state.executed.push(node.clone());
-        state.set(&self.job.id, &node, 1.0, 1.0, "finished");
+        state.set(&self.job.id, &node, 1.0, 1.0, NodeState::Finished);
         self.send_table(state, false);
     }
 
@@ -251,24 +271,27 @@ impl<'a> Report<'a> {
 
     fn started(&self, state: &mut State, node: String) {
         self.open(state);
-        state.set(&self.job.id, &node, 0.0, 1.0, "running");
+        state.set(&self.job.id, &node, 0.0, 1.0, NodeState::Running);
         self.send_table(state, false);
-        self.send_to_owner("executing", &json!({"node": node, "display_node": node, "prompt_id": self.job.id}));
+        let executing =
+            Executing { node: Some(node.clone()), display_node: Some(node.clone()), prompt_id: Some(self.id()) };
+        self.send_to_owner(&Message::Executing(executing));
         state.last_node = Some(node.clone());
         state.running.push(node);
     }
 
     fn progress(&self, state: &mut State, node: &str, done: u32, total: u32) {
-        state.set(&self.job.id, node, done.into(), total.into(), "running");
+        state.set(&self.job.id, node, done.into(), total.into(), NodeState::Running);
         self.send_table(state, false);
         let preview = state.previews.remove(node);
         let to = self.owner_or_all();
         if let Some((image, format)) = &preview {
             self.hub.send_preview(to, true, &preview_with_metadata(&self.job.id, node, image, *format));
         }
-        let data = json!({"value": done, "max": total, "prompt_id": self.job.id, "node": node});
-        self.hub.send(to, &Frame::event("progress", &data), Keep::UntilNext);
-        self.feed.tell(&self.job.id, "progress", &data);
+        let progress = Progress { value: done, max: total, prompt_id: self.id(), node: node.to_owned() };
+        let (kind, data) = Message::Progress(progress).parts();
+        self.hub.send(to, &Frame::event(&kind, &data), Keep::UntilNext);
+        self.feed.tell(&self.job.id, &kind, &data);
         if let Some((image, format)) = &preview {
             self.hub.send_preview(to, false, &preview_image(image, *format));
         }
@@ -283,22 +306,39 @@ impl<'a> Report<'a> {
     }
 
     fn executed(&self, state: &mut State, node: &str, ui: Option<&Json>) {
-        let data = json!({"node": node, "display_node": node, "output": ui, "prompt_id": self.job.id});
-        self.send_to_owner("executed", &data);
+        let (output, node) = (ui.cloned(), node.to_owned());
+        let executed = Executed { display_node: node.clone(), node: node.clone(), output, prompt_id: self.id() };
+        self.send_to_owner(&Message::Executed(executed));
         if let Some(ui) = ui {
-            state.outputs.insert(node.to_owned(), ui.clone());
+            state.outputs.insert(node, ui.clone());
         }
     }
 
     /// The branch ends here, the run goes on: sent, but no part of the history.
     fn blocked(&self, state: &mut State, node: &str, text: &str) {
         self.open(state);
-        let data = json!({
-            "prompt_id": self.job.id, "node_id": node, "node_type": state.class(node), "executed": state.executed,
-            "exception_message": format!("Execution Blocked: {text}"), "exception_type": "ExecutionBlocked",
-            "traceback": [], "current_inputs": [], "current_outputs": [],
-        });
-        self.send_to_owner("execution_error", &data);
+        let error = ExecutionError {
+            exception_message: format!("Execution Blocked: {text}"),
+            exception_type: "ExecutionBlocked".to_owned(),
+            ..self.error(state, node, state.class(node))
+        };
+        self.send_to_owner(&Message::ExecutionError(error));
+    }
+
+    /// An error without its words.
+    fn error(&self, state: &State, node: &str, class: &str) -> ExecutionError {
+        ExecutionError {
+            prompt_id: self.id(),
+            node_id: node.to_owned(),
+            node_type: class.to_owned(),
+            executed: state.executed.clone(),
+            exception_message: String::new(),
+            exception_type: String::new(),
+            traceback: Vec::new(),
+            current_inputs: json!({}),
+            current_outputs: Vec::new(),
+            timestamp: None,
+        }
     }
 
     fn failed(&self, state: &mut State, node: &str, class: &str, text: &str, kind: &str) {
@@ -309,25 +349,61 @@ impl<'a> Report<'a> {
         }
         tracing::error!(job = self.job.id, node, class, "{}", text.trim_end());
         state.error = Some(format!("node {node} ({class}): {}", text.trim_end()));
-        let data = json!({
-            "prompt_id": self.job.id, "node_id": node, "node_type": class, "executed": state.executed,
-            "exception_message": text, "exception_type": kind, "traceback": [],
-            "current_inputs": current_inputs(&self.job.prompt[node]["inputs"]),
-            "current_outputs": state.executed, "timestamp": now_ms(),
-        });
-        state.messages.push(json!(["execution_error", data]));
+        let error = ExecutionError {
+            exception_message: text.to_owned(),
+            exception_type: kind.to_owned(),
+            current_inputs: current_inputs(&self.job.prompt[node]["inputs"]),
+            current_outputs: state.executed.clone(),
+            timestamp: Some(now_ms()),
+            ..self.error(state, node, class)
+        };
+        state.messages.push(pair(&Message::ExecutionError(error)));
     }
 
     /// A message that the history keeps.
-    fn tell(&self, state: &mut State, kind: &str, data: Json) {
-        self.send_to_owner(kind, &data);
-        state.messages.push(json!([kind, data]));
+    fn tell(&self, state: &mut State, message: &Message) {
+        self.send_to_owner(message);
+        state.messages.push(pair(message));
     }
 
-    fn ours(&self, _: &State, kind: &str, mut data: Json) {
-        data["prompt_id"] = self.job.id.as_str().into();
-        self.hub.send_ours(self.owner_or_all(), &Frame::event(kind, &data));
-        self.feed.tell(&self.job.id, kind, &data);
+    fn ours(&self, message: &Message) {
+        self.kept.tell(&self.job.id, message);
+    }
+
+    fn loss(&self, node: String, point: LossPoint) -> Message {
+        let LossPoint { step, total, loss, validation, learning_rate } = point;
+        Message::Loss(Loss { node, step, total, loss, learning_rate, validation, prompt_id: self.id() })
+    }
+
+    /// Puts a sample picture where clients can fetch it, and tells of it.
+    fn sample(&self, node: &str, step: u32, image: &[u8], format: ImageFormat) {
+        let ending = match format {
+            ImageFormat::Jpeg => "jpg",
+            ImageFormat::Png => "png",
+        };
+        let saved = self.assets.previews().series("samples/sample", (0, 0));
+        match saved.and_then(|mut series| series.save(ending, |file| file.write_all(image))) {
+            Ok(saved) => {
+                let place = saved.place.as_str().to_owned();
+                let image = FileRef { filename: saved.filename, subfolder: saved.subfolder, place };
+                self.ours(&Message::Sample(Sample { node: node.to_owned(), step, image, prompt_id: self.id() }));
+            }
+            Err(error) => tracing::warn!(job = self.job.id, node, %error, "a sample picture cannot be kept"),
+        }
+    }
+
+    fn preview(&self, state: &mut State, node: String, image: Arc<[u8]>, format: ImageFormat) {
+        if self.previews {
+            state.previews.insert(node, (image, format));
+        }
+    }
+
+    fn id(&self) -> String {
+        self.job.id.clone()
+    }
+
+    fn now(&self) -> Moment {
+        Moment { prompt_id: self.id(), timestamp: now_ms() }
     }
 
     fn send_table(&self, state: &mut State, last: bool) {
@@ -349,11 +425,12 @@ impl<'a> Report<'a> {
         self.job.client.as_deref().map_or(To::All, To::One)
     }
 
-    fn send_to_owner(&self, kind: &str, data: &Json) {
+    fn send_to_owner(&self, message: &Message) {
+        let (kind, data) = message.parts();
         if let Some(client) = &self.job.client {
-            self.hub.send(To::One(client), &Frame::event(kind, data), Keep::Always);
+            self.hub.send(To::One(client), &Frame::event(&kind, &data), Keep::Always);
         }
-        self.feed.tell(&self.job.id, kind, data);
+        self.feed.tell(&self.job.id, &kind, &data);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -366,8 +443,8 @@ impl State {
         self.nodes.get(node).map_or("", |class| &class.name)
     }
 
-    fn set(&mut self, job: &str, node: &str, value: f64, max: f64, state: &str) {
-        let entry = entry(job, node, value, max, state);
+    fn set(&mut self, job: &str, node: &str, value: f64, max: f64, state: NodeState) {
+        let entry = (max, entry(job, node, value, max, state));
         match self.table.positions.get(node) {
             Some(&position) => self.table.entries[position] = entry,
             None => {
@@ -379,9 +456,8 @@ impl State {
 
     /// A finished node's value is its maximum, which may have become another than 1.
     fn finish(&mut self, job: &str, node: &str) {
-        let max = self.table.positions.get(node).and_then(|&position| max_of(&self.table.entries[position]));
-        let max = max.unwrap_or(1.0);
-        self.set(job, node, max, max, "finished");
+        let max = self.table.positions.get(node).map_or(1.0, |&position| self.table.entries[position].0);
+        self.set(job, node, max, max, NodeState::Finished);
     }
 
     fn meta(&self) -> Map<String, Json> {
@@ -393,25 +469,35 @@ impl State {
     }
 }
 
-fn entry(job: &str, node: &str, value: f64, max: f64, state: &str) -> String {
-    let (id, job) = (Json::from(node), Json::from(job));
-    format!(
-        "{id}: {{\"value\": {value:?}, \"max\": {max:?}, \"state\": \"{state}\", \"node_id\": {id}, \"prompt_id\": {job}, \
-         \"display_node_id\": {id}, \"parent_node_id\": null, \"real_node_id\": {id}}}"
-    )
+/// `"id": {…}` of the table.
+fn entry(job: &str, node: &str, value: f64, max: f64, state: NodeState) -> String {
+    let node = node.to_owned();
+    let progress = NodeProgress {
+        value,
+        max,
+        state,
+        node_id: node.clone(),
+        prompt_id: job.to_owned(),
+        display_node_id: node.clone(),
+        parent_node_id: None,
+        real_node_id: node.clone(),
+    };
+    format!("{}: {}", Json::from(node), serde_json::to_string(&progress).unwrap_or_default())
 }
 
-fn max_of(entry: &str) -> Option<f64> {
-    let (_, after) = entry.split_once("\"max\": ")?;
-    after.split(',').next()?.parse().ok()
+/// A message as the history keeps it: `[type, data]`.
+fn pair(message: &Message) -> Json {
+    let (kind, data) = message.parts();
+    json!([kind, data])
 }
 
 impl Table {
     fn frame(&self, job: &str) -> Frame {
-        let mut text = String::with_capacity(self.entries.iter().map(|entry| entry.len() + 2).sum::<usize>() + 120);
+        let mut text =
+            String::with_capacity(self.entries.iter().map(|(_, entry)| entry.len() + 2).sum::<usize>() + 120);
         let job = Json::from(job);
         let _ = write!(text, "{{\"type\": \"progress_state\", \"data\": {{\"prompt_id\": {job}, \"nodes\": {{");
-        for (at, entry) in self.entries.iter().enumerate() {
+        for (at, (_, entry)) in self.entries.iter().enumerate() {
             text.push_str(if at > 0 { ", " } else { "" });
             text.push_str(entry);
         }
@@ -428,16 +514,14 @@ fn current_inputs(inputs: &Json) -> Json {
 
 /// `executing` as a client that comes back gets it: without the prompt's id.
 pub(crate) fn still_executing(node: &str) -> Frame {
-    Frame::event("executing", &json!({ "node": node }))
+    let node = Some(node.to_owned());
+    Frame::message(&Message::Executing(Executing { node, display_node: None, prompt_id: None }))
 }
 
 /// `status`, with the client's id in the first one that it gets.
 pub(crate) fn status(remaining: usize, sid: Option<&str>) -> Frame {
-    let mut data = json!({"status": {"exec_info": {"queue_remaining": remaining}}});
-    if let Some(sid) = sid {
-        data["sid"] = sid.into();
-    }
-    Frame::event("status", &data)
+    let status = QueueStatus { exec_info: ExecInfo { queue_remaining: remaining } };
+    Frame::message(&Message::Status(Status { status, sid: sid.map(str::to_owned) }))
 }
 
 /// Binary event 1: format, picture.
@@ -494,12 +578,13 @@ mod tests {
     #[test]
     fn a_table_is_json_with_floats() {
         let mut state = State::default();
-        state.set("p", "a\"b", 3.0, 20.0, "running");
+        state.set("p", "a\"b", 3.0, 20.0, NodeState::Running);
         state.finish("p", "a\"b");
         let Frame::Text(text) = state.table.frame("p") else { panic!("text") };
         let json: Json = serde_json::from_slice(&text).unwrap();
         let node = &json["data"]["nodes"]["a\"b"];
         assert_eq!((node["value"].as_f64(), node["max"].as_f64()), (Some(20.0), Some(20.0)));
-        assert!(String::from_utf8(text.to_vec()).unwrap().contains("\"value\": 20.0"));
+        assert!(String::from_utf8(text.to_vec()).unwrap().contains("\"value\":20.0"));
+        let Ok(Message::ProgressState(_)) = serde_json::from_slice(&text) else { panic!("not of its shape") };
     }
 }

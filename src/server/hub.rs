@@ -12,6 +12,8 @@ use bytes::Bytes;
 use serde_json::Value as Json;
 use tokio::sync::Notify;
 
+use crate::protocol::Message;
+
 /// What is sent at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Frame {
@@ -30,6 +32,12 @@ impl Frame {
     /// A text frame: `{"type": kind, "data": data}`.
     pub(crate) fn event(kind: &str, data: &Json) -> Self {
         Self::Text(format!("{{\"type\": {}, \"data\": {data}}}", Json::from(kind)).into())
+    }
+
+    /// The text frame of a message.
+    pub(crate) fn message(message: &Message) -> Self {
+        let (kind, data) = message.parts();
+        Self::event(&kind, &data)
     }
 }
 
@@ -110,6 +118,11 @@ impl Client {
         let is_set = |name: &str| flags.get(name) == Some(&Json::Bool(true));
         self.previews_with_metadata.store(is_set("supports_preview_metadata"), Ordering::Relaxed);
         self.ours.store(is_set("paraflow_events"), Ordering::Relaxed);
+    }
+
+    /// Whether its handshake asked for events of ours.
+    pub(crate) fn wants_ours(&self) -> bool {
+        self.ours.load(Ordering::Relaxed)
     }
 
     /// Sends to this client alone.
@@ -198,7 +211,7 @@ impl Hub {
 
     /// Sends a frame of ours, which other programs' clients would not know, to those that asked for such.
     pub(crate) fn send_ours(&self, to: To<'_>, frame: &Frame) {
-        self.send_where(to, |client| client.ours.load(Ordering::Relaxed), frame, Keep::Always);
+        self.send_where(to, Client::wants_ours, frame, Keep::Always);
     }
 
     /// Sends a preview to those that take it in this form.

@@ -7,7 +7,8 @@
 //! routes/      a file a family of routes; own/ is /paraflow/v1
 //! queue/       jobs that wait, run and have ended, in SQLite, behind one trait
 //! runner.rs    takes a job, runs it, writes down the end
-//! frames.rs    events of a run as ComfyUI's messages
+//! frames.rs    events of a run as ComfyUI's messages, and ours
+//! protocol/    the shapes of messages and answers, from which the editor's types are made
 //! hub.rs       WebSocket clients and their bounded queues
 //! guard.rs     token, host, origin
 //! ```
@@ -19,12 +20,14 @@ mod feed;
 mod frames;
 mod guard;
 mod hub;
+mod kept;
 mod listen;
 mod logs;
 mod nodes;
 mod object_info;
 mod options;
 mod paths;
+mod protocol;
 pub mod queue;
 mod routes;
 mod runner;
@@ -53,6 +56,7 @@ use self::app::{App, Inner};
 use self::feed::Feed;
 use self::frames::status;
 use self::hub::{Hub, Keep, To};
+use self::kept::Kept;
 use self::nodes::Nodes;
 use self::queue::{Queue, SqliteQueue};
 use self::runner::{Parts, Runner};
@@ -100,10 +104,12 @@ impl Server {
         let file = assets.base_dir().join("user/paraflow.db");
         let queue: Arc<dyn Queue> = Arc::new(SqliteQueue::open(&file, options.durable, Box::new(on_change))?);
         let (nodes, feed) = (Arc::new(Nodes::new(plain, previewing)), Arc::new(Feed::default()));
+        let kept = Arc::new(Kept::new(Arc::clone(&hub), Arc::clone(&feed)));
         let runner = Arc::new(Runner::new(Parts {
             queue: Arc::clone(&queue),
             hub: Arc::clone(&hub),
             feed: Arc::clone(&feed),
+            kept: Arc::clone(&kept),
             nodes: Arc::clone(&nodes),
             assets: Arc::clone(&assets),
             cache: Arc::new(Cache::new(cache_bytes)),
@@ -123,6 +129,7 @@ impl Server {
             queue,
             hub,
             feed,
+            kept,
             runner,
             logs,
             started,

@@ -4,24 +4,12 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde_json::{Value as Json, json};
 use tokio::sync::broadcast;
+
+use crate::protocol::LogLine as Line;
 
 /// So many lines are kept, as in ComfyUI.
 const KEPT: usize = 300;
-
-/// A line, and when it came.
-#[derive(Clone, Debug)]
-pub(crate) struct Line {
-    pub(crate) time: String,
-    pub(crate) text: String,
-}
-
-impl Line {
-    pub(crate) fn to_json(&self) -> Json {
-        json!({"t": self.time, "m": self.text})
-    }
-}
 
 /// The last lines. A writer for a `tracing` subscriber that also writes to stderr.
 pub struct Logs {

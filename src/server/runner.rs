@@ -12,8 +12,9 @@ use serde_json::{Value as Json, json};
 
 use crate::artefacts;
 use crate::feed::Feed;
-use crate::frames::{Report, Told, status};
+use crate::frames::{Ears, Report, Told, status};
 use crate::hub::{Hub, Keep, To};
+use crate::kept::Kept;
 use crate::nodes::Nodes;
 use crate::options::PreviewMethod;
 use crate::queue::{End, Job, Queue, State};
@@ -25,6 +26,7 @@ pub(crate) struct Runner {
     queue: Arc<dyn Queue>,
     hub: Arc<Hub>,
     feed: Arc<Feed>,
+    kept: Arc<Kept>,
     nodes: Arc<Nodes>,
     assets: Arc<Assets>,
     executor: Executor,
@@ -51,6 +53,7 @@ pub(crate) struct Parts {
     pub(crate) queue: Arc<dyn Queue>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) feed: Arc<Feed>,
+    pub(crate) kept: Arc<Kept>,
     pub(crate) nodes: Arc<Nodes>,
     pub(crate) assets: Arc<Assets>,
     pub(crate) cache: Arc<Cache>,
@@ -62,11 +65,11 @@ pub(crate) struct Parts {
 
 impl Runner {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { queue, hub, feed, nodes, assets, cache, default_previews, keep, webhooks } = parts;
+        let Parts { queue, hub, feed, kept, nodes, assets, cache, default_previews, keep, webhooks } = parts;
         let executor = Executor::new(cache);
         let running = Mutex::default();
         let free = AtomicBool::new(false);
-        Self { queue, hub, feed, nodes, assets, executor, default_previews, keep, webhooks, running, free }
+        Self { queue, hub, feed, kept, nodes, assets, executor, default_previews, keep, webhooks, running, free }
     }
 
     /// Starts `count` threads that run jobs until the queue is closed.
@@ -154,7 +157,8 @@ impl Runner {
         let method = PreviewMethod::of(&job.extra).unwrap_or(self.default_previews);
         let nodes = self.nodes.now();
         let registry = if method == PreviewMethod::None { &nodes.plain } else { &nodes.previewing };
-        let report = Report::new(&self.hub, &self.feed, job, registry, method != PreviewMethod::None);
+        let ears = Ears { hub: &self.hub, feed: &self.feed, kept: &self.kept, assets: &self.assets };
+        let report = Report::new(ears, job, registry, method != PreviewMethod::None);
         report.start();
         let ended = match plan(job, registry) {
             Ok(plan) => self.execute(&plan, &run, &report),
@@ -166,6 +170,7 @@ impl Runner {
         self.running().remove(&job.id);
         if ended == Ended::Cancelled && run.park.load(Ordering::Relaxed) {
             tracing::info!("job is parked");
+            self.kept.end(&job.id);
             if let Err(error) = self.queue.park(job).wait() {
                 tracing::error!(%error, "the job could not be parked; it waits again at the next start");
             }

@@ -8,6 +8,7 @@ use paraflow_engine::{Fault, GraphError, NodeId, Plan, Registry, Specs as _};
 use serde_json::{Map, Value as Json, json};
 
 use crate::object_info;
+use crate::protocol::answers::{self as protocol, NodeFaults, Refused};
 
 /// A prompt that may run, and what is wrong with the rest of it.
 pub(crate) struct Accepted {
@@ -54,8 +55,8 @@ pub(crate) fn check(graph: Graph, registry: &Registry, targets: Option<&[NodeId]
 
 /// `{"error": …, "node_errors": …}`.
 pub(crate) fn refusal(kind: &str, message: &str, details: &str, node_errors: &Json) -> Json {
-    let error = json!({"type": kind, "message": message, "details": details, "extra_info": {}});
-    json!({"error": error, "node_errors": node_errors})
+    let error = told(kind, message, details, json!({}));
+    json!(Refused { error, node_errors: node_errors.clone() })
 }
 
 /// A node without a class.
@@ -143,11 +144,16 @@ impl<'a> Checker<'a> {
             let Some(id) = &error.node else { continue };
             let entry = by_node.entry(id.clone()).or_insert_with(|| {
                 let dependent = upstream.iter().filter(|(_, nodes)| nodes.contains(id.as_str()));
-                let dependent: Vec<&NodeId> = dependent.map(|(sink, _)| *sink).collect();
-                json!({"errors": [], "dependent_outputs": dependent, "class_type": error.class})
+                let dependent_outputs = dependent.map(|(sink, _)| (*sink).clone()).collect();
+                json!(NodeFaults { errors: Vec::new(), dependent_outputs, class_type: error.class.clone() })
             });
             if let Some(list) = entry["errors"].as_array_mut() {
-                list.push(self.describe(error, bad.contains(id)));
+                let mut fault = self.describe(error, bad.contains(id));
+                if let Some(hint) = error.hint() {
+                    // Ours: a way out. Clients look up the keys that they know.
+                    fault.extra_info["hint"] = hint.into();
+                }
+                list.push(json!(fault));
             }
         }
         Json::Object(by_node)
@@ -163,7 +169,7 @@ impl<'a> Checker<'a> {
         errors.map(line).collect::<Vec<_>>().join("\n")
     }
 
-    fn describe(&self, error: &GraphError, is_output: bool) -> Json {
+    fn describe(&self, error: &GraphError, is_output: bool) -> protocol::Fault {
         let spec = self.registry.spec(&error.class);
         let input = error.fault.input().and_then(|name| spec?.input(name));
         let config = input.map_or(Json::Null, input_config);
@@ -217,8 +223,8 @@ impl<'a> Checker<'a> {
     }
 }
 
-fn told(kind: &str, message: &str, details: &str, extra_info: Json) -> Json {
-    json!({"type": kind, "message": message, "details": details, "extra_info": extra_info})
+fn told(kind: &str, message: &str, details: &str, extra_info: Json) -> protocol::Fault {
+    protocol::Fault { kind: kind.into(), message: message.into(), details: details.into(), extra_info }
 }
 
 /// `[type, options]`, always both.
@@ -233,7 +239,7 @@ fn input_config(spec: &InputSpec) -> Json {
 }
 
 /// Faults of one value.
-fn describe_value(fault: &Fault, spec: Option<&InputSpec>, config: &Json, received: Json) -> Json {
+fn describe_value(fault: &Fault, spec: Option<&InputSpec>, config: &Json, received: Json) -> protocol::Fault {
     let name = fault.input().unwrap_or_default();
     let with_value = |received: &Json| json!({"input_name": name, "input_config": config, "received_value": received});
     match fault {
@@ -282,12 +288,12 @@ fn describe_value(fault: &Fault, spec: Option<&InputSpec>, config: &Json, receiv
     }
 }
 
-fn custom(name: &str, text: &str) -> Json {
+fn custom(name: &str, text: &str) -> protocol::Fault {
     let details = format!("{name} - {text}");
     told("custom_validation_failed", "Custom validation failed for node", &details, json!({"input_name": name}))
 }
 
-fn not_in_list(name: &str, config: &Json, found: &Json, choices: &[String]) -> Json {
+fn not_in_list(name: &str, config: &Json, found: &Json, choices: &[String]) -> protocol::Fault {
     /// A longer list is only counted.
     const LISTED: usize = 20;
     let long = choices.len() > LISTED;

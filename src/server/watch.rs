@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use paraflow_assets::Assets;
-use serde_json::json;
 
 use crate::hub::{Frame, Hub, To};
 use crate::nodes::Nodes;
+use crate::protocol::{self, Message};
 
 /// Changes that follow each other this closely are one: a copy of a model writes many times.
 const QUIET: Duration = Duration::from_millis(200);
@@ -52,7 +52,7 @@ pub(crate) fn start(assets: &Assets, nodes: &Arc<Nodes>, hub: &Arc<Hub>) -> Opti
                 }
             }
             nodes.refresh();
-            hub.send_ours(To::All, &Frame::event("paraflow.nodes", &json!({})));
+            hub.send_ours(To::All, &Frame::message(&Message::Nodes(protocol::Nodes {})));
         }
     };
     thread::Builder::new().name("watch".into()).spawn(work).ok()?;

@@ -1,8 +1,9 @@
 // Everything that the editor asks of its server. No other host is ever asked.
 
 import { type Json, type JsonObject, asList, asObject, formatJson, parseJson } from "./graph/json.ts";
-import type { FileRef, Frame, HistoryEntry, Picture, Queue, Queued, Refused } from "./protocol.ts";
-import { readBinary } from "./protocol.ts";
+import type { Frame, Picture } from "./frames.ts";
+import { readBinary } from "./frames.ts";
+import type { FileRef, HistoryEntry, Queue, Queued, Refused } from "./protocol.ts";
 
 const base = new URL(".", document.baseURI).pathname.replace(/\/$/, "");
 /** A server that asks for a token gets it from the address the user opened, kept for this window. */

@@ -12,6 +12,7 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::app::App;
 use crate::error::{Answer, Fail, answer};
 use crate::hub::Frame;
+use crate::protocol::{LogSize, Logs, Message};
 use crate::routes::models::blocking;
 use crate::routes::view;
 
@@ -25,9 +26,7 @@ pub(super) fn routes() -> Router<App> {
 }
 
 /// The window that the log is said to be written to.
-fn size() -> Json {
-    json!({"cols": 120, "rows": 50})
-}
+const SIZE: LogSize = LogSize { cols: 120, rows: 50 };
 
 async fn text(State(app): State<App>) -> Answer {
     let lines = app.logs.lines();
@@ -36,8 +35,7 @@ async fn text(State(app): State<App>) -> Answer {
 }
 
 async fn raw(State(app): State<App>) -> Answer {
-    let entries: Vec<Json> = app.logs.lines().iter().map(crate::logs::Line::to_json).collect();
-    Ok(answer(&json!({"entries": entries, "size": size()})))
+    Ok(answer(&json!(Logs { entries: app.logs.lines(), size: SIZE })))
 }
 
 async fn subscribe(State(app): State<App>, body: Bytes) -> Answer {
@@ -58,7 +56,7 @@ pub(crate) fn forward_logs(app: &App) {
                 Err(RecvError::Closed) => return,
             };
             let Some(hub) = hub.upgrade() else { return };
-            hub.send_logs(&Frame::event("logs", &json!({"entries": [line.to_json()], "size": size()})));
+            hub.send_logs(&Frame::message(&Message::Logs(Logs { entries: vec![line], size: SIZE })));
         }
     });
 }

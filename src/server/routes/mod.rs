@@ -34,6 +34,12 @@ use crate::guard::guard;
 /// A body whose next part does not come within this time is given up.
 const BODY_PAUSE: Duration = Duration::from_secs(30);
 
+/// The document of our own API.
+#[cfg(test)]
+pub(crate) fn own_document() -> utoipa::openapi::OpenApi {
+    own::documented().1
+}
+
 /// All routes, with everything that stands before them.
 pub(crate) fn router(app: &App) -> Router {
     let routes = Router::new()

@@ -11,6 +11,8 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::app::App;
 use crate::error::{Answer, Fail, answer};
+use crate::protocol::answers::Queued;
+use crate::protocol::{ExecInfo, QueueStatus};
 use crate::queue::NewJob;
 use crate::validation::{self, Accepted};
 
@@ -19,7 +21,8 @@ pub(super) fn routes() -> Router<App> {
 }
 
 async fn remaining(State(app): State<App>) -> Answer {
-    Ok(answer(&json!({"exec_info": {"queue_remaining": app.queue.remaining()}})))
+    let exec_info = ExecInfo { queue_remaining: app.queue.remaining() };
+    Ok(answer(&json!(QueueStatus { exec_info })))
 }
 
 async fn submit(State(app): State<App>, body: Bytes) -> Answer {
@@ -58,7 +61,7 @@ async fn submit(State(app): State<App>, body: Bytes) -> Answer {
         timeout_ms: None,
     };
     let receipt = app.queue.submit(job).await?;
-    Ok(answer(&json!({"prompt_id": receipt.id, "number": receipt.number, "node_errors": node_errors})))
+    Ok(answer(&json!(Queued { prompt_id: receipt.id, number: receipt.number, node_errors })))
 }
 
 /// The client's id as text, or a new one.

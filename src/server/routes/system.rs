@@ -3,11 +3,12 @@
 use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
-use serde_json::{Value as Json, json};
+use serde_json::json;
 use sysinfo::{MemoryRefreshKind, System};
 
 use crate::app::App;
 use crate::error::{Answer, answer};
+use crate::protocol::FeatureFlags;
 use crate::routes::models::blocking;
 
 pub(super) fn routes() -> Router<App> {
@@ -70,13 +71,17 @@ fn arguments(given: &[String]) -> Vec<String> {
 }
 
 /// What this server can do, for the handshake too.
-pub(super) fn feature_flags(app: &App) -> Json {
-    json!({"supports_preview_metadata": true, "max_upload_size": app.options.max_upload_bytes,
-           "extension": {"manager": {"supports_v4": true}}})
+pub(super) fn feature_flags(app: &App) -> FeatureFlags {
+    let manager = json!({"supports_v4": true});
+    FeatureFlags {
+        supports_preview_metadata: true,
+        max_upload_size: app.options.max_upload_bytes,
+        extension: [("manager".to_owned(), manager)].into_iter().collect(),
+    }
 }
 
 async fn features(State(app): State<App>) -> Answer {
-    Ok(answer(&feature_flags(&app)))
+    Ok(answer(&json!(feature_flags(&app))))
 }
 
 /// Scripts below `extensions/` of the front end.

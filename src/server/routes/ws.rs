@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::ws::{Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{self, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use axum::extract::{Query, State};
 use axum::response::Response;
 use axum::routing::get;
@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use crate::app::App;
 use crate::frames;
 use crate::hub::{Client, Frame};
+use crate::protocol::Message;
 use crate::routes::system;
 
 /// What clients send is a handshake, no more.
@@ -62,7 +63,7 @@ async fn serve(app: App, socket: WebSocket, id: String) {
     let receive = async {
         let mut first = true;
         while let Some(Ok(message)) = incoming.next().await {
-            if let Message::Text(text) = message {
+            if let ws::Message::Text(text) = message {
                 take(&app, &client, &text, &mut first);
             }
         }
@@ -76,11 +77,11 @@ async fn serve(app: App, socket: WebSocket, id: String) {
     tracing::debug!(client = client.id, "a WebSocket client went");
 }
 
-fn message(frame: Frame) -> Message {
+fn message(frame: Frame) -> ws::Message {
     match frame {
         // Every text is written by us, so it is UTF-8; what is not would be no text.
-        Frame::Text(bytes) => Utf8Bytes::try_from(bytes.clone()).map_or(Message::Binary(bytes), Message::Text),
-        Frame::Binary(bytes) => Message::Binary(bytes),
+        Frame::Text(bytes) => Utf8Bytes::try_from(bytes.clone()).map_or(ws::Message::Binary(bytes), ws::Message::Text),
+        Frame::Binary(bytes) => ws::Message::Binary(bytes),
     }
 }
 
@@ -94,7 +95,7 @@ fn take(app: &App, client: &Client, text: &str, first: &mut bool) {
         }
     };
     if std::mem::take(first) && message["type"] == "feature_flags" {
-        client.set_flags(&message["data"]);
-        client.send(Frame::event("feature_flags", &system::feature_flags(app)));
+        client.send(Frame::message(&Message::FeatureFlags(system::feature_flags(app))));
+        app.kept.welcome(client, &message["data"]);
     }
 }

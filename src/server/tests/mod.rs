@@ -138,6 +138,14 @@ pub(crate) fn sum(b: i64) -> Json {
     })
 }
 
+/// Tells of a training, and then takes its time until it is stopped.
+pub(crate) fn training() -> Json {
+    json!({
+        "1": {"class_type": "ToyTrain", "inputs": {}},
+        "2": {"class_type": "ToyShow", "inputs": {"value": ["1", 0]}},
+    })
+}
+
 /// Takes its time until it is stopped.
 pub(crate) fn endless() -> Json {
     json!({

@@ -3,7 +3,7 @@
 use axum::http::{Method, StatusCode, header};
 use serde_json::{Value as Json, json};
 
-use super::{Bench, Got, endless, request, sum};
+use super::{Bench, Got, endless, request, sum, training};
 
 fn save(value: i64) -> Json {
     json!({
@@ -151,6 +151,27 @@ async fn events_are_followed_to_the_end() {
     let over = bench.get("/paraflow/v1/jobs/j/events").await.text();
     assert!(over.starts_with("event: state\n") && over.contains("\"state\":\"done\""), "{over}");
     assert_eq!(bench.get("/paraflow/v1/jobs/x/events").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_a_training_late_is_told_its_curve_first() {
+    let bench = Bench::new();
+    submit(&bench, json!({"graph": training(), "id": "j"})).await;
+    let told = |bench: &Bench| bench.server.app.kept.follow("j").0.len();
+    while told(&bench) < 5 {
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    let request = request(Method::GET, "/paraflow/v1/jobs/j/events", axum::body::Body::empty());
+    let response = tower::ServiceExt::oneshot(bench.router.clone(), request).await.unwrap();
+    bench.method(Method::POST, "/paraflow/v1/jobs/j/cancel", "").await;
+    let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    let kinds: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
+    let ours = ["state", "paraflow.loss", "paraflow.loss", "paraflow.loss", "paraflow.sample", "paraflow.warning"];
+    assert_eq!(kinds[..6], ours);
+    assert_eq!(kinds.last(), Some(&"execution_interrupted"));
+    assert_eq!(kinds.iter().filter(|kind| kind.starts_with("paraflow.")).count(), 5);
+    assert_eq!(told(&bench), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use super::{Bench, endless, sum};
+use super::{Bench, endless, sum, training};
 use crate::Options;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -29,7 +29,11 @@ async fn client(port: u16, id: &str) -> Socket {
 async fn next(socket: &mut Socket) -> Json {
     let wait = std::time::Duration::from_secs(30);
     match tokio::time::timeout(wait, socket.next()).await.expect("a frame").unwrap().unwrap() {
-        Message::Text(text) => serde_json::from_str(&text).unwrap(),
+        Message::Text(text) => {
+            let declared = serde_json::from_str::<crate::protocol::Message>(&text);
+            assert!(declared.is_ok(), "{declared:?}: {text}");
+            serde_json::from_str(&text).unwrap()
+        }
         Message::Binary(bytes) => {
             let kind = u32::from_be_bytes(bytes[..4].try_into().unwrap());
             json!({"type": format!("binary {kind}"), "data": String::from_utf8_lossy(&bytes[bytes.len() - 4..])})
@@ -303,4 +307,105 @@ async fn a_socket_without_an_id_gets_one() {
     let first = next(&mut socket).await;
     let sid = first["data"]["sid"].as_str().unwrap();
     assert!(sid.len() == 32 && sid.chars().all(|letter| letter.is_ascii_hexdigit()), "{sid}");
+}
+
+/// A client that asked for our events, after the answer to its handshake.
+async fn client_of_ours(port: u16, id: &str) -> Socket {
+    let mut socket = client(port, id).await;
+    let flags = json!({"type": "feature_flags", "data": {"paraflow_events": true}});
+    socket.send(Message::Text(flags.to_string().into())).await.unwrap();
+    while next(&mut socket).await["type"] != "feature_flags" {}
+    socket
+}
+
+/// Our events, up to the warning that is the last of them.
+async fn told_of_training(socket: &mut Socket) -> Vec<Json> {
+    let mut told = Vec::new();
+    while told.last().is_none_or(|last: &Json| last["type"] != "paraflow.warning") {
+        let frame = next(socket).await;
+        if frame["type"].as_str().unwrap().starts_with("paraflow.") {
+            told.push(frame);
+        }
+    }
+    told
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trainings_curve_and_samples_are_told_and_told_again_to_a_client_that_comes_back() {
+    let (bench, port) = listening(Options::default()).await;
+    let mut first = client_of_ours(port, "me").await;
+    let mut stock = client(port, "stock").await;
+    let id = post(&bench, "me", &training()).await;
+    let told = told_of_training(&mut first).await;
+    let point = json!({"node": "1", "step": 2, "total": 3, "loss": 0.5, "learning_rate": 0.125, "validation": 0.25,
+                       "prompt_id": id});
+    let kinds: Vec<&str> = told.iter().map(|frame| frame["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["paraflow.loss", "paraflow.loss", "paraflow.loss", "paraflow.sample", "paraflow.warning"]);
+    assert_eq!(told[1]["data"], point);
+    assert_eq!((&told[3]["data"]["step"], &told[3]["data"]["node"]), (&json!(3), &json!("1")));
+    let image = &told[3]["data"]["image"];
+    let text = |key: &str| image[key].as_str().unwrap().to_owned();
+    let address = format!("/view?filename={}&subfolder={}&type={}", text("filename"), text("subfolder"), text("type"));
+    assert_eq!(bench.get(&address).await.text(), "PICTURE");
+
+    drop(first);
+    let mut again = client_of_ours(port, "me").await;
+    assert_eq!(told_of_training(&mut again).await, told);
+    // Others were told nothing of it, before or after their handshake.
+    let mut other = client_of_ours(port, "other").await;
+    bench.post("/interrupt", &json!({})).await;
+    bench.ended(&id).await;
+    for socket in [&mut stock, &mut other] {
+        loop {
+            let frame = next(socket).await;
+            assert_eq!(frame["type"], "status", "{frame}");
+            if frame["data"]["status"]["exec_info"]["queue_remaining"] == 0 && frame["data"]["sid"].is_null() {
+                break;
+            }
+        }
+    }
+    // What is over is in the books, and told no more.
+    let mut late = client_of_ours(port, "me").await;
+    bench.submit(&sum(1)).await;
+    assert_eq!(next(&mut late).await["type"], "status");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_have_the_shapes_that_the_editor_is_told() {
+    use crate::protocol::answers::{History, NodeFaults, Queue, Queued, Refused};
+
+    let bench = Bench::new();
+    let wrong = json!({
+        "1": {"class_type": "ToyAdd", "inputs": {"a": "x", "b": 900}},
+        "2": {"class_type": "ToyShow", "inputs": {"value": ["1", 0]}},
+    });
+    let refused = bench.post("/prompt", &json!({ "prompt": wrong })).await.json();
+    let refused: Refused = serde_json::from_value(refused).unwrap();
+    let faults: std::collections::BTreeMap<String, NodeFaults> = serde_json::from_value(refused.node_errors).unwrap();
+    assert_eq!((faults["1"].errors.len(), refused.error.kind.as_str()), (2, "prompt_outputs_failed_validation"));
+
+    let id = bench
+        .submit(&json!({"1": {"class_type": "ToyFail", "inputs": {"text": "no"}},
+                                  "2": {"class_type": "ToyShow", "inputs": {"value": ["1", 0]}}}))
+        .await;
+    bench.ended(&id).await;
+    let queued = bench.post("/prompt", &json!({"prompt": endless()})).await.json();
+    let queued: Queued = serde_json::from_value(queued).unwrap();
+    bench.running(&queued.prompt_id).await;
+    let queue: Queue = serde_json::from_value(bench.get("/queue").await.json()).unwrap();
+    assert_eq!((queue.queue_running.len(), queue.queue_pending.len()), (1, 0));
+    bench.post("/interrupt", &json!({})).await;
+    bench.ended(&queued.prompt_id).await;
+    let done = bench.submit(&sum(1)).await;
+    bench.ended(&done).await;
+    let history: History = serde_json::from_value(bench.get("/history").await.json()).unwrap();
+    assert_eq!(history.len(), 3);
+    assert_eq!(history[&done].outputs.len(), 1);
+    assert!(history[&done].status.completed && history[&done].status.status_str == "success");
+    for entry in history.values() {
+        for (kind, data) in &entry.status.messages {
+            let message = json!({"type": kind, "data": data});
+            let _: crate::protocol::Message = serde_json::from_value(message).unwrap();
+        }
+    }
 }

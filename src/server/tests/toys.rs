@@ -18,6 +18,7 @@ pub(super) fn registry(assets: &Arc<Assets>, previews: bool) -> Registry {
         NodeDef::of::<ToySave>(),
         NodeDef::of::<ToySteps>(),
         NodeDef::of::<ToyEndless>(),
+        NodeDef::of::<ToyTrain>(),
         NodeDef::of::<ToyFail>(),
         NodeDef::of::<ToyRead>(),
     ];
@@ -121,6 +122,28 @@ impl Run for ToyEndless {
         loop {
             cx.check()?;
             thread::sleep(Duration::from_millis(self.pause.unwrap_or(2)));
+        }
+    }
+}
+
+/// Tells of a training of three steps, and then does not end by itself.
+#[derive(Node)]
+#[node(category = "toys", volatile)]
+struct ToyTrain {}
+
+impl Run for ToyTrain {
+    type Output = i64;
+
+    fn run(self, cx: &Context) -> Result<i64> {
+        for step in 1..=3 {
+            let validation = (step == 2).then_some(0.25);
+            cx.loss(LossPoint { step, total: 3, loss: 0.5, validation, learning_rate: 0.125 });
+        }
+        cx.sample(3, *b"PICTURE", ImageFormat::Png);
+        cx.warn("a caption is empty");
+        loop {
+            cx.check()?;
+            thread::sleep(Duration::from_millis(2));
         }
     }
 }

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import type { Frame } from "../protocol.ts";
-import { readBinary } from "../protocol.ts";
+import type { Frame } from "../frames.ts";
+import { readBinary } from "../frames.ts";
 import type { JsonObject } from "./json.ts";
 import { NO_RUNS, type RunState, fraction, missedEnds, newRun, nodeErrors, reduce, settleHistory, settleQueue, withRun } from "./run.ts";
 
@@ -52,7 +52,7 @@ test("an end that was missed is found in queue and history", () => {
   const queue = { queue_running: [], queue_pending: [] };
   const cutOff = play(start(), RUN.slice(0, 5));
   expect(missedEnds(cutOff, queue)).toEqual(["p"]);
-  const entry = { prompt: [1, "p", {}, {}, []] as never, outputs: { "3": { images: [] } }, status: { status_str: "success", completed: true, messages: [["execution_success", { prompt_id: "p", timestamp: 5000 }]] as [string, JsonObject][] } };
+  const entry = { prompt: [1, "p", {}, {}, []] as never, meta: {}, outputs: { "3": { images: [] } }, status: { status_str: "success", completed: true, messages: [["execution_success", { prompt_id: "p", timestamp: 5000 }]] as [string, JsonObject][] } };
   const run = settleHistory(cutOff, "p", entry, 6000).runs["p"]!;
   expect([run.status, run.ended, Object.keys(run.outputs)]).toEqual(["done", 5000, ["3"]]);
   expect(settleHistory(cutOff, "p", undefined, 6000).runs["p"]!.status).toBe("cancelled");
@@ -80,7 +80,7 @@ test("loss points come in order, once each", () => {
 });
 
 test("faults of a refused prompt stand at their input", () => {
-  const faults = nodeErrors({ 3: { errors: [{ type: "required_input_missing", message: "Required input is missing", details: "model", extra_info: { input_name: "model" } }, { type: "value_bigger_than_max", message: "Value 3 bigger than max of 1", details: "denoise", extra_info: { input_name: "denoise" }, hint: "use 1" }] } });
+  const faults = nodeErrors({ 3: { class_type: "KSampler", dependent_outputs: [], errors: [{ type: "required_input_missing", message: "Required input is missing", details: "model", extra_info: { input_name: "model" } }, { type: "value_bigger_than_max", message: "Value 3 bigger than max of 1", details: "denoise", extra_info: { input_name: "denoise", hint: "use 1" } }] } });
   expect(faults["3"]).toEqual([{ node: "3", input: "model", message: "Required input is missing" }, { node: "3", input: "denoise", message: "Value 3 bigger than max of 1", hint: "use 1" }]);
 });
 

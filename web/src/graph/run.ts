@@ -2,7 +2,8 @@
 // nothing, and whatever was missed while the socket was down is settled from queue and history.
 
 import { type Json, type JsonObject, asList, asObject, asText } from "./json.ts";
-import type { Fault, Frame, HistoryEntry, NodeFaults, Queue } from "../protocol.ts";
+import type { Frame } from "../frames.ts";
+import type { Fault, HistoryEntry, NodeFaults, Queue } from "../protocol.ts";
 
 export type NodeState = "running" | "done" | "cached" | "failed";
 
@@ -288,7 +289,7 @@ export function nodeErrors(faults: Record<string, NodeFaults>): Record<string, N
 function nodeError(node: string, fault: Fault): NodeError {
   const input = asText(fault.extra_info?.["input_name"]);
   const [details, hint] = splitHint(fault.details ?? "");
-  const known = fault.hint ?? asText(fault.extra_info?.["hint"]) ?? hint;
+  const known = asText(fault.extra_info["hint"]) ?? hint;
   const message = details && details !== input ? `${fault.message}: ${details}` : fault.message;
   return { node, message, ...(input ? { input } : {}), ...(known ? { hint: known } : {}) };
 }

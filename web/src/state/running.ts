@@ -12,7 +12,7 @@ import {
 import { type Specs, inputsOf } from "../graph/specs.ts";
 import { VALUE, isVirtual } from "../graph/virtual.ts";
 import { writeDoc } from "../graph/write.ts";
-import type { Frame, Picture } from "../protocol.ts";
+import type { Frame, Picture } from "../frames.ts";
 import { type Tab, activeTab, amend, announce, app, setSpecs, toast } from "./app.ts";
 import { createStore, useStore } from "./store.ts";
 

@@ -16,29 +16,33 @@ use super::shape::{JobView, Refusal};
 use crate::app::App;
 use crate::error::{Answer, Fail};
 use crate::feed::JobEvent;
+use crate::protocol::Message;
 
 type Events = Pin<Box<dyn Stream<Item = Result<Event, Infallible>> + Send>>;
 
 /// Follows a job.
 ///
-/// First `state`, then the events as they come, in the names and shapes of ComfyUI's WebSocket; the stream ends with
-/// the job.
+/// First `state`, then what a training has told before, then the events as they come, each with the type and the data
+/// of a `Message`; the stream ends with the job.
 #[utoipa::path(
     get, path = "/jobs/{id}/events", params(("id" = String, Path, description = "The job's id")), tag = "events",
     responses(
-        (status = 200, description = "The events.", content_type = "text/event-stream"),
+        (status = 200, description = "The events.", content_type = "text/event-stream", body = Message),
         (status = 404, description = "There is no such job.", body = Refusal),
     )
 )]
 pub(super) async fn of_job(State(app): State<App>, Path(id): Path<String>) -> Answer {
     // Followed before it is looked at, so that nothing falls between.
-    let events = app.feed.follow();
+    let (told, events) = app.kept.follow(&id);
     let missing = || Fail::ours(StatusCode::NOT_FOUND, format!("there is no job `{id}`"), None);
     let record = app.queue.find(&id).await?.ok_or_else(missing)?;
     let over = record.state.is_over();
-    let first = futures_util::stream::iter([Ok(Event::default()
-        .event("state")
-        .data(json!(JobView::from(&record)).to_string()))]);
+    let first = Event::default().event("state").data(json!(JobView::from(&record)).to_string());
+    let told = told.iter().map(|message| {
+        let (kind, data) = message.parts();
+        Event::default().event(kind).data(data.to_string())
+    });
+    let first = futures_util::stream::iter(std::iter::once(first).chain(told).map(Ok).collect::<Vec<_>>());
     if over {
         return Ok(stream(&app, Box::pin(first)));
     }

@@ -26,7 +26,7 @@ use crate::error::{Fail, json_response};
 struct Document;
 
 /// The routes, and the document that is made from the same declarations.
-fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
+pub(super) fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(submit::submit, jobs::list))
         .routes(routes!(jobs::one, jobs::remove))
