@@ -84,7 +84,6 @@ impl Kept {
         if !client.wants_ours() {
             return;
         }
-        #[expect(clippy::iter_over_hash_type, reason = "each run's messages are in their order, and name it")]
         for story in runs.values().filter(|story| story.client.as_ref().is_none_or(|id| *id == client.id)) {
             story.messages().for_each(|message| client.send(Frame::message(&message)));
         }
