@@ -22,8 +22,20 @@ function large(nodes: number, links: number): string {
   return JSON.stringify({ id: "large", version: 0.4, last_node_id: nodes + notes.length, last_link_id: wires.length, nodes: [...list, ...notes], links: wires, groups: [], config: {}, extra: {} });
 }
 
+/** Where the large graph does not reach while all of it is in view. */
+const BELOW: [number, number] = [680, 788];
+
+/** A point of the page where there is nothing but the canvas. */
+function emptySpot(page: Page): Promise<[number, number]> {
+  return page.evaluate(() => {
+    const isEmpty = (x: number, y: number) => [-6, 0, 6].every((by) => document.elementFromPoint(x + by, y + by)?.classList.contains("react-flow__pane"));
+    for (let y = 700; y > 300; y -= 3) for (let x = 640; x < 900; x += 7) if (isEmpty(x, y)) return [x, y] as [number, number];
+    throw new Error("the canvas is full");
+  });
+}
+
 /** Times between frames while the canvas is panned by the mouse. */
-async function pan(page: Page, times: number): Promise<number[]> {
+async function pan(page: Page, times: number, spot?: [number, number]): Promise<number[]> {
   await page.evaluate(() => {
     const store = window as unknown as { frames: number[]; stop: boolean };
     [store.frames, store.stop] = [[], false];
@@ -35,7 +47,7 @@ async function pan(page: Page, times: number): Promise<number[]> {
     };
     requestAnimationFrame(tick);
   });
-  const [x, y] = [680, 788];
+  const [x, y] = spot ?? (await emptySpot(page));
   for (let round = 0; round < times; round++) {
     await page.mouse.move(x, y);
     await page.mouse.down();
@@ -66,6 +78,7 @@ test("first load: under 400 KB compressed", async ({ page, mock }) => {
   await page.goto(mock.url);
   await expect(page.locator(".app[data-ready=true]")).toBeVisible();
   await expect(page.getByRole("button", { name: /text to image/i })).toBeEnabled();
+  await page.waitForFunction(() => performance.getEntriesByName("paraflow-ready").length > 0);
   const times = await page.evaluate(() => ({ paint: performance.getEntriesByName("first-contentful-paint")[0]?.startTime ?? 0, ready: performance.getEntriesByName("paraflow-ready")[0]?.startTime ?? 0 }));
   const size = files.reduce((sum, file) => sum + gzipSync(readFileSync(new URL(`../dist${file}`, import.meta.url)), { level: 9 }).length, 0);
   console.log(`first load: ${(size / 1024).toFixed(1)} KB compressed in ${files.length} files; first paint ${Math.round(times.paint)} ms, interactive ${Math.round(times.ready)} ms`);
@@ -77,11 +90,60 @@ test("500 nodes and 800 wires are panned", async ({ editor: page }) => {
   await drop(page, "large.json", "application/json", large(500, 800));
   await expect(page.getByRole("tab", { name: "large" })).toBeVisible();
   await settled(page);
-  tell("500 nodes, 800 wires, all in view", await pan(page, 3));
-  for (let round = 0; round < 8; round++) await page.keyboard.press("+");
+  tell("500 nodes, 800 wires, all in view", await pan(page, 3, BELOW));
+  // All of them on one bitmap, but for the node under the hand.
+  expect(await page.locator(".react-flow__node").count()).toBeLessThan(3);
+  for (let round = 0; round < 7; round++) await page.keyboard.press("+");
+  await expect.poll(() => page.locator(".react-flow__node").count()).toBeGreaterThan(20);
+  tell("500 nodes, 800 wires, as far as texts can be read", await pan(page, 3));
+  for (let round = 0; round < 4; round++) await page.keyboard.press("+");
   await settled(page);
   tell("500 nodes, 800 wires, near", await pan(page, 3));
-  expect(await page.locator(".react-flow__node").count()).toBeGreaterThan(0);
+  await expect.poll(() => page.locator(".react-flow__node").count()).toBeLessThan(80);
+});
+
+test("what is drawn from afar can be taken in the hand", async ({ editor: page }) => {
+  await drop(page, "large.json", "application/json", large(200, 320));
+  await expect(page.getByRole("tab", { name: "large" })).toBeVisible();
+  await settled(page);
+  await expect(page.locator("canvas.overview")).toBeAttached();
+  const find = () => page.evaluate(() => {
+    const element = document.querySelector(".react-flow__node-node");
+    return element?.getAttribute("data-id") ?? "";
+  });
+  // The node under the hand is a real one: it can be clicked, and carried off.
+  for (let y = 300; y < 400 && !(await find()); y += 4) await page.mouse.move(300, y);
+  const id = await find();
+  const one = page.locator(`.react-flow__node[data-id="${id}"]`);
+  const head = (await one.locator("header .title").boundingBox())!;
+  await page.mouse.move(head.x + head.width / 2, head.y + head.height / 2);
+  await page.mouse.down();
+  await page.mouse.move(head.x + 60, head.y + 50, { steps: 5 });
+  await page.mouse.up();
+  await expect(page.locator(".unsaved")).toHaveCount(1);
+  await expect(one).toHaveClass(/selected/);
+  await page.keyboard.press("Control+z");
+  await expect(page.locator(".unsaved")).toHaveCount(0);
+  // A box selects what is only drawn.
+  await page.keyboard.down("Shift");
+  await page.mouse.move(20, 70);
+  await page.mouse.down();
+  await page.mouse.move(1300, 800, { steps: 6 });
+  await page.mouse.up();
+  await page.keyboard.up("Shift");
+  await page.keyboard.press("Delete");
+  await expect(page.locator(".hint-empty")).toBeVisible();
+  await page.keyboard.press("Control+z");
+  await expect(page.locator(".hint-empty")).toHaveCount(0);
+  // A wire under the hand can be taken off.
+  for (let round = 0; round < 12; round++) await page.keyboard.press("+");
+  await expect.poll(() => page.locator(".react-flow__node-node").count()).toBeGreaterThan(2);
+  await expect(async () => {
+    const socket = await page.locator(".react-flow__node-node .react-flow__handle.source").first().boundingBox();
+    await page.mouse.move(socket!.x + 30, socket!.y + socket!.height / 2);
+    await page.mouse.move(socket!.x + 34, socket!.y + socket!.height / 2);
+    await expect(page.locator(".react-flow__edge")).toHaveCount(1, { timeout: 500 });
+  }).toPass();
 });
 
 test("5,000 nodes open, and can be searched, added to and undone", async ({ editor: page }) => {
@@ -90,7 +152,11 @@ test("5,000 nodes open, and can be searched, added to and undone", async ({ edit
   await expect(page.getByRole("tab", { name: "huge" })).toBeVisible();
   await settled(page);
   console.log(`5,000 nodes: on the screen after ${Date.now() - began} ms`);
-  for (let round = 0; round < 14; round++) await page.keyboard.press("+");
+  for (let round = 0; round < 12; round++) await page.keyboard.press("-");
+  await settled(page);
+  tell("5,000 nodes, from afar", await pan(page, 2, BELOW));
+  await page.mouse.move(680, 500);
+  for (let round = 0; round < 20; round++) await page.keyboard.press("+");
   await settled(page);
   tell("5,000 nodes, near", await pan(page, 2));
   const edited = Date.now();

@@ -40,7 +40,7 @@ export function App() {
     <div className={`app view-${view}`} onDrop={onDrop} onDragOver={(event) => event.preventDefault()} data-ready={ready}>
       <TopBar />
       <div className="main">
-        {view === "start" || !hasTab ? <Start /> : view === "form" ? <Suspense><Form /></Suspense> : <ReactFlowProvider><Canvas /><Breadcrumbs /></ReactFlowProvider>}
+        {view === "start" || !hasTab ? <Start /> : view === "form" ? <Suspense><Form /></Suspense> : <Graph />}
         <Side />
       </div>
       <Over />
@@ -48,6 +48,15 @@ export function App() {
       <div id="announcements" className="unseen" aria-live="polite" />
     </div>
   );
+}
+
+/** Each graph, and each subgraph, has a canvas of its own: nothing measured in one is believed of another. */
+function Graph() {
+  const key = useApp((state) => {
+    const tab = state.tabs.find((it) => it.key === state.active);
+    return tab && [tab.key, ...tab.path.map((step) => step.node)].join(":");
+  });
+  return <><ReactFlowProvider key={key}><Canvas /></ReactFlowProvider><Breadcrumbs /></>;
 }
 
 function Over() {

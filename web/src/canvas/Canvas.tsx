@@ -1,8 +1,8 @@
 // The canvas: xyflow draws and moves, this file turns what the hands do into edits.
 
 import {
-  Background, BackgroundVariant, type Connection, type Edge, type FinalConnectionState, MiniMap, type NodeChange, ReactFlow,
-  SelectionMode, applyNodeChanges, useReactFlow, useStoreApi,
+  Background, BackgroundVariant, type Connection, type Edge, type FinalConnectionState, type NodeChange, ReactFlow, SelectionMode,
+  applyNodeChanges, useReactFlow, useStoreApi,
 } from "@xyflow/react";
 import { type DragEvent, type FocusEvent, type MouseEvent, useCallback, useEffect, useMemo, useRef, useState } from "react";
 import * as api from "../api.ts";
@@ -10,14 +10,16 @@ import { bestInput, bestOutput, connect, disconnect, insertOnWire, moveNodes, no
 import { estimateSize } from "../graph/layout.ts";
 import { INPUT_BORDER, OUTPUT_BORDER, type Scope, type Wire, incoming } from "../graph/model.ts";
 import { inputType, outputType, wireRefusal } from "../graph/ports.ts";
-import { fits, typeColor } from "../graph/types.ts";
+import { fits } from "../graph/types.ts";
 import { activeTab, app, currentScope, edit, select, setNodeValue, show, toast, update, updateTab, useApp, useTab, type WireEnd } from "../state/app.ts";
 import { openFile } from "../state/files.ts";
-import { runs } from "../state/running.ts";
-import { setView, view } from "./view.ts";
-import { type FlowNode, HUGE, asGroupId, flowEdges, flowNodes, handleInput, handleOutput } from "./flow.ts";
+import { Corner } from "./Corner.tsx";
+import { MIN_ZOOM, fitAll, setView, view } from "./view.ts";
+import { type FlowNode, MANY, asGroupId, flowEdges, flowNodes, handleInput, handleOutput, settled } from "./flow.ts";
 import { FrameView } from "./FrameView.tsx";
+import { useLevels } from "./levels.ts";
 import { BorderView, NodeView, NoteView, RerouteView } from "./NodeView.tsx";
+import { Overview } from "./Overview.tsx";
 import { WireView, WireBeingDrawn } from "./WireView.tsx";
 
 const NODE_TYPES = { node: NodeView, note: NoteView, reroute: RerouteView, border: BorderView, frame: FrameView };
@@ -56,28 +58,32 @@ export function Canvas() {
     });
   }, [scope, doc, specs]);
   const [selectedEdges, setSelectedEdges] = useState<ReadonlySet<string>>(EMPTY);
-  const drawn = useMemo(() => edges.map((edge) => (selectedEdges.has(edge.id) ? { ...edge, selected: true } : edge)), [edges, selectedEdges]);
+  const levels = useLevels(nodes, edges, selectedEdges);
+  const drawn = useMemo(() => levels.edges.map((edge) => (selectedEdges.has(edge.id) ? { ...edge, selected: true } : edge)), [levels.edges, selectedEdges]);
   view.selectedWires = selectedEdges;
 
   useEffect(() => {
-    const ids = Object.keys((activeTab() && currentScope(activeTab()!).nodes) ?? {});
-    if (ids.length === 0) {
+    if (wanted.length === 0) {
       // To fit nothing would be put off until there is something, and then move it away under the hand.
       void flow.setViewport({ x: 0, y: 0, zoom: 1 });
       return undefined;
     }
-    // Of a huge graph the beginning is shown: drawing all of it takes long, and nothing could be read.
-    const part = ids.length > HUGE ? { nodes: ids.slice(0, 40).map((id) => ({ id })) } : {};
-    if (part.nodes) void flow.setViewport({ x: 60, y: 60, zoom: 0.6 });
-    const frame = requestAnimationFrame(() => void flow.fitView({ padding: 0.15, maxZoom: 1, duration: 0, ...part }));
+    const fit = () => (wanted.length > MANY ? fitAll(wanted, 0.15, 1) : void flow.fitView({ padding: 0.15, maxZoom: 1, duration: 0 }));
+    if (store.getState().width && wanted.length > MANY) {
+      fit();
+      return undefined;
+    }
+    const frame = requestAnimationFrame(fit);
     return () => cancelAnimationFrame(frame);
-  }, [tabKey, pathKey, flow]);
+    // Only when another graph is opened.
+    // eslint-disable-next-line react-hooks/exhaustive-deps
+  }, [tabKey, pathKey, flow, store]);
 
   const onNodesChange = useCallback((changes: NodeChange<FlowNode>[]) => {
     const marks = changes.filter((change) => change.type === "select");
     if (marks.length) applyMarks(marks);
     const others = changes.filter((change) => change.type === "position" || change.type === "dimensions");
-    if (others.length) setNodes((now) => applyNodeChanges(others, now));
+    if (others.length) setNodes((now) => measuredNodes(now, others));
   }, []);
 
   const dragging = useRef<{ inside: Map<string, Map<string, readonly [number, number]>>; from: Map<string, readonly [number, number]> }>(undefined);
@@ -135,11 +141,12 @@ export function Canvas() {
     replaced.current = false;
   }, []);
 
+  const theme = useApp((state) => state.theme);
   if (!scope) return null;
   return (
-    <div className="canvas" onDrop={onDrop} onDragOver={(event) => event.preventDefault()} onDoubleClick={onDoubleClick} onFocus={onFocus}>
+    <div className={levels.far ? "canvas afar" : "canvas"} onDrop={onDrop} onDragOver={(event) => event.preventDefault()} onDoubleClick={onDoubleClick} onFocus={onFocus} onPointerMove={levels.onPointerMove}>
       <ReactFlow
-        nodes={nodes}
+        nodes={levels.nodes}
         edges={drawn}
         nodeTypes={NODE_TYPES}
         edgeTypes={EDGE_TYPES}
@@ -164,7 +171,9 @@ export function Canvas() {
         onNodeContextMenu={(event, node) => openMenu(event, node.id)}
         onEdgeContextMenu={(event, edge) => openMenu(event, undefined, edge.id)}
         onSelectionContextMenu={(event) => openMenu(event)}
-        onPaneClick={() => setSelectedEdges(EMPTY)}
+        onPaneClick={(event) => { setSelectedEdges(EMPTY); levels.onPaneClick(event); }}
+        onSelectionStart={levels.onSelectionStart}
+        onSelectionEnd={levels.onSelectionEnd}
         deleteKeyCode={null}
         selectionKeyCode="Shift"
         multiSelectionKeyCode={["Meta", "Control", "Shift"]}
@@ -173,10 +182,9 @@ export function Canvas() {
         snapGrid={SNAP}
         panOnScroll={false}
         zoomOnDoubleClick={false}
-        minZoom={0.05}
+        minZoom={MIN_ZOOM}
         maxZoom={3}
         connectionRadius={28}
-        onlyRenderVisibleElements={nodes.length > 120}
         elevateNodesOnSelect={nodes.length < 400}
         nodesFocusable
         disableKeyboardA11y
@@ -184,8 +192,9 @@ export function Canvas() {
         proOptions={{ hideAttribution: true }}
         aria-label="Graph"
       >
-        <Background variant={BackgroundVariant.Dots} gap={20} size={1.5} color="var(--dots)" />
-        {minimap && nodes.length < 3000 && <MiniMap pannable zoomable nodeColor={miniColor} nodeStrokeWidth={0} ariaLabel="Overview" />}
+        {!levels.far && <Background variant={BackgroundVariant.Dots} gap={20} size={1.5} color="var(--dots)" />}
+        {levels.many && <Overview scene={levels.scene} theme={theme} without={levels.covered} />}
+        {minimap && <Corner scene={levels.scene} theme={theme} />}
       </ReactFlow>
       {Object.keys(scope.nodes).length === 0 && (
         <div className="hint-empty">
@@ -259,7 +268,7 @@ function dropOnWire(id: string, x: number, y: number): void {
   const tab = activeTab();
   const scope = tab && currentScope(tab);
   if (!scope?.nodes[id] || Object.values(scope.wires).some((wire) => wire.from === id || wire.to === id)) return;
-  const wire = document.elementsFromPoint(x, y).map((element) => element.closest<HTMLElement>(".react-flow__edge")?.dataset["id"]).find(Boolean);
+  const wire = view.wireAt ? view.wireAt(x, y) : document.elementsFromPoint(x, y).map((element) => element.closest<HTMLElement>(".react-flow__edge")?.dataset["id"]).find(Boolean);
   if (wire) edit("put a node into a wire", (it, doc, specs) => insertOnWire(doc, it, specs, id, wire));
 }
 
@@ -386,15 +395,11 @@ async function dropIntoInput(element: HTMLElement, file: File | undefined, addre
   }
 }
 
-function miniColor(node: FlowNode): string {
-  if (node.type === "frame") return "transparent";
-  const tab = activeTab();
-  const state = tab && runs.get().active;
-  void state;
-  const data = node.data["node"] as { color?: string; type: string } | undefined;
-  if (data?.color) return data.color;
-  const output = data && app.get().specs.get(data.type)?.outputs[0]?.type;
-  return output ? typeColor(output) : "var(--node-border)";
+/** Places and sizes that xyflow tells; what it measured counts from then on. */
+function measuredNodes(now: FlowNode[], changes: NodeChange<FlowNode>[]): FlowNode[] {
+  const sized = new Set(changes.flatMap((change) => (change.type === "dimensions" ? [change.id] : [])));
+  const changed = applyNodeChanges(changes, now);
+  return sized.size ? changed.map((node) => (sized.has(node.id) ? settled(node) : node)) : changed;
 }
 
 export type { Scope, Wire };

@@ -3,11 +3,11 @@
 import { Handle, NodeResizeControl, Position, type Node, type NodeProps, useStore as useFlow } from "@xyflow/react";
 import { memo, useMemo, useState } from "react";
 import { updateNode } from "../graph/edit.ts";
-import { type GraphNode, INPUT_BORDER, MODE, type Scope, incoming } from "../graph/model.ts";
+import { type Doc, type GraphNode, INPUT_BORDER, MODE, type Scope, incoming } from "../graph/model.ts";
 import { type Ports, portsOf, promotedOf } from "../graph/ports.ts";
-import type { InputSpec, OutputSpec } from "../graph/specs.ts";
+import type { InputSpec, OutputSpec, Specs } from "../graph/specs.ts";
 import { fits, typeColor } from "../graph/types.ts";
-import { MARKDOWN_NOTE, PRIMITIVE, VALUE } from "../graph/virtual.ts";
+import { MARKDOWN_NOTE, PRIMITIVE, REROUTE, VALUE } from "../graph/virtual.ts";
 import { app, currentScope, edit, openScope, pathPrefix, setNodeValue, show, useApp, useTab } from "../state/app.ts";
 import { faults, outputOf, shownRun, useRuns } from "../state/running.ts";
 import { useStore } from "../state/store.ts";
@@ -66,18 +66,24 @@ function stateOf(run: ReturnType<typeof shownRun>, path: string) {
   return inner;
 }
 
+const known = new WeakMap<GraphNode, { ports: Ports; wired: string; specs: Specs; deep: Doc | undefined }>();
+
+/** The sockets of a node: made anew when the node, its wires' ends, its class or the subgraph behind it change, so that
+ * an edit elsewhere draws nothing here. */
 function usePorts(node: GraphNode): Ports {
-  const specs = useApp((state) => state.specs);
-  const doc = useTab((tab) => tab.doc)!;
-  const scope = useTab(currentScope)!;
-  const wires = incoming(scope).get(node.id);
-  const key = wires?.map((wire) => wire.input).join("\n") ?? "";
-  const inner = doc.scopes[node.type];
-  const deep = inner || node.type === "Reroute" ? doc : undefined;
-  // Only what is looked at decides: the node, its wires' ends and the class, or the subgraph behind it.
-  // eslint-disable-next-line react-hooks/exhaustive-deps
-  return useMemo(() => portsOf(doc, scope, node, specs), [node, key, specs, deep]);
+  return useTab((tab, { specs }) => {
+    const scope = currentScope(tab);
+    const wired = wiredKey(scope, node.id);
+    const deep = (node.type && tab.doc.scopes[node.type]) || node.type === REROUTE ? tab.doc : undefined;
+    const found = known.get(node);
+    if (found && found.wired === wired && found.specs === specs && found.deep === deep) return found.ports;
+    const ports = portsOf(tab.doc, scope, node, specs);
+    known.set(node, { ports, wired, specs, deep });
+    return ports;
+  })!;
 }
+
+const wiredKey = (scope: Scope, id: string) => incoming(scope).get(id)?.map((wire) => wire.input).join("\n") ?? "";
 
 function useTitle(node: GraphNode): string {
   const name = useTab((tab) => tab.doc.scopes[node.type]?.name);
@@ -164,9 +170,8 @@ function Shown({ doc, path }: { doc: string; path: string }) {
 
 /** The inputs of a node that are wired, as a set that changes with them only. */
 function useWired(id: string): ReadonlySet<string> {
-  const scope = useTab(currentScope)!;
-  const key = incoming(scope).get(id)?.map((wire) => wire.input).join("\n");
-  return useMemo(() => new Set(key === undefined ? [] : key.split("\n")), [key]);
+  const key = useTab((tab) => wiredKey(currentScope(tab), id)) ?? "";
+  return useMemo(() => new Set(key === "" ? [] : key.split("\n")), [key]);
 }
 
 function InputRow({ node, input, wired, bad }: { node: string; input: InputSpec; wired: boolean; bad: boolean }) {

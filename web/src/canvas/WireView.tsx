@@ -5,6 +5,7 @@ import { memo } from "react";
 import { typeColor } from "../graph/types.ts";
 import { useApp } from "../state/app.ts";
 import type { EdgeData } from "./flow.ts";
+import { bend } from "./paint.ts";
 
 /** A curve that leaves to the right and arrives from the left, through points between. */
 export function wirePath(from: readonly [number, number], to: readonly [number, number], points: readonly (readonly [number, number])[] = []): string {
@@ -12,7 +13,7 @@ export function wirePath(from: readonly [number, number], to: readonly [number, 
   let path = `M${from[0]},${from[1]}`;
   for (let index = 1; index < stops.length; index++) {
     const [a, b] = [stops[index - 1]!, stops[index]!];
-    const reach = Math.max(24, Math.min(160, Math.abs(b[0] - a[0]) * 0.5, Math.hypot(b[0] - a[0], b[1] - a[1]) * 0.5));
+    const reach = bend(a, b);
     path += `C${a[0] + reach},${a[1]} ${b[0] - reach},${b[1]} ${b[0]},${b[1]}`;
   }
   return path;

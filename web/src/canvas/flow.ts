@@ -68,7 +68,10 @@ function borders(scope: Scope): FlowNode[] {
 
 /** From so many nodes on, those that were never drawn get a size and sockets by estimate: xyflow draws whatever it has
  * not measured, which would be all of them at once. */
+export const MANY = 120;
+/** Of so many nodes the beginning is shown first: of all of them nothing could be read. */
 export const HUGE = 1000;
+
 const estimated = new WeakMap<GraphNode, FlowNode>();
 
 function withEstimates(base: FlowNode, doc: Doc, scope: Scope, specs: Specs): FlowNode {
@@ -93,10 +96,22 @@ function withEstimates(base: FlowNode, doc: Doc, scope: Scope, specs: Specs): Fl
   return found;
 }
 
+/** Where a node lies and how large it is, measured or as the file has it. */
+export function boxOf(node: FlowNode): { x: number; y: number; width: number; height: number } {
+  return { ...node.position, width: node.measured?.width ?? node.width ?? 34, height: node.measured?.height ?? node.height ?? 24 };
+}
+
+/** A node as xyflow knows it already: what it measured counts from now on, not the estimate. */
+export function settled(node: FlowNode): FlowNode {
+  if (!node.handles) return node;
+  const { handles: _handles, ...rest } = node;
+  return rest;
+}
+
 /** What is drawn for a scope; what xyflow measured and marked is taken over from before. */
 export function flowNodes(scope: Scope, selected: ReadonlySet<string>, groups: ReadonlySet<string>, before: ReadonlyMap<string, FlowNode>, doc: Doc, specs: Specs): FlowNode[] {
   const nodes = Object.values(scope.nodes).map(flowNode);
-  const sized = nodes.length > HUGE ? nodes.map((node) => withEstimates(node, doc, scope, specs)) : nodes;
+  const sized = nodes.length > MANY ? nodes.map((node) => (before.has(node.id) ? node : withEstimates(node, doc, scope, specs))) : nodes;
   const wanted = [...scope.groups.map(flowGroup), ...borders(scope), ...sized];
   return wanted.map((base) => {
     const old = before.get(base.id);
@@ -104,9 +119,18 @@ export function flowNodes(scope: Scope, selected: ReadonlySet<string>, groups: R
     const isSelected = group === undefined ? selected.has(base.id) : groups.has(group);
     const same = old && old.data["node"] === base.data["node"] && old.data["group"] === base.data["group"] && old.data["scope"] === base.data["scope"];
     if (same && (old.selected ?? false) === isSelected) return old;
-    if (same) return { ...old, selected: isSelected };
+    if (same) return { ...settled(old), selected: isSelected };
     return { ...base, selected: isSelected, ...(old?.measured ? { measured: old.measured } : {}) };
   });
+}
+
+const unseen = new WeakMap<FlowNode, FlowNode>();
+
+/** A node that xyflow knows of and does not draw. */
+export function asHidden(node: FlowNode): FlowNode {
+  let found = unseen.get(node);
+  if (!found) unseen.set(node, (found = { ...node, hidden: true }));
+  return found;
 }
 
 export interface EdgeData extends Record<string, unknown> {

@@ -1,6 +1,8 @@
 // The view of the canvas for those who are not drawn inside it: commands and panels.
 
-import type { ReactFlowInstance, useStoreApi } from "@xyflow/react";
+import { type ReactFlowInstance, getViewportForBounds, type useStoreApi } from "@xyflow/react";
+import { type FlowNode, HUGE, boxOf } from "./flow.ts";
+import { boundsOf } from "./paint.ts";
 
 type Flow = ReactFlowInstance<never, never>;
 
@@ -10,6 +12,8 @@ interface View {
   selectedWires: ReadonlySet<string>;
   /** Where the pointer is, on the page. */
   pointer: [number, number];
+  /** The wire at a point of the page, where wires are not on the page themselves. */
+  wireAt?: ((x: number, y: number) => string | undefined) | undefined;
 }
 
 export const view: View = { selectedWires: new Set(), pointer: [innerWidth / 2, innerHeight / 2] };
@@ -20,6 +24,17 @@ export function setView(flow: unknown, store: ReturnType<typeof useStoreApi>): v
 }
 
 addEventListener("pointermove", (event) => (view.pointer = [event.clientX, event.clientY]), { passive: true });
+
+export const MIN_ZOOM = 0.05;
+
+/** Shows all nodes, or the first of a huge graph. Goes by what is known of their sizes, so that none has to be drawn first. */
+export function fitAll(nodes: readonly FlowNode[], padding: number, maxZoom: number, duration = 0): void {
+  const state = view.store?.getState();
+  if (!state || !view.flow) return;
+  const bounds = boundsOf((nodes.length > HUGE ? nodes.slice(0, 40) : nodes).map(boxOf));
+  const viewport = bounds ? getViewportForBounds(bounds, state.width, state.height, MIN_ZOOM, maxZoom, padding) : { x: 0, y: 0, zoom: 1 };
+  void view.flow.setViewport(viewport, { duration });
+}
 
 /** A place on the canvas for a point of the page. */
 export function toCanvas(point: readonly [number, number]): [number, number] {

@@ -67,8 +67,8 @@ export const COMMANDS: readonly Command[] = [
   { id: "align-bottom", label: "Align at the bottom", group: "Nodes", keys: ["Alt+ArrowDown"], when: several, run: () => graph.align("bottom") },
   { id: "expose", label: "Show the values in the form, or no more", group: "Nodes", keys: ["F"], when: hasNodes, run: graph.expose },
 
-  { id: "fit", label: "See all", group: "View", keys: ["."], when: hasTab, run: () => view.flow?.fitView({ padding: 0.15, maxZoom: 1.2, duration: motion() }) },
-  { id: "fit-selection", label: "See the selection", group: "View", keys: ["Shift+."], when: hasNodes, run: () => view.flow?.fitView({ padding: 0.3, maxZoom: 1.5, duration: motion(), nodes: [...activeTab()!.selected].map((id) => ({ id })) }) },
+  { id: "fit", label: "See all", group: "View", keys: ["."], when: hasTab, run: () => view.flow?.fitView({ padding: 0.15, maxZoom: 1.2, duration: motion(), includeHiddenNodes: true }) },
+  { id: "fit-selection", label: "See the selection", group: "View", keys: ["Shift+."], when: hasNodes, run: () => view.flow?.fitView({ padding: 0.3, maxZoom: 1.5, duration: motion(), includeHiddenNodes: true, nodes: [...activeTab()!.selected].map((id) => ({ id })) }) },
   { id: "zoom-in", label: "Nearer", group: "View", keys: ["+", "="], when: hasTab, run: () => view.flow?.zoomIn({ duration: motion() }) },
   { id: "zoom-out", label: "Farther", group: "View", keys: ["-"], when: hasTab, run: () => view.flow?.zoomOut({ duration: motion() }) },
   { id: "snap", label: "Snap to the grid, or no more", group: "View", keys: ["Shift+G"], run: () => { update({ snap: !app.get().snap }); localStorage.setItem("paraflow.snap", app.get().snap ? "on" : "off"); } },

@@ -247,7 +247,7 @@ export function layout(): void {
   if (!tab) return;
   const only = tab.selected.size > 1 ? tab.selected : undefined;
   edit("lay out", (scope, _, specs) => layered(scope, specs, only, measured()));
-  if (!only) requestAnimationFrame(() => void view.flow?.fitView({ padding: 0.15, maxZoom: 1.2 }));
+  if (!only) requestAnimationFrame(() => void view.flow?.fitView({ padding: 0.15, maxZoom: 1.2, includeHiddenNodes: true }));
 }
 
 /** Moves the selection by keys: a row of moves is one step to take back. */

@@ -68,8 +68,7 @@ export function NumberWidget({ input, value, set, label, disabled, widget }: Wid
     }
   };
   return (
-    <div className="widget number nodrag" title={input.tooltip} onPointerDown={onDown} onPointerMove={onMove} onPointerUp={onUp} data-disabled={disabled || undefined}>
-      {bounded && <i className="level" style={{ transform: `scaleX(${Math.max(0, Math.min(1, part))})` }} />}
+    <div className={`widget number nodrag${bounded ? " bounded" : ""}`} style={{ "--part": Math.max(0, Math.min(1, part)) } as React.CSSProperties} title={input.tooltip} onPointerDown={onDown} onPointerMove={onMove} onPointerUp={onUp} data-disabled={disabled || undefined}>
       <span className="name">{label}</span>
       <input
         ref={field} aria-label={label} inputMode="decimal" disabled={disabled} value={typing ?? showNumber(value, widget)} title={refused}
