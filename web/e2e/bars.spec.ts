@@ -25,13 +25,19 @@ function large(nodes: number, links: number): string {
 /** Where the large graph does not reach while all of it is in view. */
 const BELOW: [number, number] = [680, 788];
 
-/** A point of the page where there is nothing but the canvas. */
-function emptySpot(page: Page): Promise<[number, number]> {
-  return page.evaluate(() => {
-    const isEmpty = (x: number, y: number) => [-6, 0, 6].every((by) => document.elementFromPoint(x + by, y + by)?.classList.contains("react-flow__pane"));
-    for (let y = 700; y > 300; y -= 3) for (let x = 640; x < 900; x += 7) if (isEmpty(x, y)) return [x, y] as [number, number];
-    throw new Error("the canvas is full");
-  });
+/** A point of the page where there is nothing but the canvas, no wire either. */
+async function emptySpot(page: Page): Promise<[number, number]> {
+  for (let y = 700; y > 300; y -= 12) {
+    for (let x = 640; x < 900; x += 24) {
+      await page.mouse.move(x, y);
+      const empty = await page.evaluate(([x, y]) => {
+        const over = [-6, 0, 6].map((by) => document.elementFromPoint(x! + by, y! + by)?.className);
+        return over.every((name) => typeof name === "string" && name.includes("react-flow__pane")) && !document.querySelector(".react-flow__edge");
+      }, [x, y]);
+      if (empty) return [x, y];
+    }
+  }
+  throw new Error("the canvas is full");
 }
 
 /** Times between frames while the canvas is panned by the mouse. */
@@ -139,9 +145,13 @@ test("what is drawn from afar can be taken in the hand", async ({ editor: page }
   for (let round = 0; round < 12; round++) await page.keyboard.press("+");
   await expect.poll(() => page.locator(".react-flow__node-node").count()).toBeGreaterThan(2);
   await expect(async () => {
-    const socket = await page.locator(".react-flow__node-node .react-flow__handle.source").first().boundingBox();
-    await page.mouse.move(socket!.x + 30, socket!.y + socket!.height / 2);
-    await page.mouse.move(socket!.x + 34, socket!.y + socket!.height / 2);
+    const at = await page.evaluate(() => {
+      const boxes = [...document.querySelectorAll(".react-flow__node-node .react-flow__handle.source")].map((it) => it.getBoundingClientRect());
+      const found = boxes.find((it) => it.x > 100 && it.x < 1000 && it.y > 100);
+      return { x: found!.right + 22, y: found!.y + found!.height / 2 };
+    });
+    await page.mouse.move(at.x - 4, at.y);
+    await page.mouse.move(at.x, at.y);
     await expect(page.locator(".react-flow__edge")).toHaveCount(1, { timeout: 500 });
   }).toPass();
 });

@@ -1,7 +1,7 @@
 // The overview in the corner: the whole graph, and a frame around what is seen. Click or drag to go there, wheel to zoom.
 
 import { Panel, useReactFlow, useStore, useStoreApi } from "@xyflow/react";
-import { type PointerEvent, useEffect, useMemo, useRef } from "react";
+import { type PointerEvent, useEffect, useRef, useState } from "react";
 import { type Area, type Scene, boundsOf, inkOf, paint } from "./paint.ts";
 
 const [WIDTH, HEIGHT] = [200, 150];
@@ -9,13 +9,17 @@ const [WIDTH, HEIGHT] = [200, 150];
 export function Corner({ scene, theme }: { scene: () => Scene; theme: string }) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const flow = useReactFlow();
-  const drawn = useMemo(scene, [scene]);
-  const place = useMemo(() => placeOf(drawn), [drawn]);
+  const [place, setPlace] = useState<Place>(NOWHERE);
   useEffect(() => {
-    // Later than the canvas itself, and once for many changes.
-    const timer = setTimeout(() => canvas.current && drawInto(canvas.current, drawn, place), 60);
+    // Later than the canvas itself, when xyflow knows the nodes, and once for many changes.
+    const timer = setTimeout(() => {
+      if (!canvas.current) return;
+      const found = placeOf(scene());
+      drawInto(canvas.current, scene(), found);
+      setPlace((now) => (now.x === found.x && now.y === found.y && now.scale === found.scale ? now : found));
+    }, 60);
     return () => clearTimeout(timer);
-  }, [drawn, place, theme]);
+  }, [scene, theme]);
   const go = (event: PointerEvent<HTMLElement>) => {
     const box = event.currentTarget.getBoundingClientRect();
     const { zoom } = flow.getViewport();
@@ -39,6 +43,8 @@ export function Corner({ scene, theme }: { scene: () => Scene; theme: string }) 
 interface Place extends Area {
   scale: number;
 }
+
+const NOWHERE: Place = { x: 0, y: 0, width: WIDTH / 0.1, height: HEIGHT / 0.1, scale: 0.1 };
 
 /** The graph's area, grown to the shape of the corner. */
 function placeOf(scene: Scene): Place {

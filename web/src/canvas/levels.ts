@@ -38,8 +38,12 @@ export function useLevels(nodes: FlowNode[], edges: readonly Edge<EdgeData>[], s
   const onPointerMove = (event: PointerEvent) => {
     if (!many || (event.buttons && !store.getState().connection.inProgress)) return;
     const node = boxAt(scene().boxes, ...toCanvas([event.clientX, event.clientY]))?.id;
-    const wire = node === undefined && !event.buttons ? view.wireAt?.(event.clientX, event.clientY) : undefined;
-    setLive((now) => (now.node === node && now.wire === wire ? now : { node, wire }));
+    const found = node === undefined ? view.wireAt?.(event.clientX, event.clientY) : undefined;
+    setLive((now) => {
+      // A wire whose end is carried stays on the page until it is let go.
+      const wire = event.buttons ? now.wire : found;
+      return now.node === node && now.wire === wire ? now : { node, wire };
+    });
   };
   /** A finger has not been there before: what it taps is selected, though only its picture was there. */
   const onPaneClick = (event: MouseEvent) => {
