@@ -233,6 +233,77 @@ fn on_a_signal_the_running_job_is_finished_and_the_rest_waits() {
     assert_eq!(fs::read_dir(dir.path().join("output")).unwrap().count(), 20);
 }
 
+/// A short training of a subject that ships.
+#[cfg(unix)]
+fn training(base: &Path, steps: u32) -> Json {
+    let folder = base.join("input/captain");
+    fs::create_dir(&folder).unwrap();
+    for entry in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/graphs/subjects/captain")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();
+    }
+    let node = |class: &str, inputs: Json| json!({"class_type": class, "inputs": inputs});
+    json!({
+        "1": node("CheckpointLoaderSimple", json!({"ckpt_name": "toyland.safetensors"})),
+        "2": node("LoadSubject", json!({"folder": "captain", "fit": "crop"})),
+        "3": node("PaRaTrain", json!({
+            "model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2], "subject": ["2", 0], "steps": steps, "batch_size": 1,
+            "state": "captain", "save_every": 1,
+        })),
+        "4": node("LossPlot", json!({"loss": ["3", 1]})),
+        "5": node("SaveImage", json!({"images": ["4", 0], "filename_prefix": "loss"})),
+    })
+}
+
+/// The steps of the loss points in server-sent events, up to the first or to the end of the stream.
+#[cfg(unix)]
+fn losses(address: &str, id: &str, only_one: bool) -> Vec<u64> {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+    let head = format!("GET /paraflow/v1/jobs/{id}/events HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut steps = Vec::new();
+    let mut is_loss = false;
+    for line in BufReader::new(stream).lines() {
+        let line = line.unwrap();
+        if let Some(data) = line.strip_prefix("data: ").filter(|_| is_loss) {
+            steps.push(serde_json::from_str::<Json>(data).unwrap()["step"].as_u64().unwrap());
+            if only_one {
+                break;
+            }
+        }
+        is_loss = line == "event: paraflow.loss" || (is_loss && !line.starts_with("event: "));
+    }
+    steps
+}
+
+#[cfg(unix)]
+#[test]
+fn a_training_that_was_killed_goes_on_from_its_last_state() {
+    const STEPS: u32 = 40;
+    let dir = base();
+    let graph = training(dir.path(), STEPS);
+    let mut server = Served::start(dir.path(), &[]);
+    let body = json!({"graph": graph, "id": "train"}).to_string();
+    assert_eq!(send(&server.address, "POST", "/paraflow/v1/jobs", &body).unwrap().0, 201);
+    assert_eq!(losses(&server.address, "train", true), [1]);
+    // The first state is written after the first point is told.
+    let state = dir.path().join("output/captain.para-state.safetensors");
+    while !state.is_file() {
+        thread::sleep(Duration::from_millis(2));
+    }
+    server.process.kill().unwrap();
+    server.process.wait().unwrap();
+
+    let server = Served::start(dir.path(), &[]);
+    let steps = losses(&server.address, "train", false);
+    assert!(steps.first().is_some_and(|&first| first > 1), "it began anew: {steps:?}");
+    assert_eq!(steps.last(), Some(&u64::from(STEPS)));
+    assert!(steps.windows(2).all(|pair| pair[1] == pair[0] + 1), "{steps:?}");
+    let job = server.get("/paraflow/v1/jobs/train/wait?timeout=60");
+    assert_eq!((&job["state"], &job["attempts"]), (&json!("done"), &json!(2)));
+}
+
 #[test]
 fn wrong_settings_are_told_with_a_way_out() {
     let dir = base();

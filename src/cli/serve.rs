@@ -42,6 +42,12 @@ pub(crate) struct ServeArgs {
     /// The largest request, in MB [default: 100]
     #[arg(long, value_name = "MB")]
     max_upload_size: Option<f64>,
+    /// Keep settings and workflows of several users apart; clients say who they are, and are believed
+    #[arg(long)]
+    multi_user: bool,
+    /// Compress JSON and text for clients that accept gzip
+    #[arg(long)]
+    enable_compress_response_body: bool,
     /// Previews for prompts that do not say which: none, auto, latent2rgb [default: none]
     #[arg(long, value_name = "METHOD", value_parser = preview_method)]
     preview_method: Option<PreviewMethod>,
@@ -91,6 +97,8 @@ struct Config {
     enable_cors_header: Option<String>,
     front_end_root: Option<PathBuf>,
     max_upload_size: Option<f64>,
+    multi_user: Option<bool>,
+    enable_compress_response_body: Option<bool>,
     preview_method: Option<String>,
     preview_size: Option<u32>,
     jobs_at_once: Option<usize>,
@@ -206,7 +214,9 @@ fn settle(args: ServeArgs, file: Config) -> Result<Chosen, String> {
     let age = duration("history_age", first(None, from_environment("HISTORY_AGE"), file.history_age)?)?;
     let grace = duration("grace", first(None, from_environment("GRACE"), file.grace)?)?;
     let hosts = first(given(args.webhook_hosts), list_from_environment("WEBHOOK_HOSTS"), file.webhook_hosts)?;
-    let no_sync = args.no_sync || from_environment("NO_SYNC")?.or(file.no_sync).unwrap_or(false);
+    let is_set = |flag, name, file: Option<bool>| -> Result<bool, String> {
+        Ok(flag || from_environment(name)?.or(file).unwrap_or(false))
+    };
     let cache = first(args.cache, from_environment("CACHE"), file.cache)?;
     let listen = first(given(args.listen), list_from_environment("LISTEN"), file.listen)?;
     let options = Options {
@@ -218,13 +228,19 @@ fn settle(args: ServeArgs, file: Config) -> Result<Chosen, String> {
         cors_origin: first(args.enable_cors_header, from_environment("ENABLE_CORS_HEADER"), file.enable_cors_header)?,
         front_end_root: first(args.front_end_root, from_environment("FRONT_END_ROOT"), file.front_end_root)?,
         max_upload_bytes: megabytes.map_or(default.max_upload_bytes, |megabytes| bytes(megabytes, 1 << 20)),
+        multi_user: is_set(args.multi_user, "MULTI_USER", file.multi_user)?,
+        compress: is_set(
+            args.enable_compress_response_body,
+            "ENABLE_COMPRESS_RESPONSE_BODY",
+            file.enable_compress_response_body,
+        )?,
         preview_method: method.unwrap_or(default.preview_method),
         jobs_at_once: first(args.jobs_at_once, from_environment("JOBS_AT_ONCE"), file.jobs_at_once)?
             .unwrap_or(default.jobs_at_once),
         history_count: first(args.history, from_environment("HISTORY"), file.history)?.unwrap_or(default.history_count),
         history_age: args.history_age.or(age),
         webhook_hosts: hosts.unwrap_or_default(),
-        durable: !no_sync,
+        durable: !is_set(args.no_sync, "NO_SYNC", file.no_sync)?,
         grace: args.grace.or(grace).unwrap_or(default.grace),
         max_connections: default.max_connections,
         arguments: std::env::args().collect(),
@@ -234,7 +250,7 @@ fn settle(args: ServeArgs, file: Config) -> Result<Chosen, String> {
         preview_size: first(args.preview_size, from_environment("PREVIEW_SIZE"), file.preview_size)?.unwrap_or(512),
         cache_bytes: cache.map_or(CACHE_BYTES, |gigabytes| bytes(gigabytes, 1 << 30)),
         log: first(args.log, from_environment("LOG"), file.log)?.unwrap_or_else(|| "info".to_owned()),
-        log_json: args.log_json || from_environment("LOG_JSON")?.or(file.log_json).unwrap_or(false),
+        log_json: is_set(args.log_json, "LOG_JSON", file.log_json)?,
     })
 }
 

@@ -21,6 +21,10 @@ pub struct Options {
     pub front_end_root: Option<PathBuf>,
     /// The largest body of a request, in bytes.
     pub max_upload_bytes: usize,
+    /// Whether each user has settings and files of their own; whoever comes is believed to be whom they name.
+    pub multi_user: bool,
+    /// Whether JSON and plain text are compressed for clients that accept it.
+    pub compress: bool,
     /// Previews for prompts that do not say which.
     pub preview_method: PreviewMethod,
     /// How many jobs run side by side.
@@ -51,6 +55,8 @@ impl Default for Options {
             cors_origin: None,
             front_end_root: None,
             max_upload_bytes: 100 << 20,
+            multi_user: false,
+            compress: false,
             preview_method: PreviewMethod::None,
             jobs_at_once: 1,
             history_count: 10_000,

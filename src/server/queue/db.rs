@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use rusqlite::{Connection, OpenFlags};
@@ -18,7 +18,7 @@ type Read = Box<dyn FnOnce(&Connection) + Send>;
 /// The database.
 pub(super) struct Db {
     writes: Mutex<Option<Sender<Write>>>,
-    reads: Mutex<Option<Sender<Read>>>,
+    reads: Arc<Mutex<Option<Sender<Read>>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -56,7 +56,7 @@ impl Db {
             spawn("books", Box::new(move || write_all(&mut writer, &to_write)))?,
             spawn("history", Box::new(move || to_read.iter().for_each(|read| read(&reader))))?,
         ];
-        let (writes, reads) = (Mutex::new(Some(writes)), Mutex::new(Some(reads)));
+        let (writes, reads) = (Mutex::new(Some(writes)), Arc::new(Mutex::new(Some(reads))));
         Ok((Self { writes, reads, threads: Mutex::new(threads) }, found))
     }
 
@@ -89,15 +89,39 @@ impl Db {
         &self,
         read: impl FnOnce(&Connection) -> Result<T, QueueError> + Send + 'static,
     ) -> Reply<T> {
-        let (sender, reply) = Reply::new();
-        let command: Read = Box::new(move |connection| {
-            let _ = sender.send(read(connection));
-        });
+        let (reply, command) = command(read);
         if let Some(reads) = &*lock(&self.reads) {
             let _ = reads.send(command);
         }
         reply
     }
+
+    /// Reads once all that was handed in before is committed.
+    pub(super) fn read_after_writes<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, QueueError> + Send + 'static,
+    ) -> Reply<T> {
+        let ((reply, command), reads) = (command(read), Arc::clone(&self.reads));
+        let then = move |_: &Result<(), QueueError>| {
+            if let Some(reads) = &*lock(&reads) {
+                let _ = reads.send(command);
+            }
+        };
+        drop(self.write(|_| Ok(()), then));
+        reply
+    }
+}
+
+/// A read that gives its reply.
+fn command<T: Send + 'static>(
+    read: impl FnOnce(&Connection) -> Result<T, QueueError> + Send + 'static,
+) -> (Reply<T>, Read) {
+    let (sender, reply) = Reply::new();
+    let command = move |connection: &Connection| {
+        // Whoever asked may be gone.
+        let _ = sender.send(read(connection));
+    };
+    (reply, Box::new(command))
 }
 
 /// Writes what was handed in before, then lets go of the file.
@@ -117,7 +141,8 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 fn configure(connection: &Connection, durable: bool) -> Result<(), QueueError> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    // FULL also survives the loss of power; NORMAL survives every end of the process.
+    // What is answered is committed. With FULL each commit waits for the disk, so it also survives the loss of power;
+    // with NORMAL the log is synced only now and then, and a commit survives every end of the process, a kill included.
     connection.pragma_update(None, "synchronous", if durable { "FULL" } else { "NORMAL" })?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.busy_timeout(std::time::Duration::from_secs(10))?;

@@ -288,6 +288,25 @@ pub struct Record {
     pub meta: Option<String>,
     /// Why it failed.
     pub error: Option<String>,
+    /// The UI workflow's id, if a workflow came along.
+    pub workflow: Option<String>,
+}
+
+/// Which jobs to list, in which order.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    /// Only these states; none: all.
+    pub states: Vec<State>,
+    /// Only those of the workflow with this id.
+    pub workflow: Option<String>,
+    /// By how long they ran instead of when they were submitted.
+    pub by_duration: bool,
+    /// The smallest first.
+    pub ascending: bool,
+    /// How many to leave out.
+    pub offset: u64,
+    /// At most so many.
+    pub limit: Option<u64>,
 }
 
 /// Which jobs of the past to list.
@@ -372,6 +391,8 @@ pub trait Queue: Send + Sync {
     fn history(&self, window: Window) -> Reply<Vec<Record>>;
     /// The history by content, newest first, and how many there are in all.
     fn search(&self, search: Search) -> Reply<(Vec<Record>, u64)>;
+    /// Jobs of any state, and how many there are in all.
+    fn list(&self, listing: Listing) -> Reply<(Vec<Record>, u64)>;
     /// Forgets jobs that are over. Gives how many there were.
     fn forget(&self, ids: &[String]) -> Reply<usize>;
     /// Forgets all jobs that are over.

@@ -5,7 +5,8 @@ use rusqlite::{Connection, Transaction};
 use super::QueueError;
 
 /// Each entry brings a database from its index to the next version. Never changed once released, only added to.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
 CREATE TABLE jobs (
     seq        INTEGER PRIMARY KEY AUTOINCREMENT,
     id         TEXT NOT NULL UNIQUE,
@@ -47,7 +48,13 @@ CREATE TABLE artefacts (
     PRIMARY KEY (job, place_in)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+ALTER TABLE jobs ADD COLUMN workflow TEXT;
+UPDATE jobs SET workflow = extra ->> '$.extra_pnginfo.workflow.id';
+CREATE INDEX jobs_listed ON jobs (created, state, workflow, started, ended);
+",
+];
 
 /// Brings the tables to today's form, whole or not at all.
 pub(super) fn migrate(connection: &mut Connection, path: &str) -> Result<(), QueueError> {
@@ -84,8 +91,26 @@ mod tests {
         assert_eq!(kept, "b");
         connection.pragma_update(None, "user_version", 99).unwrap();
         match migrate(&mut connection, "x") {
-            Err(QueueError::TooNew { found: 99, known: 1, .. }) => {}
+            Err(QueueError::TooNew { found: 99, known, .. }) => assert_eq!(known, MIGRATIONS.len() as i64),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn the_first_versions_jobs_are_kept() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(MIGRATIONS[0]).unwrap();
+        connection.pragma_update(None, "user_version", 1).unwrap();
+        let sql = "INSERT INTO jobs (id, state, number, position, prompt, extra, targets, created)
+                   VALUES (?1, 'queued', '0', 0, '{}', ?2, '[]', 0)";
+        for (id, extra) in [("a", r#"{"extra_pnginfo": {"workflow": {"id": "w"}}}"#), ("b", "{}")] {
+            connection.execute(sql, [id, extra]).unwrap();
+        }
+        migrate(&mut connection, "x").unwrap();
+        let workflow = |id: &str| {
+            let sql = "SELECT workflow FROM jobs WHERE id = ?1";
+            connection.query_row(sql, [id], |row| row.get::<_, Option<String>>(0)).unwrap()
+        };
+        assert_eq!((workflow("a"), workflow("b")), (Some("w".into()), None));
     }
 }

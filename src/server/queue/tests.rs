@@ -201,6 +201,20 @@ fn history_has_windows_and_is_searched_and_pruned() {
     assert_eq!(found(Search { limit: 2, offset: 1, ..all.clone() }), ("32".into(), 5));
     assert_eq!(found(Search { until: Some(0), ..all }), (String::new(), 0));
 
+    let extra = json!({"extra_pnginfo": {"workflow": {"id": "w"}}});
+    queue.submit(NewJob { extra, ..job("5") }).wait().unwrap();
+    let listed = |listing: Listing| {
+        let (records, total) = queue.list(listing).wait().unwrap();
+        (records.into_iter().map(|record| record.id).collect::<Vec<_>>().join(""), total)
+    };
+    assert_eq!(listed(Listing::default()), ("543210".into(), 6));
+    assert_eq!(listed(Listing { ascending: true, offset: 1, limit: Some(2), ..Listing::default() }), ("12".into(), 6));
+    let states = vec![State::Queued, State::Failed];
+    assert_eq!(listed(Listing { states, ..Listing::default() }), ("53".into(), 2));
+    let workflow = Some("w".to_owned());
+    assert_eq!(listed(Listing { workflow, by_duration: true, ..Listing::default() }), ("5".into(), 1));
+    queue.clear().wait().unwrap();
+
     assert_eq!(queue.artefacts("0").wait().unwrap(), end(State::Done).artefacts);
     assert_eq!(queue.prune(3, None).wait().unwrap(), 2);
     assert_eq!(ids(None, None), "234");

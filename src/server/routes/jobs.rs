@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::app::App;
 use crate::error::{Answer, Fail, answer};
-use crate::queue::{Job, Record, State as JobState, Window};
+use crate::queue::{Listing, Record, State as JobState};
 
 pub(super) fn routes() -> Router<App> {
     Router::new().route("/jobs", get(list)).route("/jobs/{id}", get(one))
@@ -23,131 +23,102 @@ fn bad(text: impl Into<String>) -> Fail {
 }
 
 /// The question, checked.
-#[derive(Debug)]
-struct Asked {
-    statuses: Vec<String>,
-    workflow: Option<String>,
-    by_duration: bool,
-    ascending: bool,
-    limit: Option<usize>,
-    offset: usize,
+fn listing(query: &HashMap<String, String>) -> Result<Listing, Fail> {
+    let text = |name: &str| query.get(name).map(|value| value.trim().to_lowercase());
+    let statuses: Vec<String> = text("status")
+        .map(|list| list.split(',').map(str::trim).filter(|it| !it.is_empty()).map(str::to_owned).collect())
+        .unwrap_or_default();
+    let wrong: Vec<&str> = statuses.iter().map(String::as_str).filter(|status| !STATUSES.contains(status)).collect();
+    if !wrong.is_empty() {
+        let (wrong, valid) = (wrong.join(", "), STATUSES.join(", "));
+        return Err(bad(format!("Invalid status value(s): {wrong}. Valid values: {valid}")));
+    }
+    let by_duration = match text("sort_by").as_deref() {
+        None | Some("created_at") => false,
+        Some("execution_duration") => true,
+        Some(_) => return Err(bad("sort_by must be 'created_at' or 'execution_duration'")),
+    };
+    let ascending = match text("sort_order").as_deref() {
+        None | Some("desc") => false,
+        Some("asc") => true,
+        Some(_) => return Err(bad("sort_order must be 'asc' or 'desc'")),
+    };
+    let limit = match text("limit").map(|limit| limit.parse::<i64>()) {
+        None => None,
+        Some(Ok(limit)) if limit > 0 => u64::try_from(limit).ok(),
+        Some(Ok(_)) => return Err(bad("limit must be a positive integer")),
+        Some(Err(_)) => return Err(bad("limit must be an integer")),
+    };
+    let offset = match text("offset").map(|offset| offset.parse::<i64>()) {
+        None => 0,
+        Some(Ok(offset)) => u64::try_from(offset).unwrap_or(0),
+        Some(Err(_)) => return Err(bad("offset must be an integer")),
+    };
+    let states = statuses.iter().flat_map(|status| states(status)).copied().collect();
+    Ok(Listing { states, workflow: query.get("workflow_id").cloned(), by_duration, ascending, limit, offset })
 }
 
-impl Asked {
-    fn parse(query: &HashMap<String, String>) -> Result<Self, Fail> {
-        let text = |name: &str| query.get(name).map(|value| value.trim().to_lowercase());
-        let statuses: Vec<String> = text("status")
-            .map(|list| list.split(',').map(str::trim).filter(|it| !it.is_empty()).map(str::to_owned).collect())
-            .unwrap_or_default();
-        let wrong: Vec<&str> =
-            statuses.iter().map(String::as_str).filter(|status| !STATUSES.contains(status)).collect();
-        if !wrong.is_empty() {
-            let (wrong, valid) = (wrong.join(", "), STATUSES.join(", "));
-            return Err(bad(format!("Invalid status value(s): {wrong}. Valid values: {valid}")));
-        }
-        let by_duration = match text("sort_by").as_deref() {
-            None | Some("created_at") => false,
-            Some("execution_duration") => true,
-            Some(_) => return Err(bad("sort_by must be 'created_at' or 'execution_duration'")),
-        };
-        let ascending = match text("sort_order").as_deref() {
-            None | Some("desc") => false,
-            Some("asc") => true,
-            Some(_) => return Err(bad("sort_order must be 'asc' or 'desc'")),
-        };
-        let limit = match text("limit").map(|limit| limit.parse::<i64>()) {
-            None => None,
-            Some(Ok(limit)) if limit > 0 => usize::try_from(limit).ok(),
-            Some(Ok(_)) => return Err(bad("limit must be a positive integer")),
-            Some(Err(_)) => return Err(bad("limit must be an integer")),
-        };
-        let offset = match text("offset").map(|offset| offset.parse::<i64>()) {
-            None => 0,
-            Some(Ok(offset)) => usize::try_from(offset).unwrap_or(0),
-            Some(Err(_)) => return Err(bad("offset must be an integer")),
-        };
-        Ok(Self { statuses, workflow: query.get("workflow_id").cloned(), by_duration, ascending, limit, offset })
-    }
-
-    fn takes(&self, job: &Json) -> bool {
-        let status = job["status"].as_str().unwrap_or_default();
-        (self.statuses.is_empty() || self.statuses.iter().any(|wanted| wanted == status))
-            && self.workflow.as_ref().is_none_or(|workflow| job["workflow_id"] == *workflow)
-    }
-
-    fn key(&self, job: &Json) -> i64 {
-        let time = |name: &str| job.get(name).and_then(Json::as_i64);
-        if self.by_duration {
-            return time("execution_end_time").zip(time("execution_start_time")).map_or(0, |(end, start)| end - start);
-        }
-        time("create_time").unwrap_or(0)
+/// What stands in the books of jobs with that status.
+fn states(status: &str) -> &'static [JobState] {
+    match status {
+        "pending" => &[JobState::Queued],
+        "in_progress" => &[JobState::Running],
+        "completed" => &[JobState::Done],
+        _ => &[JobState::Failed, JobState::Cancelled],
     }
 }
 
 async fn list(State(app): State<App>, Query(query): Query<HashMap<String, String>>) -> Answer {
-    let asked = Asked::parse(&query)?;
-    let snapshot = app.queue.snapshot();
-    let mut jobs: Vec<Json> = snapshot.running.iter().map(|job| waiting(job, "in_progress")).collect();
-    jobs.extend(snapshot.pending.iter().map(|job| waiting(job, "pending")));
-    jobs.extend(app.queue.history(Window::default()).await?.iter().map(|record| ended(record, false)));
-    jobs.retain(|job| asked.takes(job));
-    jobs.sort_by_key(|job| asked.key(job));
-    if !asked.ascending {
-        jobs.reverse();
-    }
-    let total = jobs.len();
-    let window: Vec<Json> = jobs.into_iter().skip(asked.offset).take(asked.limit.unwrap_or(usize::MAX)).collect();
-    let has_more = asked.offset + window.len() < total;
-    let pagination = json!({"offset": asked.offset, "limit": asked.limit, "total": total, "has_more": has_more});
-    Ok(answer(&json!({"jobs": window, "pagination": pagination})))
+    let asked = listing(&query)?;
+    let (offset, limit) = (asked.offset, asked.limit);
+    let (records, total) = app.queue.list(asked).await?;
+    let jobs: Vec<Json> = records.iter().map(|record| describe(record, false)).collect();
+    let has_more = offset.saturating_add(jobs.len() as u64) < total;
+    let pagination = json!({"offset": offset, "limit": limit, "total": total, "has_more": has_more});
+    Ok(answer(&json!({"jobs": jobs, "pagination": pagination})))
 }
 
 async fn one(State(app): State<App>, Path(id): Path<String>) -> Answer {
     let missing = || Fail::error(StatusCode::NOT_FOUND, "Job not found");
-    let snapshot = app.queue.snapshot();
-    if let Some(job) = snapshot.running.iter().find(|job| job.id == id) {
-        return Ok(answer(&waiting(job, "in_progress")));
-    }
-    if let Some(job) = snapshot.pending.iter().find(|job| job.id == id) {
-        return Ok(answer(&waiting(job, "pending")));
-    }
-    let record = app.queue.find(&id).await?.filter(|record| record.state.is_over()).ok_or_else(missing)?;
-    Ok(answer(&ended(&record, true)))
+    let record = app.queue.find(&id).await?.ok_or_else(missing)?;
+    Ok(answer(&describe(&record, true)))
 }
 
-fn waiting(job: &Job, status: &str) -> Json {
-    without_nulls(json!({
-        "id": job.id, "status": status, "priority": job.number, "create_time": job.created, "outputs_count": 0,
-        "workflow_id": job.workflow_id(),
-    }))
+/// A job in ComfyUI's words; `whole`: with its prompt and all that it showed.
+fn describe(record: &Record, whole: bool) -> Json {
+    let status = match record.state {
+        JobState::Queued => "pending",
+        JobState::Running => "in_progress",
+        JobState::Done => "completed",
+        JobState::Failed | JobState::Cancelled => "failed",
+    };
+    let mut job = json!({
+        "id": record.id, "status": status, "priority": record.number, "create_time": record.created,
+        "outputs_count": 0, "workflow_id": record.workflow,
+    });
+    if record.state.is_over() {
+        describe_end(&mut job, record, whole);
+    }
+    without_nulls(job)
 }
 
-fn ended(record: &Record, whole: bool) -> Json {
+fn describe_end(job: &mut Json, record: &Record, whole: bool) {
     let parse = |text: &str| serde_json::from_str::<Json>(text).unwrap_or_default();
     let outputs = record.outputs.as_deref().map(parse).unwrap_or_default();
     let status = record.status.as_deref().map(parse).unwrap_or_default();
-    let extra = parse(&record.extra);
-    let message = |kinds: &[&str]| {
-        let messages = status["messages"].as_array().into_iter().flatten();
-        messages.rev().find(|message| kinds.iter().any(|kind| message[0] == *kind)).map(|message| message[1].clone())
-    };
-    let time = |message: &Option<Json>| message.as_ref().map(|data| data["timestamp"].clone());
-    let start = message(&["execution_start"]);
-    let end = message(&["execution_success", "execution_error", "execution_interrupted"]);
+    let messages = status["messages"].as_array().into_iter().flatten();
+    let error = messages.rev().find(|message| message[0] == "execution_error").map(|message| message[1].clone());
     let (count, preview) = summarise(&outputs);
-    let mut job = json!({
-        "id": record.id, "status": if record.state == JobState::Done { "completed" } else { "failed" },
-        "priority": record.number, "create_time": record.created, "execution_start_time": time(&start),
-        "execution_end_time": time(&end), "execution_error": message(&["execution_error"]),
-        "outputs_count": count, "preview_output": preview,
-        "workflow_id": extra.pointer("/extra_pnginfo/workflow/id"),
-    });
+    job["execution_start_time"] = record.started.into();
+    job["execution_end_time"] = record.ended.into();
+    job["execution_error"] = error.into();
+    job["outputs_count"] = count.into();
+    job["preview_output"] = preview.into();
     if whole {
         job["outputs"] = outputs;
         job["execution_status"] = status;
-        job["workflow"] = json!({"prompt": parse(&record.prompt), "extra_data": extra});
+        job["workflow"] = json!({"prompt": parse(&record.prompt), "extra_data": parse(&record.extra)});
     }
-    without_nulls(job)
 }
 
 fn without_nulls(job: Json) -> Json {
@@ -213,7 +184,7 @@ mod tests {
     fn questions_are_checked_with_the_contracts_words() {
         let ask = |pairs: &[(&str, &str)]| {
             let query = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-            match Asked::parse(&query) {
+            match listing(&query) {
                 Err(Fail::Json(_, body)) => body["error"].as_str().unwrap().to_owned(),
                 Err(other) => panic!("{other:?}"),
                 Ok(asked) => format!("{:?} {}", asked.limit, asked.offset),

@@ -15,6 +15,7 @@ mod system;
 mod templates;
 mod upload;
 mod userdata;
+mod users;
 mod view;
 mod ws;
 
@@ -22,9 +23,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::http::{Extensions, HeaderMap, StatusCode, Version, header};
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{Predicate, SizeAbove};
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
@@ -33,6 +37,15 @@ use crate::guard::guard;
 
 /// A body whose next part does not come within this time is given up.
 const BODY_PAUSE: Duration = Duration::from_secs(30);
+
+/// Gzip for JSON and plain text, as in ComfyUI; streams and pictures go out as they are.
+fn compression() -> CompressionLayer<impl Predicate> {
+    let fit = |_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions| {
+        let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        kind.starts_with("application/json") || kind.starts_with("text/plain")
+    };
+    CompressionLayer::new().compress_when(SizeAbove::default().and(fit))
+}
 
 /// The document of our own API.
 #[cfg(test)]
@@ -54,9 +67,10 @@ pub(crate) fn router(app: &App) -> Router {
         .merge(templates::routes())
         .merge(upload::routes())
         .merge(userdata::routes())
+        .merge(users::routes())
         .merge(view::routes())
         .merge(ws::routes());
-    Router::new()
+    let all = Router::new()
         .merge(routes.clone())
         .nest("/api", routes)
         // `/api/jobs` has no twin without `/api`, but one with two.
@@ -65,8 +79,9 @@ pub(crate) fn router(app: &App) -> Router {
         .merge(internal::routes())
         .nest("/paraflow/v1", own::routes())
         .route("/paraflow/v1/", get(own::page))
-        .fallback(statics::serve)
-        .layer(from_fn_with_state(app.clone(), guard))
+        .fallback(statics::serve);
+    let all = if app.options.compress { all.layer(compression()) } else { all };
+    all.layer(from_fn_with_state(app.clone(), guard))
         .layer(CatchPanicLayer::new())
         .layer(DefaultBodyLimit::disable())
         .layer(RequestBodyLimitLayer::new(app.options.max_upload_bytes))

@@ -10,6 +10,8 @@ use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse as _;
 use axum::routing::get;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value as Json, json};
 
 use crate::app::App;
@@ -101,6 +103,8 @@ pub(super) async fn blocking(work: impl FnOnce() -> Answer + Send + 'static) -> 
 
 /// A header longer than this is read by nobody.
 const LARGEST_HEADER: u64 = 1 << 20;
+/// One with cover pictures may be longer.
+const LARGEST_COVERED_HEADER: u64 = 8 << 20;
 
 async fn metadata(
     State(app): State<App>,
@@ -110,18 +114,18 @@ async fn metadata(
     blocking(move || {
         let name = query.get("filename").filter(|name| name.ends_with(".safetensors")).ok_or(StatusCode::NOT_FOUND)?;
         let model = app.assets.models().find(&folder, name).map_err(|_| StatusCode::NOT_FOUND)?;
-        let header = safetensors_header(&model.path).ok_or(StatusCode::NOT_FOUND)?;
+        let header = safetensors_header(&model.path, LARGEST_HEADER).ok_or(StatusCode::NOT_FOUND)?;
         Ok(answer(header.get("__metadata__").ok_or(StatusCode::NOT_FOUND)?))
     })
     .await
 }
 
-fn safetensors_header(path: &FilePath) -> Option<Json> {
+fn safetensors_header(path: &FilePath, longest: u64) -> Option<Json> {
     let mut file = File::open(path).ok()?;
     let mut length = [0; 8];
     file.read_exact(&mut length).ok()?;
     let length = u64::from_le_bytes(length);
-    if length > LARGEST_HEADER {
+    if length > longest {
         return None;
     }
     let mut header = Vec::new();
@@ -161,21 +165,33 @@ async fn experiment_files(State(app): State<App>, Path(folder): Path<String>) ->
     .await
 }
 
-/// A picture that lies beside the model, as WebP.
+/// A picture that lies beside the model, or in it, as WebP.
 async fn preview(State(app): State<App>, Path((folder, index, file)): Path<(String, usize, String)>) -> Answer {
     blocking(move || {
         let missing = || Fail::from(StatusCode::NOT_FOUND);
         let dirs = app.assets.models().dirs(&folder).map_err(|_| missing())?;
         let model = paths::below(dirs.get(index).ok_or_else(missing)?, &file).ok_or_else(missing)?;
-        let stem = model.file_stem().and_then(|stem| stem.to_str()).ok_or_else(missing)?.to_owned();
-        let beside = model.parent().ok_or_else(missing)?;
-        let endings = ["png", "jpg", "jpeg", "webp", "gif"];
-        let candidates =
-            endings.iter().flat_map(|ending| [format!("{stem}.{ending}"), format!("{stem}.preview.{ending}")]);
-        let picture = candidates.map(|name| beside.join(name)).find(|path| path.is_file()).ok_or_else(missing)?;
-        let bytes = std::fs::read(picture).map_err(|_| missing())?;
-        let webp = view::as_webp(&bytes).ok_or_else(missing)?;
+        let picture = beside(&model).or_else(|| cover(&model)).ok_or_else(missing)?;
+        let webp = view::as_webp(&picture).ok_or_else(missing)?;
         Ok(([(header::CONTENT_TYPE, "image/webp")], webp).into_response())
     })
     .await
+}
+
+/// `<stem>.png` or `<stem>.preview.png` in the model's folder, or another kind of picture.
+fn beside(model: &FilePath) -> Option<Vec<u8>> {
+    let (stem, folder) = (model.file_stem()?.to_str()?, model.parent()?);
+    let endings = ["png", "jpg", "jpeg", "webp", "gif"];
+    let mut names = endings.iter().flat_map(|ending| [format!("{stem}.{ending}"), format!("{stem}.preview.{ending}")]);
+    let path = names.find_map(|name| Some(folder.join(name)).filter(|path| path.is_file()))?;
+    std::fs::read(path).ok()
+}
+
+/// The first of the pictures that trainers put into the header of a model.
+fn cover(model: &FilePath) -> Option<Vec<u8>> {
+    let path = model.with_extension("safetensors");
+    let header = safetensors_header(&path, LARGEST_COVERED_HEADER)?;
+    let covers: Vec<String> =
+        serde_json::from_str(header.pointer("/__metadata__/ssmd_cover_images")?.as_str()?).ok()?;
+    BASE64.decode(covers.first()?.as_bytes()).ok()
 }

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use crate::app::App;
 use crate::error::{Answer, answer};
 use crate::routes::models::blocking;
-use crate::routes::settings::user_dir;
+use crate::routes::users::default_dir;
 
 pub(super) fn routes() -> Router<App> {
     Router::new().route("/global_subgraphs", get(list)).route("/global_subgraphs/{id}", get(one))
@@ -19,7 +19,7 @@ pub(super) fn routes() -> Router<App> {
 
 /// Id, description and path of each.
 fn blueprints(app: &App) -> Vec<(String, Json, PathBuf)> {
-    let folder = user_dir(app).join("global_subgraphs");
+    let folder = default_dir(app).join("global_subgraphs");
     let mut files: Vec<PathBuf> = folder.read_dir().into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     files.retain(|path| path.extension().is_some_and(|ending| ending == "json") && path.is_file());
     files.sort();

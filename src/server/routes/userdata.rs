@@ -18,7 +18,7 @@ use crate::app::App;
 use crate::error::{Answer, Fail, answer};
 use crate::paths;
 use crate::routes::models::blocking;
-use crate::routes::settings::user_dir;
+use crate::routes::users;
 
 type Parameters = Query<HashMap<String, String>>;
 
@@ -33,22 +33,15 @@ pub(super) fn routes() -> Router<App> {
 /// A folder nested deeper than this is not listed further.
 const DEEPEST: usize = 32;
 
-/// The names of users that only the system may use; over HTTP there are none such.
-fn check_user(headers: &HeaderMap) -> Result<(), Fail> {
-    let user = headers.get("comfy-user").and_then(|user| user.to_str().ok()).unwrap_or("default");
-    if user.starts_with("__") { Err(Fail::unexpected(format!("unknown user: {user}"))) } else { Ok(()) }
-}
-
 fn is_set(query: &HashMap<String, String>, name: &str) -> bool {
     query.get(name).is_some_and(|value| value == "true")
 }
 
 async fn list(State(app): State<App>, headers: HeaderMap, Query(query): Parameters) -> Answer {
-    check_user(&headers)?;
     blocking(move || {
+        let root = users::dir(&app, &headers)?;
         let dir = query.get("dir").filter(|dir| !dir.is_empty());
         let dir = dir.ok_or_else(|| Fail::Text(StatusCode::BAD_REQUEST, "Directory not provided".into()))?;
-        let root = user_dir(&app);
         let invalid = || Fail::Text(StatusCode::FORBIDDEN, "Invalid directory".into());
         let folder = paths::folder_below(&root, dir.trim_end_matches('/')).ok_or_else(invalid)?;
         if !folder.is_dir() {
@@ -102,11 +95,9 @@ fn info(path: &FilePath) -> Json {
 }
 
 async fn list_v2(State(app): State<App>, headers: HeaderMap, Query(query): Parameters) -> Answer {
-    if check_user(&headers).is_err() {
-        return Err(Fail::error(StatusCode::FORBIDDEN, "Invalid user specified in request"));
-    }
     blocking(move || {
-        let root = user_dir(&app);
+        let unknown = |_| Fail::error(StatusCode::FORBIDDEN, "Invalid user specified in request");
+        let root = users::dir(&app, &headers).map_err(unknown)?;
         let given = query.get("path").map(String::as_str).unwrap_or_default();
         let given = percent_decode_str(given).decode_utf8_lossy();
         let Some(folder) = paths::folder_below(&root, &given) else {
@@ -155,15 +146,15 @@ fn relative(root: &FilePath, path: &FilePath) -> String {
 }
 
 /// The path of a name from the address, which may be encoded twice.
-fn path_of(app: &App, name: &str) -> Result<PathBuf, Fail> {
+fn path_of(root: &FilePath, name: &str) -> Result<PathBuf, Fail> {
     let name = if name.contains('%') { percent_decode_str(name).decode_utf8_lossy() } else { name.into() };
-    paths::below(&user_dir(app), &name).ok_or(Fail::Empty(StatusCode::FORBIDDEN))
+    paths::below(root, &name).ok_or(Fail::Empty(StatusCode::FORBIDDEN))
 }
 
 async fn read(State(app): State<App>, headers: HeaderMap, Path(file): Path<String>) -> Answer {
-    check_user(&headers)?;
     blocking(move || {
-        let path = path_of(&app, &file)?;
+        let root = users::dir(&app, &headers)?;
+        let path = path_of(&root, &file)?;
         if !path.is_file() {
             return Err(StatusCode::NOT_FOUND.into());
         }
@@ -202,10 +193,10 @@ async fn write(
     Query(query): Parameters,
     body: Bytes,
 ) -> Answer {
-    check_user(&headers)?;
     let known = headers.get(header::IF_MATCH).and_then(|tag| tag.to_str().ok()).map(str::to_owned);
     blocking(move || {
-        let path = path_of(&app, &file)?;
+        let root = users::dir(&app, &headers)?;
+        let path = path_of(&root, &file)?;
         // Ours: someone else's change is not overwritten by one who has not seen it.
         if let Some(known) = known.filter(|known| known != "*")
             && fs::read(&path).is_ok_and(|now| tag(&now) != known)
@@ -218,7 +209,7 @@ async fn write(
         paths::write_whole(&path, &body).map_err(|_| {
             Fail::Text(StatusCode::BAD_REQUEST, "Invalid filename. Please avoid special characters".into())
         })?;
-        let mut response = written(&app, &path, &query);
+        let mut response = written(&root, &path, &query);
         if let Ok(tag) = tag(&body).parse() {
             response.headers_mut().insert(header::ETAG, tag);
         }
@@ -228,8 +219,8 @@ async fn write(
 }
 
 /// The path, or all about it.
-fn written(app: &App, path: &FilePath, query: &HashMap<String, String>) -> Response {
-    let shown = relative(&user_dir(app), path);
+fn written(root: &FilePath, path: &FilePath, query: &HashMap<String, String>) -> Response {
+    let shown = relative(root, path);
     if is_set(query, "full_info") {
         let mut info = info(path);
         info["path"] = shown.into();
@@ -239,9 +230,9 @@ fn written(app: &App, path: &FilePath, query: &HashMap<String, String>) -> Respo
 }
 
 async fn remove(State(app): State<App>, headers: HeaderMap, Path(file): Path<String>) -> Answer {
-    check_user(&headers)?;
     blocking(move || {
-        let path = path_of(&app, &file)?;
+        let root = users::dir(&app, &headers)?;
+        let path = path_of(&root, &file)?;
         if !path.is_file() {
             return Err(StatusCode::NOT_FOUND.into());
         }
@@ -257,9 +248,9 @@ async fn rename(
     Path((file, dest)): Path<(String, String)>,
     Query(query): Parameters,
 ) -> Answer {
-    check_user(&headers)?;
     blocking(move || {
-        let (from, to) = (path_of(&app, &file)?, path_of(&app, &dest)?);
+        let root = users::dir(&app, &headers)?;
+        let (from, to) = (path_of(&root, &file)?, path_of(&root, &dest)?);
         if !from.is_file() {
             return Err(StatusCode::NOT_FOUND.into());
         }
@@ -270,7 +261,7 @@ async fn rename(
         moved.map_err(|_| {
             Fail::Text(StatusCode::BAD_REQUEST, "Invalid filename. Please avoid special characters".into())
         })?;
-        Ok(written(&app, &to, &query))
+        Ok(written(&root, &to, &query))
     })
     .await
 }

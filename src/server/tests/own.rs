@@ -123,6 +123,26 @@ async fn jobs_are_cancelled_timed_out_moved_and_paused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn jobs_run_side_by_side_and_are_stopped_one_by_one() {
+    let bench = Bench::with(crate::Options { jobs_at_once: 2, ..crate::Options::default() });
+    for id in ["a", "b", "c"] {
+        submit(&bench, json!({"graph": endless(), "id": id})).await;
+    }
+    bench.running("a").await;
+    bench.running("b").await;
+    assert_eq!(bench.get("/paraflow/v1/queue").await.json()["pending"], json!(["c"]));
+    bench.method(Method::POST, "/paraflow/v1/jobs/a/cancel", "").await;
+    bench.running("c").await;
+    assert_eq!(bench.get("/paraflow/v1/jobs/a/wait").await.json()["state"], "cancelled");
+    let queue = bench.get("/paraflow/v1/queue").await.json();
+    assert_eq!((&queue["running"], &queue["pending"]), (&json!(["b", "c"]), &json!([])));
+    bench.post("/interrupt", &json!({})).await;
+    for id in ["b", "c"] {
+        assert_eq!(bench.get(&format!("/paraflow/v1/jobs/{id}/wait")).await.json()["state"], "cancelled");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn events_are_followed_to_the_end() {
     let bench = Bench::new();
     bench.method(Method::PUT, "/paraflow/v1/queue", r#"{"paused": true}"#).await;

@@ -338,6 +338,30 @@ async fn models_are_listed_by_folder() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_models_preview_lies_beside_it_or_in_it() {
+    use base64::Engine as _;
+
+    let bench = Bench::new();
+    let loras = bench.dir.path().join("models/loras");
+    std::fs::create_dir_all(&loras).unwrap();
+    let covers = json!([base64::engine::general_purpose::STANDARD.encode(picture(255))]).to_string();
+    let header = json!({"__metadata__": {"ssmd_cover_images": covers}}).to_string();
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    std::fs::write(loras.join("covered.safetensors"), file).unwrap();
+    for name in ["beside.safetensors", "bare.safetensors"] {
+        std::fs::write(loras.join(name), "").unwrap();
+    }
+    std::fs::write(loras.join("beside.preview.png"), picture(255)).unwrap();
+    for (name, status) in [("covered", 200), ("beside", 200), ("bare", 404), ("none", 404)] {
+        let got = bench.get(&format!("/experiment/models/preview/loras/0/{name}.safetensors")).await;
+        assert_eq!(got.status.as_u16(), status, "{name}");
+        assert!(status != 200 || (got.bytes.starts_with(b"RIFF") && got.header(header::CONTENT_TYPE) == "image/webp"));
+    }
+    assert_eq!(bench.get("/experiment/models/preview/loras/9/bare.safetensors").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn settings_are_merged_and_kept() {
     let bench = Bench::new();
     assert_eq!(bench.get("/settings").await.json(), json!({}));
@@ -350,6 +374,59 @@ async fn settings_are_merged_and_kept() {
     assert_eq!(bench.get("/users").await.json()["storage"], "server");
     let got = bench.post("/users", &json!({"username": "__x"})).await;
     assert_eq!((got.status, got.text()), (StatusCode::BAD_REQUEST, "System User prefix not allowed".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_users_have_settings_and_files_of_their_own() {
+    let bench = Bench::with(crate::Options { multi_user: true, ..crate::Options::default() });
+    assert_eq!(bench.get("/users").await.json(), json!({"storage": "server", "users": {}}));
+    let add = async |name: &str| bench.post("/users", &json!({ "username": name })).await;
+    let (ann, bob) = (add("Ann!").await.json(), add("bob").await.json());
+    let (ann, bob) = (ann.as_str().unwrap(), bob.as_str().unwrap());
+    assert!(ann.starts_with("Ann-_") && bob.starts_with("bob_"), "{ann} {bob}");
+    assert_eq!(bench.get("/users").await.json()["users"], json!({ann: "Ann!", bob: "bob"}));
+    let again = add("bob").await;
+    assert_eq!((again.status, again.json()), (StatusCode::BAD_REQUEST, json!({"error": "Duplicate username."})));
+    assert_eq!(add("").await.text(), "username not provided");
+    assert_eq!(add("!__x").await.status, StatusCode::OK);
+    assert_eq!(add("__x").await.text(), "System User prefix not allowed");
+
+    let ask = async |user: &str, method: Method, path: &str, body: &str| {
+        let mut request = request(method, path, Body::from(body.to_owned()));
+        request.headers_mut().insert("comfy-user", user.parse().unwrap());
+        bench.send(request).await
+    };
+    assert_eq!(ask(ann, Method::POST, "/settings/a", "1").await.status, StatusCode::OK);
+    assert_eq!(ask(ann, Method::GET, "/settings", "").await.json(), json!({"a": 1}));
+    assert_eq!(ask(bob, Method::GET, "/settings", "").await.json(), json!({}));
+    assert_eq!(ask(ann, Method::POST, "/userdata/x.txt", "hers").await.status, StatusCode::OK);
+    assert_eq!(ask(ann, Method::GET, "/userdata/x.txt", "").await.text(), "hers");
+    assert_eq!(ask(bob, Method::GET, "/userdata/x.txt", "").await.status, StatusCode::NOT_FOUND);
+    for stranger in ["nobody", "default", "__system", "../default", ""] {
+        let status = async |path: &str| ask(stranger, Method::GET, path, "").await.status.as_u16();
+        assert_eq!(status("/settings").await, 401, "{stranger:?}");
+        assert_eq!(status("/userdata/x.txt").await, 500, "{stranger:?}");
+        assert_eq!(status("/userdata?dir=a").await, 500, "{stranger:?}");
+        assert_eq!(status("/v2/userdata").await, 403, "{stranger:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_compressed_where_that_is_on_and_wanted() {
+    let encoding = async |compress: bool, path: &str, accepted: &str| {
+        let bench = Bench::with(crate::Options { compress, ..crate::Options::default() });
+        let mut request = request(Method::GET, path, Body::empty());
+        request.headers_mut().insert(header::ACCEPT_ENCODING, accepted.parse().unwrap());
+        let got = bench.send(request).await;
+        let is_gzip = got.bytes.starts_with(&[0x1f, 0x8b]);
+        assert_eq!(is_gzip, got.header(header::CONTENT_ENCODING) == "gzip");
+        is_gzip
+    };
+    assert!(encoding(true, "/object_info", "gzip, deflate").await);
+    assert!(encoding(true, "/paraflow/v1/metrics", "gzip").await);
+    assert!(!encoding(true, "/object_info", "identity").await);
+    assert!(!encoding(true, "/paraflow/v1/", "gzip").await);
+    assert!(!encoding(false, "/object_info", "gzip").await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

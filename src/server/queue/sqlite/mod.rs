@@ -1,24 +1,27 @@
 //! The queue in SQLite: what waits and runs is also in memory, what has ended only in the file.
 
-use std::collections::{BTreeMap, HashMap};
+mod history;
+mod memory;
+mod recover;
+mod rows;
+
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
-use rusqlite::types::Value as Sql;
-use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter};
+use rusqlite::{OptionalExtension as _, params};
 use serde_json::{Number, Value as Json};
 use tokio::sync::watch;
 
 use super::db::Db;
 use super::{
-    Artefact, End, Job, Key, Move, NewJob, Queue, QueueError, Receipt, Record, Reply, Search, Snapshot, State, Window,
+    Artefact, End, Job, Listing, Move, NewJob, Queue, QueueError, Receipt, Record, Reply, Search, Snapshot, Window,
 };
 use crate::time::now_ms;
 
-/// A job that the process died under so often is not begun again.
-const MOST_ATTEMPTS: u32 = 10;
+use memory::Memory;
+use recover::recover;
+use rows::{RECORD, artefact, insert, item, record, store_end};
 
 /// Called with the number of jobs that wait or run, in the order of the changes.
 pub type OnChange = Box<dyn Fn(usize) + Send + Sync>;
@@ -37,78 +40,6 @@ struct Shared {
     wake: Condvar,
     changed: watch::Sender<u64>,
     on_change: OnChange,
-}
-
-/// Order of waiting jobs: the highest priority, then the smallest number, then the smallest id.
-#[derive(Clone, Debug, PartialEq)]
-struct Place {
-    priority: i64,
-    position: f64,
-    id: String,
-}
-
-impl Eq for Place {}
-
-impl PartialOrd for Place {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Place {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        let by_priority = other.priority.cmp(&self.priority);
-        by_priority.then(self.position.total_cmp(&other.position)).then_with(|| self.id.cmp(&other.id))
-    }
-}
-
-#[derive(Default)]
-struct Memory {
-    pending: BTreeMap<Place, Arc<Job>>,
-    /// Where each waiting job stands.
-    places: HashMap<String, Place>,
-    running: Vec<Arc<Job>>,
-    paused: bool,
-    closed: bool,
-    /// The next of ComfyUI's numbers.
-    counter: i64,
-    /// The next of the history.
-    ended: i64,
-    snapshot: Option<Arc<Snapshot>>,
-}
-
-impl Memory {
-    fn remaining(&self) -> usize {
-        self.pending.len() + self.running.len()
-    }
-
-    fn insert(&mut self, job: Arc<Job>) {
-        let place = Place { priority: job.priority, position: job.position, id: job.id.clone() };
-        self.places.insert(job.id.clone(), place.clone());
-        self.pending.insert(place, job);
-    }
-
-    fn take_out(&mut self, id: &str) -> Option<(Place, Arc<Job>)> {
-        let place = self.places.remove(id)?;
-        let job = self.pending.remove(&place)?;
-        Some((place, job))
-    }
-
-    fn snapshot(&mut self) -> Arc<Snapshot> {
-        if let Some(snapshot) = &self.snapshot {
-            return Arc::clone(snapshot);
-        }
-        let pending: Vec<_> = self.pending.values().cloned().collect();
-        let body = queue_body(&self.running, &pending);
-        let snapshot = Arc::new(Snapshot { running: self.running.clone(), pending, paused: self.paused, body });
-        self.snapshot = Some(Arc::clone(&snapshot));
-        snapshot
-    }
-}
-
-fn queue_body(running: &[Arc<Job>], pending: &[Arc<Job>]) -> Bytes {
-    let list = |jobs: &[Arc<Job>]| jobs.iter().map(|job| job.item.as_str()).collect::<Vec<_>>().join(", ");
-    format!("{{\"queue_running\": [{}], \"queue_pending\": [{}]}}", list(running), list(pending)).into()
 }
 
 impl Shared {
@@ -164,97 +95,6 @@ fn exclusive(path: &Path) -> Result<File, QueueError> {
     }
 }
 
-/// Reads what waits, after what ran when the process died was put back.
-fn recover(connection: &Connection) -> Result<Memory, QueueError> {
-    give_up_on_deadly(connection)?;
-    connection.execute("UPDATE jobs SET state = 'queued' WHERE state = 'running'", [])?;
-    let one =
-        |sql: &str| connection.query_row(sql, [], |row| row.get::<_, Option<i64>>(0)).map(Option::unwrap_or_default);
-    let counter = one("SELECT seq FROM sqlite_sequence WHERE name = 'jobs' UNION ALL SELECT 0 LIMIT 1")?;
-    let mut memory = Memory { counter, ended: one("SELECT max(ended_seq) FROM jobs")? + 1, ..Memory::default() };
-    memory.paused = connection
-        .query_row("SELECT value FROM settings WHERE name = 'paused'", [], |row| row.get::<_, String>(0))
-        .optional()?
-        .is_some_and(|value| value == "true");
-    let mut waiting = connection.prepare(
-        "SELECT id, number, priority, position, prompt, extra, targets, client, created, timeout_ms, webhook, attempts
-         FROM jobs WHERE state = 'queued'",
-    )?;
-    for job in waiting.query_map([], read_job)? {
-        memory.insert(Arc::new(job?));
-    }
-    Ok(memory)
-}
-
-/// A job that takes the process down each time would keep the server from ever doing another.
-fn give_up_on_deadly(connection: &Connection) -> Result<(), QueueError> {
-    let error = format!("the server died {MOST_ATTEMPTS} times while this job ran; it is not tried again");
-    let status = serde_json::json!({"status_str": "error", "completed": false, "messages": []});
-    let next: i64 = connection.query_row("SELECT coalesce(max(ended_seq), 0) + 1 FROM jobs", [], |row| row.get(0))?;
-    let deadly: Vec<i64> = connection
-        .prepare("SELECT seq FROM jobs WHERE state = 'running' AND attempts >= ?1")?
-        .query_map([MOST_ATTEMPTS], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    for (at, seq) in deadly.into_iter().enumerate() {
-        connection.execute(
-            "UPDATE jobs SET state = 'failed', ended = ?2, ended_seq = ?3, outputs = '{}', meta = '{}', status = ?4,
-             error = ?5 WHERE seq = ?1",
-            params![seq, now_ms(), next + at as i64, status.to_string(), error],
-        )?;
-    }
-    Ok(())
-}
-
-fn read_job(row: &Row<'_>) -> rusqlite::Result<Job> {
-    let json = |text: String| serde_json::from_str::<Json>(&text).unwrap_or_default();
-    let (prompt, extra, targets): (String, String, String) = (row.get(4)?, row.get(5)?, row.get(6)?);
-    let (id, number): (String, String) = (row.get(0)?, row.get(1)?);
-    let item = item(&number, &id, &prompt, &extra, &targets);
-    Ok(Job {
-        number: number.parse().unwrap_or_else(|_| Number::from(0)),
-        id,
-        priority: row.get(2)?,
-        position: row.get(3)?,
-        prompt: json(prompt),
-        extra: json(extra),
-        outputs: serde_json::from_str(&targets).unwrap_or_default(),
-        client: row.get(7)?,
-        created: row.get(8)?,
-        timeout_ms: row.get::<_, Option<i64>>(9)?.and_then(|ms| u64::try_from(ms).ok()),
-        webhook: row.get(10)?,
-        attempts: row.get(11)?,
-        item,
-    })
-}
-
-fn item(number: &str, id: &str, prompt: &str, extra: &str, targets: &str) -> String {
-    format!("[{number}, {}, {prompt}, {extra}, {targets}]", Json::from(id))
-}
-
-/// The columns of a [`Record`], in the order in which [`record`] reads them.
-const RECORD: &str = "id, state, number, priority, prompt, extra, targets, created, started, ended, attempts, outputs, \
-                      status, meta, error";
-
-fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
-    Ok(Record {
-        id: row.get(0)?,
-        state: State::parse(&row.get::<_, String>(1)?).unwrap_or(State::Failed),
-        number: row.get::<_, String>(2)?.parse().unwrap_or_else(|_| Number::from(0)),
-        priority: row.get(3)?,
-        prompt: row.get(4)?,
-        extra: row.get(5)?,
-        targets: row.get(6)?,
-        created: row.get(7)?,
-        started: row.get(8)?,
-        ended: row.get(9)?,
-        attempts: row.get(10)?,
-        outputs: row.get(11)?,
-        status: row.get(12)?,
-        meta: row.get(13)?,
-        error: row.get(14)?,
-    })
-}
-
 impl SqliteQueue {
     /// The job with its number and its place in the order.
     fn numbered(&self, new: &NewJob) -> Job {
@@ -295,88 +135,6 @@ impl SqliteQueue {
     }
 }
 
-/// Stores the job, unless its key or its id is known.
-fn insert(connection: &Connection, job: &Job, key: Option<&Key>) -> Result<Receipt, QueueError> {
-    if let Some(key) = key {
-        let known = connection
-            .prepare_cached("SELECT id, number, key_hash FROM jobs WHERE key = ?1")?
-            .query_row([&key.name], |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?)))
-            .optional()?;
-        if let Some((id, number, request)) = known {
-            if request != key.request {
-                return Err(QueueError::KeyReused(key.name.clone()));
-            }
-            let number = number.parse().unwrap_or_else(|_| Number::from(0));
-            return Ok(Receipt { id, number, repeated: true });
-        }
-    }
-    let stored = connection
-        .prepare_cached(
-            "INSERT INTO jobs (id, state, number, priority, position, prompt, extra, targets, client, created, key,
-             key_hash, webhook, timeout_ms) VALUES (?1, 'queued', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
-        )?
-        .execute(params![
-            job.id,
-            job.number.to_string(),
-            job.priority,
-            job.position,
-            job.prompt.to_string(),
-            job.extra.to_string(),
-            Json::from(job.outputs.clone()).to_string(),
-            job.client,
-            job.created,
-            key.map(|key| &key.name),
-            key.map(|key| &key.request),
-            job.webhook,
-            job.timeout_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX)),
-        ]);
-    match stored {
-        Ok(_) => Ok(Receipt { id: job.id.clone(), number: job.number.clone(), repeated: false }),
-        Err(rusqlite::Error::SqliteFailure(failure, _)) if failure.code == rusqlite::ErrorCode::ConstraintViolation => {
-            Err(QueueError::Taken(job.id.clone()))
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn store_end(connection: &Connection, id: &str, end: &End, ended: i64, seq: i64) -> Result<(), QueueError> {
-    let changed = connection
-        .prepare_cached(
-            "UPDATE jobs SET state = ?2, ended = ?3, ended_seq = ?4, outputs = ?5, status = ?6, meta = ?7, error = ?8
-             WHERE id = ?1 AND state = 'running'",
-        )?
-        .execute(params![
-            id,
-            end.state.as_str(),
-            ended,
-            seq,
-            end.outputs.to_string(),
-            end.status.to_string(),
-            end.meta.to_string(),
-            end.error,
-        ])?;
-    if changed != 1 {
-        // It was never begun by these books, so its end is none of theirs.
-        return Err(rusqlite::Error::QueryReturnedNoRows.into());
-    }
-    let mut add = connection.prepare_cached("INSERT INTO artefacts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
-    for (place, file) in end.artefacts.iter().enumerate() {
-        let bytes = file.bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
-        add.execute(params![
-            id,
-            place as i64,
-            file.node,
-            file.kind,
-            file.filename,
-            file.subfolder,
-            file.place,
-            bytes,
-            file.blake3
-        ])?;
-    }
-    Ok(())
-}
-
 impl Queue for SqliteQueue {
     fn submit(&self, new: NewJob) -> Reply<Receipt> {
         let job = Arc::new(self.numbered(&new));
@@ -403,7 +161,6 @@ impl Queue for SqliteQueue {
             {
                 memory.places.remove(&place.id);
                 self.shared.change_locked(&mut memory, |memory| memory.running.push(Arc::clone(&job)));
-                drop(memory);
                 let id = job.id.clone();
                 // Not waited for: a job whose beginning was lost waits again, as it should.
                 drop(self.db.write(
@@ -566,37 +323,15 @@ impl Queue for SqliteQueue {
     }
 
     fn history(&self, window: Window) -> Reply<Vec<Record>> {
-        self.db.read(move |connection| {
-            let total: i64 =
-                connection.query_row("SELECT count(*) FROM jobs WHERE ended_seq IS NOT NULL", [], |row| row.get(0))?;
-            let (offset, limit) = match (window.offset, window.max_items) {
-                (Some(offset), limit) if offset >= 0 => (offset, limit.unwrap_or(-1)),
-                (_, Some(limit)) => ((total - limit).max(0), limit),
-                (_, None) => (0, -1),
-            };
-            let sql =
-                format!("SELECT {RECORD} FROM jobs WHERE ended_seq IS NOT NULL ORDER BY ended_seq LIMIT ?1 OFFSET ?2");
-            let mut found = connection.prepare_cached(&sql)?;
-            let rows = found.query_map([limit, offset], record)?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
+        self.db.read(move |connection| history::window(connection, window))
     }
 
     fn search(&self, search: Search) -> Reply<(Vec<Record>, u64)> {
-        self.db.read(move |connection| {
-            let (filter, values) = filter(&search);
-            let count = format!("SELECT count(*) FROM jobs WHERE {filter}");
-            let total: i64 =
-                connection.prepare(&count)?.query_row(params_from_iter(values.iter()), |row| row.get(0))?;
-            let sql = format!(
-                "SELECT {RECORD} FROM jobs WHERE {filter} ORDER BY ended_seq DESC LIMIT {} OFFSET {}",
-                search.limit.min(10_000),
-                search.offset.min(i64::MAX as u64)
-            );
-            let mut found = connection.prepare(&sql)?;
-            let rows = found.query_map(params_from_iter(values.iter()), record)?;
-            Ok((rows.collect::<Result<_, _>>()?, total.unsigned_abs()))
-        })
+        self.db.read(move |connection| history::search(connection, &search))
+    }
+
+    fn list(&self, listing: Listing) -> Reply<(Vec<Record>, u64)> {
+        self.db.read_after_writes(move |connection| history::list(connection, &listing))
     }
 
     fn forget(&self, ids: &[String]) -> Reply<usize> {
@@ -621,31 +356,7 @@ impl Queue for SqliteQueue {
 
     fn prune(&self, keep: u64, since: Option<i64>) -> Reply<usize> {
         let keep = i64::try_from(keep).unwrap_or(i64::MAX);
-        self.db.write(
-            move |connection| {
-                // Entries that nobody forgot by hand follow each other, so this looks at one index entry, mostly.
-                let oldest: Option<i64> = connection
-                    .prepare_cached(
-                        "SELECT ended_seq FROM jobs WHERE ended_seq IS NOT NULL ORDER BY ended_seq DESC
-                         LIMIT 1 OFFSET ?1",
-                    )?
-                    .query_row([keep], |row| row.get(0))
-                    .optional()?;
-                let mut count = 0;
-                if let Some(oldest) = oldest {
-                    count += connection
-                        .prepare_cached("DELETE FROM jobs WHERE ended_seq IS NOT NULL AND ended_seq <= ?1")?
-                        .execute([oldest])?;
-                }
-                if let Some(since) = since {
-                    count += connection
-                        .prepare_cached("DELETE FROM jobs WHERE ended_seq IS NOT NULL AND ended < ?1")?
-                        .execute([since])?;
-                }
-                Ok(count)
-            },
-            |_| {},
-        )
+        self.db.write(move |connection| history::prune(connection, keep, since), |_| {})
     }
 
     fn artefacts(&self, id: &str) -> Reply<Vec<Artefact>> {
@@ -655,17 +366,7 @@ impl Queue for SqliteQueue {
                 "SELECT node, kind, filename, subfolder, place, bytes, blake3 FROM artefacts WHERE job = ?1
                  ORDER BY place_in",
             )?;
-            let rows = found.query_map([id], |row| {
-                Ok(Artefact {
-                    node: row.get(0)?,
-                    kind: row.get(1)?,
-                    filename: row.get(2)?,
-                    subfolder: row.get(3)?,
-                    place: row.get(4)?,
-                    bytes: row.get::<_, Option<i64>>(5)?.and_then(|bytes| u64::try_from(bytes).ok()),
-                    blake3: row.get(6)?,
-                })
-            })?;
+            let rows = found.query_map([id], artefact)?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
     }
@@ -695,64 +396,4 @@ impl Queue for SqliteQueue {
         self.shared.memory().closed = true;
         self.shared.wake.notify_all();
     }
-}
-
-impl Memory {
-    /// The job runs no more. Who tells of it is the one that ran it: after its last event.
-    fn retire(&mut self, job: &Arc<Job>) {
-        self.running.retain(|running| !Arc::ptr_eq(running, job));
-        self.snapshot = None;
-    }
-
-    /// Gives the new place, if both jobs wait.
-    fn reorder(&mut self, id: &str, to: &Move) -> Option<Place> {
-        let place = self.places.get(id)?.clone();
-        let (priority, position) = match to {
-            Move::Before(other) if other == id => return Some(place),
-            Move::Before(other) => {
-                let other = self.places.get(other)?;
-                let before = self.pending.range(..other.clone()).next_back().map(|(place, _)| place);
-                let before = before.filter(|before| before.priority == other.priority);
-                let position =
-                    before.map_or(other.position - 1.0, |before| f64::midpoint(before.position, other.position));
-                (other.priority, position)
-            }
-            Move::First | Move::Last => {
-                let same = self.pending.keys().filter(|other| other.priority == place.priority && other.id != id);
-                let positions = same.map(|other| other.position);
-                let position = match to {
-                    Move::First => positions.fold(f64::INFINITY, f64::min) - 1.0,
-                    _ => positions.fold(f64::NEG_INFINITY, f64::max) + 1.0,
-                };
-                (place.priority, if position.is_finite() { position } else { place.position })
-            }
-        };
-        let (_, job) = self.take_out(id)?;
-        self.insert(Arc::new(Job { priority, position, ..(*job).clone() }));
-        self.places.get(id).cloned()
-    }
-}
-
-/// The condition of a search, with its values.
-fn filter(search: &Search) -> (String, Vec<Sql>) {
-    let mut conditions = vec!["ended_seq IS NOT NULL".to_owned()];
-    let mut values = Vec::new();
-    if !search.states.is_empty() {
-        let marks = vec!["?"; search.states.len()].join(", ");
-        conditions.push(format!("state IN ({marks})"));
-        values.extend(search.states.iter().map(|state| Sql::from(state.as_str().to_owned())));
-    }
-    if let Some(text) = &search.text {
-        conditions.push("(instr(prompt, ?) > 0 OR instr(extra, ?) > 0 OR id = ?)".to_owned());
-        values.extend(std::iter::repeat_n(Sql::from(text.clone()), 3));
-    }
-    if let Some(since) = search.since {
-        conditions.push("ended >= ?".to_owned());
-        values.push(since.into());
-    }
-    if let Some(until) = search.until {
-        conditions.push("ended < ?".to_owned());
-        values.push(until.into());
-    }
-    (conditions.join(" AND "), values)
 }
