@@ -15,7 +15,7 @@ pub(crate) fn below(root: &Path, name: &str) -> Option<PathBuf> {
 
 /// The folder `name` below `root`, or `root` itself where the name is empty.
 pub(crate) fn folder_below(root: &Path, name: &str) -> Option<PathBuf> {
-    if name.trim_matches(['/', '\\']).is_empty() && !name.contains('\0') {
+    if matches!(name.trim_matches(['/', '\\']), "" | ".") {
         return Some(root.to_owned());
     }
     below(root, name)
@@ -69,6 +69,7 @@ mod tests {
         }
         assert_eq!(below(&root, r"a\b"), Some(root.join("a/b")));
         assert_eq!(folder_below(&root, ""), Some(root.clone()));
+        assert_eq!(folder_below(&root, "./"), Some(root.clone()));
         assert_eq!(folder_below(&root, ".."), None);
     }
 

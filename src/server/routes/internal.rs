@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::error::{Answer, Fail, answer};
 use crate::hub::Frame;
 use crate::protocol::{LogSize, Logs, Message};
-use crate::routes::models::blocking;
+use crate::routes::models::{blocking, keys};
 use crate::routes::view;
 
 pub(super) fn routes() -> Router<App> {
@@ -64,7 +64,7 @@ pub(crate) fn forward_logs(app: &App) {
 async fn folders(State(app): State<App>) -> Answer {
     let models = app.assets.models();
     let dirs = |key: &str| json!(models.dirs(key).unwrap_or_default());
-    Ok(answer(&Json::Object(models.keys().map(|key| (key.to_owned(), dirs(key))).collect::<Map<_, _>>())))
+    Ok(answer(&Json::Object(keys(&app).into_iter().map(|key| (key.clone(), dirs(&key))).collect::<Map<_, _>>())))
 }
 
 /// Names of files, the newest first.

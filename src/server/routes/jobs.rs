@@ -17,6 +17,8 @@ pub(super) fn routes() -> Router<App> {
 }
 
 const STATUSES: &[&str] = &["pending", "in_progress", "completed", "failed"];
+/// What later versions of ComfyUI tell apart from `failed`; so do we where a client knows the word.
+const CANCELLED: &str = "cancelled";
 
 fn bad(text: impl Into<String>) -> Fail {
     Fail::error(StatusCode::BAD_REQUEST, text)
@@ -28,7 +30,11 @@ fn listing(query: &HashMap<String, String>) -> Result<Listing, Fail> {
     let statuses: Vec<String> = text("status")
         .map(|list| list.split(',').map(str::trim).filter(|it| !it.is_empty()).map(str::to_owned).collect())
         .unwrap_or_default();
-    let wrong: Vec<&str> = statuses.iter().map(String::as_str).filter(|status| !STATUSES.contains(status)).collect();
+    let wrong: Vec<&str> = statuses
+        .iter()
+        .map(String::as_str)
+        .filter(|status| !STATUSES.contains(status) && *status != CANCELLED)
+        .collect();
     if !wrong.is_empty() {
         let (wrong, valid) = (wrong.join(", "), STATUSES.join(", "));
         return Err(bad(format!("Invalid status value(s): {wrong}. Valid values: {valid}")));
@@ -64,6 +70,7 @@ fn states(status: &str) -> &'static [JobState] {
         "pending" => &[JobState::Queued],
         "in_progress" => &[JobState::Running],
         "completed" => &[JobState::Done],
+        CANCELLED => &[JobState::Cancelled],
         _ => &[JobState::Failed, JobState::Cancelled],
     }
 }
@@ -72,7 +79,11 @@ async fn list(State(app): State<App>, Query(query): Query<HashMap<String, String
     let asked = listing(&query)?;
     let (offset, limit) = (asked.offset, asked.limit);
     let (records, total) = app.queue.list(asked).await?;
-    let jobs: Vec<Json> = records.iter().map(|record| describe(record, false)).collect();
+    let mut jobs: Vec<Json> = records.iter().map(|record| describe(record, false)).collect();
+    if query.get("status").is_some_and(|asked| asked.contains(CANCELLED)) {
+        let stopped = jobs.iter_mut().zip(&records).filter(|(_, record)| record.state == JobState::Cancelled);
+        stopped.for_each(|(job, _)| job["status"] = CANCELLED.into());
+    }
     let has_more = offset.saturating_add(jobs.len() as u64) < total;
     let pagination = json!({"offset": offset, "limit": limit, "total": total, "has_more": has_more});
     Ok(answer(&json!({"jobs": jobs, "pagination": pagination})))

@@ -55,7 +55,7 @@ const FOLDERS: &[&str] = &[
     "audio_encoders",
 ];
 
-fn keys(app: &App) -> Vec<String> {
+pub(super) fn keys(app: &App) -> Vec<String> {
     let mut keys: Vec<String> = FOLDERS.iter().map(|&key| key.to_owned()).collect();
     for key in app.assets.models().keys() {
         if !keys.iter().any(|known| known == key) {
@@ -166,7 +166,8 @@ async fn experiment_files(State(app): State<App>, Path(folder): Path<String>) ->
 }
 
 /// A picture that lies beside the model, or in it, as WebP.
-async fn preview(State(app): State<App>, Path((folder, index, file)): Path<(String, usize, String)>) -> Answer {
+async fn preview(State(app): State<App>, Path((folder, index, file)): Path<(String, String, String)>) -> Answer {
+    let index: usize = index.parse().map_err(Fail::unexpected)?;
     blocking(move || {
         let missing = || Fail::from(StatusCode::NOT_FOUND);
         let dirs = app.assets.models().dirs(&folder).map_err(|_| missing())?;

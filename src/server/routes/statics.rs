@@ -52,8 +52,8 @@ fn embedded_file(path: &str) -> Response {
         "" => "index.html",
         name => name,
     };
-    if let Some((_, bytes)) = embedded::EDITOR.iter().find(|(known, _)| *known == name) {
-        return ([(header::CONTENT_TYPE, content_type(name))], *bytes).into_response();
+    if let Some(bytes) = editor_file(name) {
+        return ([(header::CONTENT_TYPE, content_type(name))], bytes).into_response();
     }
     if name == "index.html" && embedded::EDITOR.is_empty() {
         return ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], include_str!("no_editor.html")).into_response();
@@ -76,6 +76,11 @@ fn content_type(name: &str) -> &'static str {
         "txt" => "text/plain; charset=utf-8",
         _ => "application/octet-stream",
     }
+}
+
+/// A file of the editor.
+pub(super) fn editor_file(name: &str) -> Option<&'static [u8]> {
+    embedded::EDITOR.iter().find(|(known, _)| *known == name).map(|(_, bytes)| *bytes)
 }
 
 /// The example graphs of the program, by name.

@@ -72,15 +72,15 @@ const MOST_USERS: usize = 1000;
 
 async fn add(State(app): State<App>, body: Bytes) -> Answer {
     let body: Json = serde_json::from_slice(&body).map_err(Fail::unexpected)?;
-    let name = body.get("username").and_then(Json::as_str).unwrap_or_default().trim().to_owned();
-    let bad = |text: &str| Fail::Text(StatusCode::BAD_REQUEST, text.into());
+    let name = body.get("username").and_then(Json::as_str).ok_or_else(|| Fail::unexpected("no username"))?;
+    let name = name.trim().to_owned();
     let refused = |text: &str| Err(Fail::error(StatusCode::BAD_REQUEST, text));
     if name.is_empty() {
-        return Err(bad("username not provided"));
+        return refused("username not provided");
     }
     let id = sanitised(&name);
     if id.starts_with(SYSTEM) {
-        return Err(bad("System User prefix not allowed"));
+        return refused("System User prefix not allowed");
     }
     blocking(move || {
         if !app.options.multi_user {

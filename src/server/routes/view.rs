@@ -152,6 +152,13 @@ pub(super) fn as_webp(bytes: &[u8]) -> Option<Vec<u8>> {
     webp(&decode(bytes)?)
 }
 
+/// Any picture as JPEG.
+pub(super) fn as_jpeg(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut jpeg = Cursor::new(Vec::new());
+    DynamicImage::from(decode(bytes)?.to_rgb8()).write_to(&mut jpeg, ImageFormat::Jpeg).ok()?;
+    Some(jpeg.into_inner())
+}
+
 fn webp(picture: &DynamicImage) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     let encoder = WebPEncoder::new_lossless(&mut bytes);

@@ -165,6 +165,14 @@ async fn the_queue_is_listed_cut_and_cleared() {
     bench.post("/interrupt", &json!({})).await;
     let entry = bench.ended(&running).await;
     assert_eq!(entry["status"]["messages"].as_array().unwrap().last().unwrap()[0], "execution_interrupted");
+    let status = async |asked: &str| {
+        let jobs = bench.get(&format!("/api/jobs?status={asked}")).await.json();
+        jobs["jobs"][0]["status"].as_str().unwrap_or("none").to_owned()
+    };
+    // A later front end knows a word for it, and asks with it.
+    for (asked, told) in [("failed", "failed"), ("failed,cancelled", "cancelled"), ("completed", "none")] {
+        assert_eq!(status(asked).await, told, "{asked}");
+    }
     assert_eq!(bench.get("/api/jobs/nobody").await.json(), json!({"error": "Job not found"}));
     assert_eq!(bench.get("/api/jobs/nobody").await.status, StatusCode::NOT_FOUND);
     assert_eq!(bench.get("/jobs").await.status, StatusCode::NOT_FOUND);
@@ -373,7 +381,8 @@ async fn settings_are_merged_and_kept() {
     assert!(file.starts_with("{\n    \"a\""), "{file}");
     assert_eq!(bench.get("/users").await.json()["storage"], "server");
     let got = bench.post("/users", &json!({"username": "__x"})).await;
-    assert_eq!((got.status, got.text()), (StatusCode::BAD_REQUEST, "System User prefix not allowed".into()));
+    assert_eq!((got.status, got.json()), (StatusCode::BAD_REQUEST, json!({"error": "System User prefix not allowed"})));
+    assert_eq!(bench.post("/users", &json!({})).await.status, StatusCode::INTERNAL_SERVER_ERROR);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -387,9 +396,9 @@ async fn several_users_have_settings_and_files_of_their_own() {
     assert_eq!(bench.get("/users").await.json()["users"], json!({ann: "Ann!", bob: "bob"}));
     let again = add("bob").await;
     assert_eq!((again.status, again.json()), (StatusCode::BAD_REQUEST, json!({"error": "Duplicate username."})));
-    assert_eq!(add("").await.text(), "username not provided");
+    assert_eq!(add("").await.json(), json!({"error": "username not provided"}));
     assert_eq!(add("!__x").await.status, StatusCode::OK);
-    assert_eq!(add("__x").await.text(), "System User prefix not allowed");
+    assert_eq!(add("__x").await.json(), json!({"error": "System User prefix not allowed"}));
 
     let ask = async |user: &str, method: Method, path: &str, body: &str| {
         let mut request = request(method, path, Body::from(body.to_owned()));
@@ -436,6 +445,8 @@ async fn userdata_has_the_contracts_codes() {
     let put = bench.method(Method::POST, file, "{}").await;
     assert_eq!((put.status, put.json()), (StatusCode::OK, json!("workflows/a b.json")));
     assert_eq!(bench.get(file).await.text(), "{}");
+    let all = bench.get("/userdata?dir=.&recurse=true").await;
+    assert_eq!(all.json(), json!(["workflows/a b.json"]));
     let again = bench.method(Method::POST, &format!("{file}?overwrite=false"), "[]").await;
     assert_eq!((again.status, again.text()), (StatusCode::CONFLICT, "File already exists".into()));
     assert_eq!(bench.get(file).await.text(), "{}");
@@ -493,7 +504,12 @@ async fn the_rest_is_there_too() {
     let name = templates["paraflow"][0].as_str().unwrap();
     let template = bench.get(&format!("/api/workflow_templates/paraflow/{name}.json")).await;
     assert!(template.json().is_object());
-    assert_eq!(bench.get("/workflow_templates/paraflow/none.json").await.status, StatusCode::NOT_FOUND);
+    for none in ["paraflow/none.json", "paraflow/none.jpg", "other/none.json"] {
+        assert_eq!(bench.get(&format!("/workflow_templates/{none}")).await.status, StatusCode::NOT_FOUND);
+    }
+    let card = bench.get("/workflow_templates/paraflow/text-to-image.jpg").await;
+    assert!(card.bytes.starts_with(&[0xff, 0xd8]));
+    assert_eq!(bench.get("/templates/index.json").await.json(), json!([]));
     assert_eq!(bench.get("/global_subgraphs").await.json(), json!({}));
     assert_eq!(bench.get("/global_subgraphs/none").await.json(), Json::Null);
     assert_eq!(bench.get("/internal/files/output").await.json(), json!([]));
