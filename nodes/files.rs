@@ -2,7 +2,8 @@
 
 use crate::embedded::{self, Embedded};
 use crate::error::{Error, tell};
-use paraflow_assets::{Assets, Model, fingerprint};
+use crate::wires::Origin;
+use paraflow_assets::{Assets, Model, fingerprint, sha256};
 use paraflow_engine::{Given, Input, Mismatch, Services, Value, Widget};
 use std::marker::PhantomData;
 use std::path::PathBuf;
@@ -53,6 +54,32 @@ pub(crate) enum Place {
     File(Model),
     /// In the program.
     Embedded(&'static Embedded),
+}
+
+impl Place {
+    /// The file, as a model remembers it.
+    pub(crate) fn origin(&self) -> Origin {
+        match self {
+            Self::File(model) => Origin { name: model.name.as_str().into(), path: Some(model.path.as_path().into()) },
+            Self::Embedded(model) => Origin { name: model.name.into(), path: None },
+        }
+    }
+}
+
+impl Origin {
+    /// SHA-256 of the file, in hexadecimal digits. Taken once for each file, and remembered beside the models.
+    ///
+    /// # Errors
+    /// The file cannot be read any more.
+    pub(crate) fn sha256(&self, services: &Services) -> Result<String, Error> {
+        match &self.path {
+            Some(path) => Ok(services.expect::<Arc<Assets>>().models().hashes().of(path)?.sha256),
+            None => {
+                let model = embedded::models(Checkpoints::KEY).find(|model| *model.name == *self.name);
+                Ok(sha256(&model.expect("it was loaded from there").file()?))
+            }
+        }
+    }
 }
 
 impl<F: Folder> ModelName<F> {

@@ -22,6 +22,7 @@ mod loaders;
 mod masks;
 mod memory;
 mod model_patches;
+mod personalize;
 mod pictures;
 mod planes;
 mod previews;
@@ -76,6 +77,7 @@ fn all_nodes() -> impl Iterator<Item = NodeDef> {
         loaders,
         masks,
         model_patches,
+        personalize,
         primitives,
         sampler_choice,
         sampling,

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, tell};
 use crate::files::{Autoencoders, Checkpoints, DiffusionModels, ModelName, Place, TextEncoders};
-use crate::wires::{Clip, Model, Vae};
+use crate::wires::{Clip, Model, Origin, Vae};
 use paraflow_diffusion::checkpoint::{
     Checkpoint, Layout, inspect, text_encoder, unet_to_latent_diffusion, vae_to_latent_diffusion,
 };
@@ -53,7 +53,7 @@ fn load(place: &Place) -> Result<(Model, Clip, Vae), Error> {
         let parameters: u64 = parts.map(|part| part.parameters).sum();
         usize::try_from(parameters).unwrap_or(usize::MAX).saturating_mul(size_of::<f32>())
     };
-    let model = model(&checkpoint, bytes_of("UNet"))?;
+    let model = model(&checkpoint, place.origin(), bytes_of("UNet"))?;
     let clip = Clip::new(unless_missing(checkpoint.clip())?, bytes_of("text encoder"));
     let vae_prefix = summary.parts.iter().find(|part| part.name == "VAE").map_or("", |part| part.prefix);
     let numbers_per_pixel = numbers_per_pixel(&checkpoint.weights().part(vae_prefix));
@@ -61,7 +61,7 @@ fn load(place: &Place) -> Result<(Model, Clip, Vae), Error> {
     Ok((model, clip, vae))
 }
 
-fn model(checkpoint: &Checkpoint, bytes: usize) -> Result<Model, Error> {
+fn model(checkpoint: &Checkpoint, origin: Origin, bytes: usize) -> Result<Model, Error> {
     let layout = checkpoint.layout();
     let sampling = checkpoint.sampling()?;
     let edit = match checkpoint.config().input {
@@ -81,6 +81,7 @@ fn model(checkpoint: &Checkpoint, bytes: usize) -> Result<Model, Error> {
         corrections: Vec::new(),
         mask_growth: None,
         layout,
+        origin,
         bytes,
     })
 }
@@ -120,8 +121,9 @@ impl Run for UNETLoader {
             ));
         }
         let load = || -> Result<Model, Error> {
-            let weights = unet_to_latent_diffusion(&open(&self.unet_name.find(cx.services())?)?);
-            model(&Checkpoint::from_weights(weights.clone())?, bytes(&weights))
+            let place = self.unet_name.find(cx.services())?;
+            let weights = unet_to_latent_diffusion(&open(&place)?);
+            model(&Checkpoint::from_weights(weights.clone())?, place.origin(), bytes(&weights))
         };
         load().map_err(tell)
     }

@@ -12,10 +12,12 @@ use paraflow_diffusion::preview::Colours;
 use paraflow_diffusion::samplers::Walk;
 use paraflow_diffusion::schedule::ModelSampling;
 use paraflow_diffusion::text::{Encoders, Layer};
-use paraflow_diffusion::train::Trained;
 use paraflow_diffusion::unet::UNet;
 use paraflow_engine::Port;
+use std::path::Path;
 use std::sync::Arc;
+
+pub use crate::personalize::wires::{Lora, Para, SpectralShifts};
 
 /// The largest width and height in pixels, ComfyUI's `MAX_RESOLUTION`.
 pub(crate) const MAX_SIZE: u32 = 16384;
@@ -43,8 +45,19 @@ pub struct Model {
     pub mask_growth: Option<f64>,
     /// The architecture that it came from, to which it is saved again.
     pub layout: &'static Layout,
+    /// The file that its weights are from.
+    pub origin: Origin,
     /// Memory of the weights that no other model shares.
     pub bytes: usize,
+}
+
+/// The file that a model is from, which adapters that are trained on it name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// As a graph names it.
+    pub name: Arc<str>,
+    /// Where it is; `None` for a model that the program brings.
+    pub path: Option<Arc<Path>>,
 }
 
 impl Model {
@@ -97,6 +110,13 @@ impl Clip {
     pub fn new(encoders: Result<Encoders, Arc<paraflow_diffusion::Error>>, bytes: usize) -> Self {
         let layer = encoders.as_ref().map_or(Layer::Last, Encoders::layer);
         Self { encoders, layer, bytes }
+    }
+
+    /// No encoder; `place` says where one is missing when it is used.
+    pub(crate) fn missing(place: &str) -> Self {
+        let hint = "connect the text encoder of a checkpoint".to_owned();
+        let missing = paraflow_diffusion::Error::MissingPart { file: place.to_owned(), part: "text encoder", hint };
+        Self::new(Err(Arc::new(missing)), 0)
     }
 
     /// The same encoders at another layer.
@@ -532,6 +552,8 @@ pub struct SubjectPicture {
     pub image: Image,
     /// What it shows.
     pub caption: String,
+    /// BLAKE3 of its file, or of its numbers if it comes from the graph.
+    pub hash: String,
 }
 
 impl Subject {
@@ -549,32 +571,6 @@ impl Port for Subject {
         self.pictures.iter().map(|picture| picture.image.bytes()).sum()
     }
 }
-
-/// What a training of one kind gave.
-macro_rules! trained {
-    ($($(#[$meta:meta])* $name:ident $kind:literal),*) => {$(
-        $(#[$meta])*
-        #[derive(Clone, Debug)]
-        pub struct $name(pub Arc<Trained>);
-
-        impl Port for $name {
-            const KIND: &'static str = $kind;
-
-            fn bytes(&self) -> usize {
-                self.0.layers.iter().flat_map(|layer| &layer.tensors).map(|(_, tensor)| bytes(tensor)).sum()
-            }
-        }
-    )*};
-}
-
-trained!(
-    /// A PaRa: directions to take out of layers.
-    Para "PARA",
-    /// A LoRA.
-    LoraModel "LORA_MODEL",
-    /// Shifted singular values.
-    SvDiff "SVDIFF"
-);
 
 /// How a training went.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,5 +1,6 @@
 //! What all trainers do, whatever they train: encode once, watch, sample.
 
+use super::header::{Header, header};
 use super::layers::chosen;
 use crate::conditioning::encode;
 use crate::error::{Error, tell};
@@ -52,9 +53,13 @@ impl std::str::FromStr for DecayName {
     }
 }
 
+/// What makes an adapter of a training's result, of the model that it was trained on, and of the header of its file.
+type Make<T> = fn(&Trained, &Model, Header) -> Result<T, Error>;
+
 impl Common<'_> {
-    /// Trains. Gives the result, its losses under a name, and the sample pictures.
-    pub(crate) fn run(mut self, name: String, cx: &Context<'_>) -> Result<(Trained, Losses, Vec<Image>)> {
+    /// Trains. Gives what `made` makes of the result and the header of its file, the losses under a name, and the sample
+    /// pictures.
+    pub(crate) fn run<T>(mut self, name: String, made: Make<T>, cx: &Context<'_>) -> Result<(T, Losses, Vec<Image>)> {
         self.settings.layers = chosen(self.layers, &self.model.unet).map_err(tell)?;
         let total = self.settings.steps as u32;
         cx.progress(0, total)?;
@@ -91,7 +96,8 @@ impl Common<'_> {
         let trained = train(&request, &mut watch).map_err(tell)?;
         let samples = watch.samples;
         let losses = Losses { name, points: trained.losses.clone() };
-        Ok((trained, losses, samples))
+        let header = header(&self, &trained, cx.services()).map_err(tell)?;
+        Ok((made(&trained, self.model, header).map_err(tell)?, losses, samples))
     }
 
     /// Pictures and captions as the networks see them.

@@ -1,67 +1,23 @@
 //! Which layers of a UNet are trained, by the name of a subset or by patterns.
 
 use crate::error::Error;
-use paraflow_diffusion::nn::layers;
+use paraflow_diffusion::adapters::{Fault, Names, Part, Subset};
 use paraflow_diffusion::unet::UNet;
-
-/// Names of the subsets.
-const NAMED: [&str; 10] = ["exca", "exsa", "sao", "cao", "cao_qkv", "full", "mid", "mid_last", "wide", "all"];
 
 /// Names of the layers that a subset's name, or patterns divided by commas, choose.
 ///
 /// # Errors
 /// A text that is neither, and one that chooses nothing.
 pub(crate) fn chosen(text: &str, unet: &UNet) -> Result<Vec<String>, Error> {
-    let text = text.trim();
-    let patterns: Vec<&str> = text.split(',').map(str::trim).collect();
-    let named = NAMED.contains(&text);
-    let unfit = |found: String| {
-        let expected = format!("one of {}, or patterns such as `*attn1.to_q`", NAMED.join(", "));
-        Err(Error::Unfit { what: "`layers`", expected, found })
-    };
-    if !named && !patterns.iter().all(|pattern| pattern.contains(['*', '.'])) {
-        return unfit(format!("`{text}`"));
+    let fault = |fault: Fault| Error::from(paraflow_diffusion::Error::from(fault));
+    let subset = Subset::parse(text).map_err(fault)?;
+    let names = Names::of(unet, None);
+    let belongs = names.layers().iter().filter(|layer| layer.part == Part::Unet && subset.contains(layer));
+    let chosen: Vec<String> = belongs.map(|layer| layer.name.clone()).collect();
+    if chosen.is_empty() {
+        return Err(fault(Fault::NothingToAdapt { why: format!("the model has none of `{}`", subset.text()) }));
     }
-    let names: Vec<String> = layers(unet).into_iter().map(|(name, _)| name).collect();
-    let last = names.iter().rfind(|name| name.starts_with("middle_block.") && name.ends_with(".out_layers.3")).cloned();
-    let belongs = |name: &String| match named {
-        true if text == "mid_last" => Some(name) == last.as_ref(),
-        true => is_in(text, name),
-        false => patterns.iter().any(|pattern| matches(pattern, name)),
-    };
-    let chosen: Vec<String> = names.iter().filter(|name| belongs(name)).cloned().collect();
-    if chosen.is_empty() { unfit(format!("`{text}`, which no layer of this model matches")) } else { Ok(chosen) }
-}
-
-/// Whether a layer is in a named subset. All but `wide` and `all` choose from attention, residual blocks, and what changes the
-/// size between levels, as the paper's program does.
-fn is_in(subset: &str, name: &str) -> bool {
-    let (own, cross) = (name.contains(".attn1."), name.contains(".attn2."));
-    let residual = ["in_layers.2", "out_layers.3", "emb_layers.1", "skip_connection"];
-    let resized = name.ends_with(".op") || name.ends_with(".conv");
-    let listed = own || cross || resized || residual.iter().any(|end| name.ends_with(end));
-    match subset {
-        "exca" => listed && !cross,
-        "exsa" => listed && !own,
-        "sao" => own,
-        "cao" => cross,
-        "cao_qkv" => cross && !name.ends_with(".to_out.0"),
-        "full" => listed,
-        "mid" => listed && !cross && name.starts_with("middle_block."),
-        "wide" => !cross && !name.starts_with("time_embed.") && !name.starts_with("label_emb.") && name != "out.2",
-        _ => true,
-    }
-}
-
-/// Whether a text matches a pattern in which `*` stands for any characters, none included.
-fn matches(pattern: &str, text: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == text,
-        Some((start, rest)) => text.strip_prefix(start).is_some_and(|text| {
-            // The rest may begin anywhere behind.
-            text.char_indices().map(|(at, _)| at).chain([text.len()]).any(|at| matches(rest, &text[at..]))
-        }),
-    }
+    Ok(chosen)
 }
 
 #[cfg(test)]
@@ -83,9 +39,12 @@ mod tests {
         assert!(chosen("wide", &unet).unwrap().contains(&"input_blocks.0.0".to_owned()));
         assert!(chosen("mid", &unet).unwrap().iter().all(|name| name.starts_with("middle_block.")));
         assert_eq!(count("*attn1.to_q, middle_block.0.*"), 7 + 3);
-        for wrong in ["", "exac", "*attn3*"] {
-            let error = chosen(wrong, &unet).unwrap_err().to_string();
-            assert!(error.starts_with("`layers` expects one of exca, exsa"), "{error}");
+        for wrong in ["", "exac"] {
+            let error = chosen(wrong, &unet).unwrap_err();
+            assert!(error.to_string().contains("is not understood"), "{error}");
+            assert!(error.hint().unwrap().starts_with("there are exca, exsa"), "{:?}", error.hint());
         }
+        let none = chosen("*attn3*", &unet).unwrap_err().to_string();
+        assert_eq!(none, "no layer is left to adapt: the model has none of `*attn3*`");
     }
 }

@@ -2,9 +2,11 @@
 
 mod canvas;
 mod common;
+mod header;
 mod judge;
 mod layers;
 mod plot;
+mod result;
 mod subject;
 mod trainers;
 

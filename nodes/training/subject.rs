@@ -75,6 +75,7 @@ impl std::str::FromStr for Fit {
 struct Raw {
     pixels: Tensor,
     caption: Option<String>,
+    hash: String,
 }
 
 impl Run for LoadSubject {
@@ -96,7 +97,8 @@ impl Run for LoadSubject {
         let picture = |raw: Raw| -> Result<SubjectPicture, Error> {
             let line = lines.next().filter(|line| !line.is_empty()).map(str::to_owned);
             let caption = line.or(raw.caption).unwrap_or_else(|| self.caption.clone());
-            Ok(SubjectPicture { image: Image::new(self.fit(&raw.pixels)?)?, caption: subject.fill(caption.trim()) })
+            let (image, caption) = (Image::new(self.fit(&raw.pixels)?)?, subject.fill(caption.trim()));
+            Ok(SubjectPicture { image, caption, hash: raw.hash })
         };
         let pictures = raw.into_iter().take(take).map(picture).collect::<Result<_, _>>().map_err(tell)?;
         Ok(Subject { pictures, ..subject })
@@ -174,8 +176,11 @@ fn split(images: &Image) -> Result<Vec<Raw>, Error> {
         1 => images.pixels().broadcast_as((batch, height, width, 3))?,
         _ => images.pixels().narrow(3, 0, 3)?,
     };
-    let one =
-        |index| -> Result<Raw, Error> { Ok(Raw { pixels: colours.narrow(0, index, 1)?.contiguous()?, caption: None }) };
+    let one = |index| -> Result<Raw, Error> {
+        let pixels = colours.narrow(0, index, 1)?.contiguous()?;
+        let numbers: Vec<u8> = pixels.flatten_all()?.to_vec1::<f32>()?.iter().flat_map(|x| x.to_le_bytes()).collect();
+        Ok(Raw { pixels, caption: None, hash: blake3::hash(&numbers).to_hex().to_string() })
+    };
     (0..batch).map(one).collect()
 }
 
@@ -191,8 +196,9 @@ fn read(folder: &FolderName, cx: &Context<'_>) -> Result<(Description, Vec<Raw>)
     let (mut raw, mut faults) = (Vec::new(), Vec::new());
     for (index, path) in files.iter().filter(is_picture).enumerate() {
         match picture(path, cx.services()) {
-            Ok(pixels) => {
-                raw.push(Raw { pixels, caption: caption(path)?.or_else(|| described.captions.get(index).cloned()) })
+            Ok((pixels, hash)) => {
+                let caption = caption(path)?.or_else(|| described.captions.get(index).cloned());
+                raw.push(Raw { pixels, caption, hash });
             }
             Err(error) => faults.push(error.to_string()),
         }
@@ -204,14 +210,15 @@ fn read(folder: &FolderName, cx: &Context<'_>) -> Result<(Description, Vec<Raw>)
     Ok((described, raw))
 }
 
-/// The first frame of a picture, `[1, height, width, 3]`.
-fn picture(path: &Path, services: &Services) -> Result<Tensor, Error> {
+/// The first frame of a picture, `[1, height, width, 3]`, and its file's hash.
+fn picture(path: &Path, services: &Services) -> Result<(Tensor, String), Error> {
     let bytes = std::fs::read(path).map_err(|source| paraflow_assets::Error::Read { path: path.to_owned(), source })?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let frames = decode(&bytes, &name, Memory::of(services))?;
     let frame = &frames[0];
     let values: Vec<f32> = frame.rgb.iter().map(|byte| f32::from(*byte) / 255.0).collect();
-    Ok(Tensor::from_vec(values, (1, frame.height, frame.width, 3), &Device::Cpu)?)
+    let pixels = Tensor::from_vec(values, (1, frame.height, frame.width, 3), &Device::Cpu)?;
+    Ok((pixels, blake3::hash(&bytes).to_hex().to_string()))
 }
 
 /// The text beside a picture, if there is one.

@@ -1,10 +1,10 @@
 //! The trainers as nodes: PaRa, LoRA, SVDiff.
 
 use super::common::{Common, DecayName};
-use crate::wires::{Clip, Image, LoraModel, Losses, Model, Para, Subject, SvDiff, Vae};
+use super::result;
+use crate::wires::{Clip, Image, Lora, Losses, Model, Para, SpectralShifts, Subject, Vae};
 use paraflow_diffusion::train::{Init, Method, ParaMode, Settings};
 use paraflow_engine::{Choice, Context, Node, NodeDef, Result, Run, Shared};
-use std::sync::Arc;
 
 pub(crate) fn nodes() -> Vec<NodeDef> {
     vec![NodeDef::of::<PaRaTrain>(), NodeDef::of::<LoRATrain>(), NodeDef::of::<SVDiffTrain>()]
@@ -253,27 +253,24 @@ impl Run for PaRaTrain {
             init: self.init.0,
             angular_rate: self.angular_rate,
         };
-        let (trained, losses, samples) = self.common(method).run(format!("PaRa {}", self.rank), cx)?;
-        Ok((Para(Arc::new(trained)), losses, samples))
+        self.common(method).run(format!("PaRa {}", self.rank), result::para, cx)
     }
 }
 
 impl Run for LoRATrain {
-    type Output = (LoraModel, Losses, Vec<Image>);
+    type Output = (Lora, Losses, Vec<Image>);
 
     fn run(self, cx: &Context<'_>) -> Result<Self::Output> {
         let method = Method::Lora { rank: self.rank as usize, alpha: self.alpha, rate: self.learning_rate };
-        let (trained, losses, samples) = self.common(method).run(format!("LoRA {}", self.rank), cx)?;
-        Ok((LoraModel(Arc::new(trained)), losses, samples))
+        self.common(method).run(format!("LoRA {}", self.rank), result::lora, cx)
     }
 }
 
 impl Run for SVDiffTrain {
-    type Output = (SvDiff, Losses, Vec<Image>);
+    type Output = (SpectralShifts, Losses, Vec<Image>);
 
     fn run(self, cx: &Context<'_>) -> Result<Self::Output> {
         let method = Method::SvDiff { rate: self.learning_rate };
-        let (trained, losses, samples) = self.common(method).run("SVDiff".to_owned(), cx)?;
-        Ok((SvDiff(Arc::new(trained)), losses, samples))
+        self.common(method).run("SVDiff".to_owned(), result::shifts, cx)
     }
 }

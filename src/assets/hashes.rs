@@ -39,6 +39,12 @@ pub fn hash_file(path: &Path) -> Result<FileHash> {
     Ok(FileHash { sha256, blake3: blake3.finalize().to_hex().to_string() })
 }
 
+/// SHA-256 of bytes in memory, lower-case hexadecimal.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// A hash as a graph writes it in the place of a name: eight digits or more of SHA-256 or BLAKE3.
 pub(crate) struct HashPrefix(String);
 

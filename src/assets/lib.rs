@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 
 pub use error::{BadName, Error, Result};
 pub use fingerprint::{Fingerprint, fingerprint};
-pub use hashes::{FileHash, Hashes, hash_file};
+pub use hashes::{FileHash, Hashes, hash_file, sha256};
 pub use inputs::Inputs;
 pub use json::python_json;
 pub use models::{Model, Models};

@@ -2,6 +2,7 @@
 
 pub mod adapters;
 pub mod checkpoint;
+mod eigen;
 mod error;
 pub mod guidance;
 pub mod nn;

@@ -172,6 +172,18 @@ pub enum Fault {
     },
 }
 
+impl Fault {
+    /// Directions of another number of outputs than the layer has.
+    pub(super) fn outputs(layer: &str, outputs: usize, shape: &[usize]) -> Self {
+        Self::ShapeMismatch {
+            layer: layer.to_owned(),
+            file: format!("{outputs} outputs"),
+            model: format!("{} (its weight is {shape:?})", shape.first().copied().unwrap_or(0)),
+            hint: "this adapter belongs to another kind of model".to_owned(),
+        }
+    }
+}
+
 /// A part of a file that fits no layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unmatched {

@@ -3,14 +3,34 @@
 //!
 //! [`Names`] finds the layers that a file means, [`Subset`] and [`Boundary`] choose those that are trained. Knows no folders.
 
+mod combine;
+mod dense;
+mod export;
 mod fault;
+mod fingerprint;
+mod lora;
+mod lora_file;
 mod names;
+mod para;
+mod para_file;
+mod place;
 mod qr;
 mod subset;
+mod svdiff;
 #[cfg(test)]
 mod tests;
+mod write;
 
+pub use combine::{Merge, merge};
+pub use export::{ExportError, to_lora};
 pub use fault::{Fault, Unmatched, table};
-pub use names::{Layer, Listing, Names, Pairing, Part};
+pub use fingerprint::{check_base, difference, fingerprint};
+pub use lora::{Form, LoraModel, Module};
+pub use names::{Layer, Listing, Names, Pairs, Part};
+pub use para::{Para, Stage};
+pub use para_file::Read;
+pub use place::{Excess, OnPara, Placed, Placement, on_layers};
 pub use qr::{DEFICIENT, Qr, qr, qr_repaired};
 pub use subset::{Boundary, NAMED, Subset};
+pub use svdiff::SvDiff;
+pub use write::{Store, write};

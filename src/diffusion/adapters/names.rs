@@ -4,18 +4,34 @@
 use std::collections::BTreeMap;
 
 use super::fault::{Fault, Unmatched};
-use crate::nn::nearest;
-use crate::unet::{Config, Down};
+use crate::error::Error;
+use crate::nn::{self, nearest};
+use crate::text::{ClipText, Encoders};
+use crate::unet::{Config, Down, UNet};
 
 /// The network that a layer belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Part {
     /// The network that predicts the noise.
     Unet,
-    /// CLIP ViT-L's text encoder, or the only one there is.
+    /// CLIP ViT-L's text encoder: SD 1's only one, SDXL's first.
     TextL,
+    /// OpenCLIP ViT-H's text encoder, SD 2's.
+    TextH,
     /// OpenCLIP bigG's text encoder, SDXL's second.
     TextG,
+}
+
+impl Part {
+    /// Which text encoder one is.
+    #[must_use]
+    pub fn of(encoder: &ClipText) -> Self {
+        match encoder.family().id {
+            "clip_g" => Self::TextG,
+            "clip_h" => Self::TextH,
+            _ => Self::TextL,
+        }
+    }
 }
 
 /// A layer that adapters may act on.
@@ -31,11 +47,11 @@ pub struct Layer {
     pub shape: Vec<usize>,
 }
 
-/// Names and weight shapes of a network's layers, as [`crate::nn::layers`] lists them.
+/// Layers and their weights' shapes, as [`crate::nn::layers`] lists them.
 pub type Listing = Vec<(String, Vec<usize>)>;
 
-/// Modules of a file with the layers that they are for, in the model's order; then what fits none.
-pub type Pairing<'n, 'f> = (Vec<(&'f str, &'n Layer)>, Vec<Unmatched>);
+/// Modules of a file and the layers that they mean.
+pub type Pairs<'a, 'n> = Vec<(&'a str, &'n Layer)>;
 
 /// The layers of a model, and every name that files call them by.
 #[derive(Debug, Clone)]
@@ -60,11 +76,21 @@ impl Names {
         let alone = text.len() == 1;
         for (part, layers) in text {
             for (name, shape) in layers {
-                let diffusers = format!("text_model.{name}");
+                // The last matrix stands beside the encoder.
+                let inside = !name.starts_with("text_projection");
+                let diffusers = if inside { format!("text_model.{name}") } else { name.clone() };
                 names.add_text(Layer { part, name, diffusers, shape }, alone);
             }
         }
         names
+    }
+
+    /// The layers of a UNet, and of the text encoders if it goes with any.
+    #[must_use]
+    pub fn of(unet: &UNet, text: Option<&Encoders>) -> Self {
+        let parts = text.map(Encoders::parts).unwrap_or_default();
+        let text = parts.iter().map(|encoder| (Part::of(encoder), nn::layers(encoder)));
+        Self::new(unet.config(), nn::layers(unet), text.collect())
     }
 
     fn add(&mut self, layer: Layer) {
@@ -90,16 +116,31 @@ impl Names {
         self.insert(layer, spellings);
     }
 
+    /// `alone` is the only encoder of its model, which files then call by no number or by the first.
     fn add_text(&mut self, layer: Layer, alone: bool) {
         let (name, long) = (&layer.name, &layer.diffusers);
         let flat = long.replace('.', "_");
-        let (mut spellings, id) = match layer.part {
-            Part::TextG => (vec![format!("lora_te2_{flat}"), format!("text_encoder_2.{long}")], "clip_g"),
-            Part::TextL | Part::Unet => (vec![format!("lora_te1_{flat}"), format!("text_encoder.{long}")], "clip_l"),
+        let id = match layer.part {
+            Part::TextG => "clip_g",
+            Part::TextH => "clip_h",
+            Part::TextL | Part::Unet => "clip_l",
         };
-        if alone || layer.part == Part::TextL {
-            spellings.push(format!("lora_te_{flat}"));
-            spellings.push(format!("text_encoder.{long}"));
+        let mut spellings = Vec::new();
+        if layer.part == Part::TextG {
+            spellings.extend([
+                format!("lora_te2_{flat}"),
+                format!("text_encoder_2.{long}"),
+                format!("lora_prior_te_{flat}"),
+                format!("base_model.model.text_encoder_2.{long}"),
+            ]);
+        }
+        if alone || layer.part != Part::TextG {
+            spellings.extend([
+                format!("lora_te1_{flat}"),
+                format!("lora_te_{flat}"),
+                format!("text_encoder.{long}"),
+                format!("base_model.model.text_encoder.{long}"),
+            ]);
         }
         spellings.push(format!("text_encoders.{id}.transformer.{long}"));
         spellings.push(format!("text_encoders.{id}.{name}"));
@@ -140,7 +181,7 @@ impl Names {
         match layer.part {
             Part::Unet => format!("lora_unet_{}", name.replace('.', "_")),
             Part::TextL if self.as_checkpoint => format!("lora_te1_{}", layer.diffusers.replace('.', "_")),
-            Part::TextL => format!("lora_te_{}", layer.diffusers.replace('.', "_")),
+            Part::TextL | Part::TextH => format!("lora_te_{}", layer.diffusers.replace('.', "_")),
             Part::TextG => format!("lora_te2_{}", layer.diffusers.replace('.', "_")),
         }
     }
@@ -149,7 +190,7 @@ impl Names {
     ///
     /// # Errors
     /// [`Fault::DuplicateModule`] when two modules are one layer under two names.
-    pub fn pair<'n, 'f>(&'n self, modules: impl Iterator<Item = &'f str>) -> Result<Pairing<'n, 'f>, Fault> {
+    pub fn pair<'a>(&self, modules: impl Iterator<Item = &'a str>) -> Result<(Pairs<'a, '_>, Vec<Unmatched>), Fault> {
         let mut taken: BTreeMap<usize, &str> = BTreeMap::new();
         let (mut paired, mut unmatched) = (Vec::new(), Vec::new());
         for module in modules {
@@ -167,10 +208,18 @@ impl Names {
         Ok((paired.into_iter().map(|(_, module, layer)| (module, layer)).collect(), unmatched))
     }
 
+    /// The error for a layer that the model does not have.
+    #[must_use]
+    pub fn no_such_layer(&self, name: &str) -> Error {
+        let names = self.layers.iter().map(|layer| layer.name.as_str());
+        Error::NoSuchLayer { name: name.to_owned(), nearest: nearest(name, names) }
+    }
+
     /// The row of a table for a module that fits no layer.
     #[must_use]
     pub fn unmatched(&self, module: &str) -> Unmatched {
-        let is_text = |name: &str| name.starts_with("lora_te") || name.starts_with("text_encoder");
+        let is_text =
+            |name: &str| ["lora_te", "lora_prior_te", "text_encoder"].iter().any(|start| name.starts_with(start));
         let why = match module {
             name if is_text(name) && !self.layers.iter().any(|layer| layer.part != Part::Unet) => {
                 "it is for a text encoder, and none was given"
@@ -186,7 +235,16 @@ impl Names {
 /// Whether two names are written in the same manner, so that one may be offered for the other.
 fn same_style(a: &str, b: &str) -> bool {
     let style = |name: &str| {
-        let known = ["lora_unet_", "lora_te1_", "lora_te2_", "lora_te_", "lycoris_", "unet.", "diffusion_model."];
+        let known = [
+            "lora_unet_",
+            "lora_te1_",
+            "lora_te2_",
+            "lora_te_",
+            "lora_prior_te_",
+            "lycoris_",
+            "unet.",
+            "diffusion_model.",
+        ];
         known.iter().position(|prefix| name.starts_with(prefix))
     };
     style(a) == style(b)

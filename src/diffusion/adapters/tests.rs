@@ -132,9 +132,17 @@ pub(super) fn names(config: &Config) -> Names {
     ];
     let mut encoders = vec![(Part::TextL, text.clone())];
     if config.label.is_some() {
-        encoders.push((Part::TextG, text));
+        let projection = ("text_projection".to_owned(), vec![64, 64]);
+        encoders.push((Part::TextG, [text, vec![projection]].concat()));
     }
     Names::new(config, layers_of(config), encoders)
+}
+
+/// SD 2's UNet is SD 1's but for a linear projection and a wider context.
+fn sd2() -> Names {
+    let config = Config { context: Some(1024), linear_projection: true, ..sd1() };
+    let text = ["encoder.layers.0.mlp.fc1", "text_projection"].map(|name| (name.to_owned(), vec![64, 64]));
+    Names::new(&config, layers_of(&config), vec![(Part::TextH, text.to_vec())])
 }
 
 fn chosen<'a>(names: &'a Names, subset: &str) -> Vec<&'a Layer> {
@@ -227,7 +235,21 @@ fn a_layer_is_found_under_every_name() {
     assert_eq!(sdxl.find("lora_te2_text_model_encoder_layers_0_mlp_fc1").unwrap().1.part, Part::TextG);
     assert_eq!(sdxl.find("lora_te1_text_model_encoder_layers_0_mlp_fc1").unwrap().1.part, Part::TextL);
     assert!(sd1.find("lora_te2_text_model_encoder_layers_0_mlp_fc1").is_none());
-    for names in [&sd1, &sdxl] {
+    for (spelling, part) in [
+        ("lora_te_text_model_encoder_layers_0_mlp_fc1", Part::TextH),
+        ("lora_te1_text_model_encoder_layers_0_mlp_fc1", Part::TextH),
+        ("text_encoder.text_model.encoder.layers.0.mlp.fc1", Part::TextH),
+        ("text_encoders.clip_h.transformer.text_model.encoder.layers.0.mlp.fc1", Part::TextH),
+    ] {
+        assert_eq!(sd2().find(spelling).unwrap_or_else(|| panic!("{spelling}")).1.part, part);
+    }
+    assert!(sd2().find("text_encoders.clip_l.encoder.layers.0.mlp.fc1").is_none(), "SD 2 has no such encoder");
+    for spelling in ["lora_te2_text_projection", "lora_prior_te_text_projection", "text_encoder_2.text_projection"] {
+        let (_, layer) = sdxl.find(spelling).unwrap_or_else(|| panic!("{spelling}"));
+        assert_eq!((layer.part, layer.name.as_str()), (Part::TextG, "text_projection"), "{spelling}");
+    }
+    assert_eq!(sdxl.find("lora_prior_te_text_model_encoder_layers_0_mlp_fc1").unwrap().1.part, Part::TextG);
+    for names in [&sd1, &sd2(), &sdxl] {
         for layer in names.layers() {
             assert_eq!(names.find(&names.kohya(layer)).map(|(_, found)| found), Some(layer), "written and read back");
         }

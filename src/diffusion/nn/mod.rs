@@ -23,6 +23,6 @@ pub use conv::{Conv2d, upsample_nearest};
 pub use embedding::Embedding;
 pub use linear::Linear;
 pub use norm::{GroupNorm, LayerNorm};
-pub use weight::{Adapter, Geometry, Layers, Weight, attach, layers};
+pub use weight::{Adapter, Effect, Geometry, Layers, Weight, attach, layers};
 pub(crate) use weights::nearest;
 pub use weights::{Renamed, TensorInfo, Weights};

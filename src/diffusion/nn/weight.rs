@@ -50,6 +50,25 @@ pub trait Adapter: Send + Sync {
     fn acts_beside(&self) -> bool {
         true
     }
+
+    /// What it does to the weight, for those who report on it.
+    ///
+    /// # Errors
+    /// Out of memory.
+    fn effect(&self) -> Result<Effect> {
+        Ok(Effect::Other)
+    }
+}
+
+/// What an adapter does to a weight.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    /// Something else.
+    Other,
+    /// It takes directions out: `[out, rank]`, orthonormal columns.
+    Removes(Tensor),
+    /// It adds a matrix: `[out, in · kernel · kernel]`.
+    Adds(Tensor),
 }
 
 /// A layer's weight: what the file holds, and the adapters that act on it, in their order.
@@ -183,6 +202,12 @@ impl Weight {
     #[must_use]
     pub fn shape(&self) -> &[usize] {
         &self.base.shape
+    }
+
+    /// The adapters that act beside it, in their order.
+    #[must_use]
+    pub fn adapters(&self) -> &[Arc<dyn Adapter>] {
+        &self.adapters
     }
 
     /// How the layer applies it.

@@ -1,5 +1,7 @@
 //! Orthonormal directions from numbers that span them, and the way of a gradient back to those numbers.
 
+use crate::adapters::{Fault, qr};
+
 /// `B = Q R` of `rank` vectors of `width` numbers, by rows.
 #[derive(Debug, Clone)]
 pub(super) struct Frame {
@@ -10,37 +12,19 @@ pub(super) struct Frame {
     pub(super) r: Vec<f64>,
 }
 
-/// Below this share of its length outside the directions before it, a vector adds none.
-const DEPENDENT: f64 = 1e-6;
-
 impl Frame {
-    /// Twice Gram and Schmidt, in f64.
+    /// The factors of [`qr`], whose columns are rows here.
     ///
     /// # Errors
     /// The first vector that depends on those before it, or is no numbers.
     pub(super) fn of(vectors: &[f64], width: usize) -> Result<Self, usize> {
         let rank = vectors.len() / width;
-        let mut q = vectors.to_vec();
-        let mut r = vec![0.0; rank * rank];
-        for j in 0..rank {
-            let (before, rest) = q.split_at_mut(j * width);
-            let vector = &mut rest[..width];
-            let length = dot(vector, vector).sqrt();
-            for _ in 0..2 {
-                for (i, direction) in before.chunks_exact(width).enumerate() {
-                    let share = dot(direction, vector);
-                    vector.iter_mut().zip(direction).for_each(|(x, d)| *x -= share * d);
-                    r[i * rank + j] += share;
-                }
-            }
-            let left = dot(vector, vector).sqrt();
-            if !left.is_finite() || left <= DEPENDENT * length {
-                return Err(j);
-            }
-            vector.iter_mut().for_each(|x| *x /= left);
-            r[j * rank + j] = left;
-        }
-        Ok(Self { width, q, r })
+        let factors = qr("", &transposed(vectors, rank, width), width, rank).map_err(|fault| match fault {
+            Fault::RankDeficient { column, .. } => column,
+            Fault::NonFinite { index, .. } => index % rank,
+            other => unreachable!("a frame has some vectors, and fewer than they are long: {other}"),
+        })?;
+        Ok(Self { width, q: transposed(&factors.q, width, rank), r: factors.r })
     }
 
     pub(super) fn rank(&self) -> usize {
@@ -81,6 +65,11 @@ impl Frame {
         }
         columns.into_iter().flatten().collect()
     }
+}
+
+/// `[rows, columns]` as `[columns, rows]`.
+fn transposed(matrix: &[f64], rows: usize, columns: usize) -> Vec<f64> {
+    (0..rows * columns).map(|at| matrix[at % rows * columns + at / rows]).collect()
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {

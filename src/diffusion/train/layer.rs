@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, Var};
 
-use super::eigen;
 use super::fault::Fault;
 use super::frame::Frame;
 use super::random::{Stream, generator};
 use super::settings::{Init, Method, ParaMode, SPREAD};
+use crate::eigen;
 use crate::error::Result;
 use crate::nn::{Adapter, Geometry, Weight, low_rank};
 

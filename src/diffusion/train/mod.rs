@@ -8,7 +8,6 @@
 mod adamw;
 mod backward;
 mod batch;
-mod eigen;
 mod fault;
 mod frame;
 mod layer;

@@ -4,7 +4,7 @@
 ///
 /// Householder's way to a tridiagonal matrix and implicit steps of QR with Wilkinson's shift (Golub and Van Loan, Matrix
 /// Computations, sections 8.3.1 to 8.3.3). `matrix` is `[n, n]` and symmetric.
-pub(super) fn symmetric(mut matrix: Vec<f64>, n: usize) -> (Vec<f64>, Vec<f64>) {
+pub(crate) fn symmetric(mut matrix: Vec<f64>, n: usize) -> (Vec<f64>, Vec<f64>) {
     let (mut diagonal, mut beside, mut rows) = tridiagonal(&mut matrix, n);
     let mut end = n.saturating_sub(1);
     while end > 0 {

@@ -1,0 +1,276 @@
+//! Files of the LoRA family: kohya's, diffusers' old and new ones, and LyCORIS's. Every key of a file becomes part of a module or a
+//! row of the table of what was not used.
+
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+
+use super::dense;
+use super::fault::{Fault, Unmatched};
+use super::lora::{Form, LoraModel, Module, number};
+use super::names::Names;
+use super::write::{Store, write};
+use crate::error::Result;
+use crate::nn::Weights;
+
+/// What a tensor of a module is, by the end of its key; the longest end that fits counts.
+const ENDS: [(&str, &str); 37] = [
+    (".lora_up.weight", "up"),
+    (".lora_down.weight", "down"),
+    (".lora_mid.weight", "mid"),
+    ("_lora.up.weight", "up"),
+    ("_lora.down.weight", "down"),
+    (".lora.up.weight", "up"),
+    (".lora.down.weight", "down"),
+    (".lora_linear_layer.up.weight", "up"),
+    (".lora_linear_layer.down.weight", "down"),
+    (".lora_B.weight", "up"),
+    (".lora_A.weight", "down"),
+    (".lora_B.default.weight", "up"),
+    (".lora_A.default.weight", "down"),
+    (".lora_B", "up"),
+    (".lora_A", "down"),
+    (".alpha", "alpha"),
+    (".dora_scale", "magnitude"),
+    (".lora_magnitude_vector", "magnitude"),
+    (".lora_magnitude_vector.weight", "magnitude"),
+    (".lora_magnitude_vector.default.weight", "magnitude"),
+    (".hada_w1_a", "hada_w1_a"),
+    (".hada_w1_b", "hada_w1_b"),
+    (".hada_w2_a", "hada_w2_a"),
+    (".hada_w2_b", "hada_w2_b"),
+    (".hada_t1", "hada_t1"),
+    (".hada_t2", "hada_t2"),
+    (".lokr_w1", "lokr_w1"),
+    (".lokr_w1_a", "lokr_w1_a"),
+    (".lokr_w1_b", "lokr_w1_b"),
+    (".lokr_w2", "lokr_w2"),
+    (".lokr_w2_a", "lokr_w2_a"),
+    (".lokr_w2_b", "lokr_w2_b"),
+    (".lokr_t2", "lokr_t2"),
+    (".diff", "diff"),
+    (".oft_blocks", ""),
+    (".diff_b", ""),
+    (".w_norm", ""),
+];
+
+/// The tensors of one module, by what they are.
+type Parts = BTreeMap<&'static str, Tensor>;
+
+impl LoraModel {
+    /// Reads a file. The second value is the keys that are of no form known here.
+    ///
+    /// # Errors
+    /// [`Fault::NotAnAdapter`] when it holds no module at all, [`Fault::BadModule`] for tensors that do not belong together,
+    /// [`Fault::NonFinite`].
+    pub fn read(file: &Weights) -> Result<(Self, Vec<Unmatched>)> {
+        let (mut modules, mut unknown) = (BTreeMap::<String, Parts>::new(), Vec::new());
+        for key in file.names() {
+            match split(key) {
+                Some((module, part)) => {
+                    let shape = file.shape(key).unwrap_or_default().to_vec();
+                    let tensor = file.tensor(key, &shape)?;
+                    dense::require_finite(key, &tensor)?;
+                    let parts = modules.entry(module.to_owned()).or_default();
+                    if parts.insert(part, tensor).is_some() {
+                        let fact = format!("its `{part}` comes twice, under two endings");
+                        return Err(Fault::BadModule { module: module.to_owned(), fact }.into());
+                    }
+                }
+                None => unknown.push(Unmatched {
+                    name: key.to_owned(),
+                    why: "tensors of this form are not read".to_owned(),
+                    nearest: Vec::new(),
+                }),
+            }
+        }
+        if modules.is_empty() {
+            return Err(not_a_lora(file));
+        }
+        let default_alpha = peft_alpha(file.metadata());
+        let mut read = Self { modules: BTreeMap::new(), metadata: file.metadata().clone() };
+        for (name, parts) in modules {
+            let module = assemble(&name, parts, default_alpha)?;
+            read.modules.insert(name, module);
+        }
+        Ok((read, unknown))
+    }
+
+    /// The bytes of a file in kohya's form, which every tool reads: LoRA and whole differences only.
+    ///
+    /// # Errors
+    /// [`Fault::BadModule`] for a form that has no factors to write.
+    pub fn to_file(&self, names: Option<&Names>, store: Store) -> Result<Vec<u8>> {
+        let mut tensors = Vec::new();
+        for (spelling, module) in &self.modules {
+            let name = match names.and_then(|names| names.find(spelling).map(|(_, layer)| names.kohya(layer))) {
+                Some(kohya) => kohya,
+                None => spelling.clone(),
+            };
+            match &module.form {
+                Form::LowRank { up, down } if module.magnitude.is_none() => {
+                    let rank = down.dim(0)?;
+                    let alpha = Tensor::new((module.scale * rank as f64) as f32, up.device())?;
+                    // A convolution's upper half is one of a single pixel.
+                    let up = if down.rank() == 4 { up.reshape((up.dim(0)?, rank, 1, 1))? } else { up.clone() };
+                    tensors.push((format!("{name}.alpha"), alpha, store));
+                    tensors.push((format!("{name}.lora_down.weight"), down.clone(), store));
+                    tensors.push((format!("{name}.lora_up.weight"), up, store));
+                }
+                Form::Whole(change) if module.magnitude.is_none() => {
+                    tensors.push((format!("{name}.diff"), (change * module.scale)?, store));
+                }
+                _ => {
+                    let fact = format!("a {} cannot be written, only LoRA can", module.kind());
+                    return Err(Fault::BadModule { module: name, fact }.into());
+                }
+            }
+        }
+        write(&tensors, &self.metadata)
+    }
+}
+
+/// A key as its module and what it is there; `None` for a form that is not read.
+fn split(key: &str) -> Option<(&str, &'static str)> {
+    let ends = ENDS.iter().filter(|(end, _)| key.ends_with(end));
+    let (end, part) = ends.max_by_key(|(end, _)| end.len())?;
+    if part.is_empty() {
+        return None;
+    }
+    Some((&key[..key.len() - end.len()], part))
+}
+
+/// Why a file is no LoRA, and what it may be.
+fn not_a_lora(file: &Weights) -> crate::Error {
+    let has = |end: &str| file.names().any(|name| name.contains(end));
+    let (fact, hint) = if has(".para_q") {
+        ("it holds a PaRa, not a LoRA", "load it with PaRaLoad")
+    } else if has("input_blocks.") && has("middle_block.") {
+        ("it is a whole checkpoint, not a LoRA", "load it with CheckpointLoaderSimple, from models/checkpoints")
+    } else {
+        ("it holds no LoRA, LoHa, LoKr or DoRA", "")
+    };
+    Fault::NotAnAdapter { file: file.file().to_owned(), fact: fact.to_owned(), hint: hint.to_owned() }.into()
+}
+
+/// The alpha that PEFT writes into the header for all modules.
+fn peft_alpha(metadata: &BTreeMap<String, String>) -> Option<f64> {
+    let settings: serde_json::Value = serde_json::from_str(metadata.get("lora_adapter_metadata")?).ok()?;
+    ["unet.lora_alpha", "lora_alpha"].iter().find_map(|key| settings[*key].as_f64())
+}
+
+fn assemble(name: &str, mut parts: Parts, default_alpha: Option<f64>) -> Result<Module> {
+    let bad = |fact: String| Fault::BadModule { module: name.to_owned(), fact };
+    let alpha = match parts.remove("alpha") {
+        None => default_alpha,
+        Some(alpha) => Some(number(&alpha)?.ok_or_else(|| bad("its alpha is more than one number".to_owned()))?),
+    };
+    let magnitude = parts.remove("magnitude");
+    let scale = |rank: usize| alpha.map_or(1.0, |alpha| alpha / rank as f64);
+    let mut take = |part: &'static str| parts.remove(part);
+    let (form, scale) = if let Some(up) = take("up") {
+        let down = take("down").ok_or_else(|| bad("it has an upper half and no lower one".to_owned()))?;
+        let mid = take("mid");
+        low_rank(&bad, &up, &down, mid.as_ref()).map(|(form, rank)| (form, scale(rank)))?
+    } else if let Some(w1_a) = take("hada_w1_a") {
+        let mut need = |part: &'static str| take(part).ok_or_else(|| bad(format!("`{part}` is missing")));
+        let (w1_b, w2_a, w2_b) = (need("hada_w1_b")?, need("hada_w2_a")?, need("hada_w2_b")?);
+        let rank = w1_b.dim(0)?;
+        let (t1, t2) = (take("hada_t1"), take("hada_t2"));
+        (hadamard(&bad, [w1_a, w1_b, w2_a, w2_b], t1.zip(t2))?, scale(rank))
+    } else {
+        let left = factor(&bad, [take("lokr_w1"), take("lokr_w1_a"), take("lokr_w1_b")], None)?;
+        let right = factor(&bad, [take("lokr_w2"), take("lokr_w2_a"), take("lokr_w2_b")], take("lokr_t2"))?;
+        match (left, right, take("diff")) {
+            (Some((left, a)), Some((right, b)), None) => {
+                if left.rank() != 2 || right.rank() < 2 {
+                    return Err(bad(format!("its factors are {:?} and {:?}", left.dims(), right.dims())).into());
+                }
+                (Form::Kronecker { left, right }, b.or(a).map_or(1.0, scale))
+            }
+            (None, None, Some(diff)) if diff.rank() >= 2 => (Form::Whole(diff), 1.0),
+            _ => return Err(bad("its tensors make no whole module".to_owned()).into()),
+        }
+    };
+    if let Some(left) = parts.keys().next() {
+        return Err(bad(format!("`{left}` does not belong to a module of this form")).into());
+    }
+    Ok(Module { form, scale, magnitude })
+}
+
+fn low_rank(bad: &dyn Fn(String) -> Fault, up: &Tensor, down: &Tensor, mid: Option<&Tensor>) -> Result<(Form, usize)> {
+    let shapes = || bad(format!("its halves are {:?} and {:?}", up.dims(), down.dims()));
+    if up.rank() < 2 || down.rank() < 2 || up.rank() == 3 || down.rank() == 3 {
+        return Err(shapes().into());
+    }
+    let rank = down.dim(0)?;
+    if up.elem_count() != up.dim(0)? * rank {
+        return Err(shapes().into());
+    }
+    let up = up.reshape((up.dim(0)?, rank))?;
+    let down = match mid {
+        None => down.clone(),
+        Some(mid) => tucker(mid, &down.flatten_from(1)?).map_err(|_| shapes())?,
+    };
+    Ok((Form::LowRank { up, down }, rank))
+}
+
+/// `[p, q, height, width]` and `[q, in]` to `[p, in, height, width]`.
+fn tucker(core: &Tensor, right: &Tensor) -> Result<Tensor> {
+    let (p, q, height, width) = core.dims4()?;
+    let cells = core.permute((0, 2, 3, 1))?.contiguous()?.reshape((p * height * width, q))?;
+    let product = cells.matmul(&right.contiguous()?)?.reshape((p, height, width, right.dim(1)?))?;
+    Ok(product.permute((0, 3, 1, 2))?.contiguous()?)
+}
+
+fn hadamard(bad: &dyn Fn(String) -> Fault, factors: [Tensor; 4], cores: Option<(Tensor, Tensor)>) -> Result<Form> {
+    let shapes = bad(format!("its factors are {:?}", factors.each_ref().map(Tensor::dims)));
+    let [a, b, c, d] = factors;
+    let factors = match cores {
+        None => [a, b, c, d],
+        // LyCORIS holds the factors of a convolution by rank first.
+        Some((t1, t2)) => [
+            a.t()?.contiguous()?,
+            tucker(&t1, &b).map_err(|_| shapes.clone())?.flatten_from(1)?,
+            c.t()?.contiguous()?,
+            tucker(&t2, &d).map_err(|_| shapes.clone())?.flatten_from(1)?,
+        ],
+    };
+    let [a, b, c, d] = &factors;
+    let fit = [a, b, c, d].iter().all(|factor| factor.rank() == 2)
+        && a.dims()[1] == b.dims()[0]
+        && c.dims()[1] == d.dims()[0]
+        && (a.dims()[0], b.dims()[1]) == (c.dims()[0], d.dims()[1]);
+    if fit { Ok(Form::Hadamard { factors: Box::new(factors) }) } else { Err(shapes.into()) }
+}
+
+/// One factor of a Kronecker product, and its rank if it is a product itself.
+fn factor(
+    bad: &dyn Fn(String) -> Fault,
+    [whole, a, b]: [Option<Tensor>; 3],
+    core: Option<Tensor>,
+) -> Result<Option<(Tensor, Option<usize>)>> {
+    Ok(match (whole, a.zip(b)) {
+        (Some(whole), None) => Some((whole, None)),
+        (None, Some((a, b))) => {
+            let rank = b.dim(0)?;
+            let fault = bad(format!("its factors are {:?} and {:?}", a.dims(), b.dims()));
+            let product = match core {
+                None if b.rank() == 4 => {
+                    let shape = [&[a.dim(0)?], &b.dims()[1..]].concat();
+                    a.matmul(&b.flatten_from(1)?).and_then(|product| product.reshape(shape)).map_err(|_| fault)?
+                }
+                None => a.matmul(&b).map_err(|_| fault)?,
+                Some(core) => {
+                    let inner = tucker(&core, &b).map_err(|_| fault.clone())?;
+                    let shape = [&[a.dim(1)?], &inner.dims()[1..]].concat();
+                    let product = a.t()?.contiguous()?.matmul(&inner.flatten_from(1)?);
+                    product.and_then(|product| product.reshape(shape)).map_err(|_| fault)?
+                }
+            };
+            Some((product, Some(rank)))
+        }
+        (None, None) => None,
+        (Some(_), Some(_)) => return Err(bad("a factor comes whole and in two".to_owned()).into()),
+    })
+}
