@@ -112,10 +112,12 @@ fn inspect(assets: &Assets, file: &Path, as_json: bool) -> Exit {
         }
     };
     let summary = checkpoint::inspect(&weights);
+    // A model that comes with the program has no file.
+    let sha256 = hash_file(&path).ok().map(|hash| hash.sha256);
     if as_json {
-        report::data(to_json(&path, &summary));
+        report::data(to_json(&path, &summary, sha256.as_deref()));
     } else {
-        describe(&path, &summary);
+        describe(&path, &summary, sha256.as_deref());
     }
     Exit::Done
 }
@@ -161,7 +163,7 @@ fn embedded(path: &Path) -> Option<Arc<[u8]>> {
     paraflow_nodes::embedded_file("checkpoints", name.trim_start_matches("checkpoints/")).ok().flatten()
 }
 
-fn describe(path: &Path, summary: &Summary) {
+fn describe(path: &Path, summary: &Summary, sha256: Option<&str>) {
     report::data(path.display());
     report::data(format_args!("  {}", summary.architecture));
     for part in &summary.parts {
@@ -178,8 +180,12 @@ fn describe(path: &Path, summary: &Summary) {
     for (key, value) in &summary.metadata {
         report::data(format_args!("  {key}: {}", excerpt(value)));
     }
-    if summary.loads {
-        report::data("  load it with CheckpointLoaderSimple");
+    if let Some(sha256) = sha256 {
+        report::data(format_args!("  sha256 {sha256}"));
+    }
+    match summary.loader {
+        Some(loader) => report::data(format_args!("  load it {loader}")),
+        None => report::data("  nothing in this build loads it"),
     }
 }
 
@@ -204,11 +210,12 @@ fn excerpt(value: &str) -> String {
     }
 }
 
-fn to_json(path: &Path, summary: &Summary) -> Json {
+fn to_json(path: &Path, summary: &Summary, sha256: Option<&str>) -> Json {
     let part = |part: &checkpoint::Part| {
         json!({"name": part.name, "prefix": part.prefix, "tensors": part.tensors, "parameters": part.parameters,
                "numbers": part.numbers, "detail": part.detail})
     };
     json!({"path": path, "architecture": summary.architecture, "loads": summary.loads,
+           "loader": summary.loader, "sha256": sha256,
            "parts": summary.parts.iter().map(part).collect::<Vec<_>>(), "metadata": summary.metadata})
 }

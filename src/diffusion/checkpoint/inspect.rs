@@ -12,6 +12,8 @@ pub struct Summary {
     pub architecture: String,
     /// Whether this build loads it as a checkpoint.
     pub loads: bool,
+    /// How to load it in words, `with LoraLoader`, if this build has something that does.
+    pub loader: Option<&'static str>,
     /// UNet, text encoder, VAE, and what belongs to none of them; only those that are there.
     pub parts: Vec<Part>,
     /// The free-form strings of the file's header.
@@ -66,7 +68,16 @@ pub fn inspect(weights: &Weights) -> Summary {
         part.detail = recognise::measures(config);
     }
     parts.retain(|part| part.tensors > 0);
-    Summary { architecture, loads: layout.is_some(), parts, metadata: weights.metadata().clone() }
+    let whole = parts.iter().any(|part| part.name == "text encoder" || part.name == "VAE");
+    let loader = match (&unet, layout) {
+        (Some(_), Some(_)) if whole => Some("with CheckpointLoaderSimple"),
+        (Some(_), Some(_)) => {
+            Some("with UNETLoader or CheckpointLoaderSimple, and what it lacks with loaders of its own")
+        }
+        (Some(_), None) => None,
+        (None, _) => recognise::loader(weights),
+    };
+    Summary { architecture, loads: layout.is_some(), loader, parts, metadata: weights.metadata().clone() }
 }
 
 impl Part {

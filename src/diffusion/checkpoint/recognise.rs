@@ -69,7 +69,17 @@ static KINDS: &[Kind] = &[
     Kind {
         name: "a UNet in the layout of diffusers",
         key: |key| key.starts_with("down_blocks.0.resnets."),
-        advice: Advice::Architecture,
+        advice: Advice::Loader("with UNETLoader"),
+    },
+    Kind {
+        name: "an upscale model",
+        key: |key| ["model.1.sub.0.RDB1.", "body.0.rdb1.", "RRDB_trunk.0."].iter().any(|part| key.contains(part)),
+        advice: Advice::Loader("with UpscaleModelLoader, from `models/upscale_models`"),
+    },
+    Kind {
+        name: "half of a tiny autoencoder",
+        key: |key| key == "14.bias" || key == "19.bias",
+        advice: Advice::Loader("with VAELoader, as `taesd` or `taesdxl` from `models/vae_approx`"),
     },
     Kind {
         name: "a VAE",
@@ -90,6 +100,14 @@ fn kind(weights: &Weights) -> Option<&'static Kind> {
 /// What a file without a latent-diffusion UNet is called, in a few words.
 pub(super) fn name(weights: &Weights) -> String {
     kind(weights).map_or_else(|| "unknown".to_owned(), |kind| kind.name.to_owned())
+}
+
+/// How to load a file without a latent-diffusion UNet: `with ControlNetLoader`.
+pub(super) fn loader(weights: &Weights) -> Option<&'static str> {
+    match kind(weights)?.advice {
+        Advice::Loader(loader) => Some(loader),
+        Advice::Architecture => None,
+    }
 }
 
 /// What a UNet that is not loaded is called.
