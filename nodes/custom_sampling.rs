@@ -42,7 +42,7 @@ impl Run for AddNoise {
         if self.sigmas.0.is_empty() {
             return Ok(Latent::clone(&self.latent_image));
         }
-        let model = self.model.as_guided(usize::MAX);
+        let model = self.model.as_guided(&[], usize::MAX);
         let (first, last) = (self.sigmas.0[0], self.sigmas.0[self.sigmas.0.len() - 1]);
         let scale = if self.sigmas.0.len() > 1 { (first - last).abs() } else { first };
         let latent = fit_channels(self.latent_image.samples(), &model).map_err(tell)?;

@@ -40,6 +40,12 @@ folders! {
     DiffusionModels = "diffusion_models",
     /// `models/vae`.
     Autoencoders = "vae",
+    /// `models/controlnet`.
+    ControlNets = "controlnet",
+    /// `models/vae_approx`.
+    TinyAutoencoders = "vae_approx",
+    /// `models/upscale_models`.
+    Upscalers = "upscale_models",
 }
 
 /// The name of a model in a folder, or of one that the program brings.
@@ -142,6 +148,110 @@ impl<F: Folder> Input for ModelName<F> {
 
     fn take(given: Given<'_>) -> Result<Self, Mismatch> {
         String::take(given).map(|name| Self { name, folder: PhantomData })
+    }
+}
+
+/// The name of an autoencoder: a file in `models/vae`, or a tiny one whose two halves lie in `models/vae_approx`.
+pub(crate) struct AutoencoderName(String);
+
+/// A tiny autoencoder: its name, and how the model's latents are scaled and shifted for it.
+pub(crate) struct Tiny {
+    pub(crate) name: &'static str,
+    pub(crate) scale: f64,
+    pub(crate) shift: f64,
+}
+
+/// Those that there are, ComfyUI's names.
+pub(crate) const TINY: [Tiny; 4] = [
+    Tiny { name: "taesd", scale: 0.18215, shift: 0.0 },
+    Tiny { name: "taesdxl", scale: 0.13025, shift: 0.0 },
+    Tiny { name: "taesd3", scale: 1.5305, shift: 0.0609 },
+    Tiny { name: "taef1", scale: 0.3611, shift: 0.1159 },
+];
+
+impl Tiny {
+    /// The files of its encoder and its decoder.
+    ///
+    /// # Errors
+    /// One of them is not there.
+    pub(crate) fn files(&self, services: &Services) -> Result<[Place; 2], Error> {
+        let half = |half: &str| self.half(half, services);
+        Ok([half("encoder")?, half("decoder")?])
+    }
+
+    /// The file of its `encoder` or `decoder`.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub(crate) fn half(&self, half: &str, services: &Services) -> Result<Place, Error> {
+        let start = format!("{}_{half}.", self.name);
+        let assets = services.expect::<Arc<Assets>>();
+        let names = assets.models().list(TinyAutoencoders::KEY).unwrap_or_default();
+        let name = names.into_iter().find(|name| name.starts_with(&start));
+        place::<TinyAutoencoders>(&name.unwrap_or(format!("{start}safetensors")), services)
+    }
+}
+
+/// Where an autoencoder is.
+pub(crate) enum AutoencoderPlace {
+    /// In one file.
+    Whole(Place),
+    /// In two, an encoder and a decoder.
+    Tiny(&'static Tiny, [Place; 2]),
+}
+
+impl AutoencoderName {
+    /// The file or files of that name.
+    ///
+    /// # Errors
+    /// One of them is not there.
+    pub(crate) fn find(&self, services: &Services) -> Result<AutoencoderPlace, Error> {
+        Self::place(&self.0, services)
+    }
+
+    fn place(name: &str, services: &Services) -> Result<AutoencoderPlace, Error> {
+        match TINY.iter().find(|tiny| tiny.name == name) {
+            Some(tiny) => Ok(AutoencoderPlace::Tiny(tiny, tiny.files(services)?)),
+            None => Ok(AutoencoderPlace::Whole(place::<Autoencoders>(name, services)?)),
+        }
+    }
+}
+
+impl Input for AutoencoderName {
+    const KIND: &'static str = "COMBO";
+    const NAMES_FILE: bool = true;
+
+    fn widget(services: &Services) -> Widget {
+        let Widget::Choice(mut names) = ModelName::<Autoencoders>::widget(services) else {
+            return Widget::Choice(Vec::new());
+        };
+        if services.get::<Arc<Assets>>().is_some() {
+            names.extend(TINY.iter().filter(|tiny| tiny.files(services).is_ok()).map(|tiny| tiny.name.to_owned()));
+        }
+        Widget::Choice(names)
+    }
+
+    fn check(literal: &Value, services: &Services) -> Result<(), Mismatch> {
+        let name = literal.get::<String>().map_or("", String::as_str);
+        Self::place(name, services).map(|_| ()).map_err(|error| mismatch("the name of a model", name, &error))
+    }
+
+    fn fingerprint(literal: &Value, services: &Services) -> paraflow_engine::Result<Option<Vec<u8>>> {
+        let name = literal.get::<String>().map_or("", String::as_str);
+        let print = |place: &Place| -> paraflow_engine::Result<Vec<u8>> {
+            Ok(match place {
+                Place::File(model) => fingerprint(&model.path).map_err(tell)?.as_bytes().to_vec(),
+                Place::Embedded(model) => model.fingerprint().to_vec(),
+            })
+        };
+        Ok(Some(match Self::place(name, services).map_err(tell)? {
+            AutoencoderPlace::Whole(place) => print(&place)?,
+            AutoencoderPlace::Tiny(_, [encoder, decoder]) => [print(&encoder)?, print(&decoder)?].concat(),
+        }))
+    }
+
+    fn take(given: Given<'_>) -> Result<Self, Mismatch> {
+        String::take(given).map(Self)
     }
 }
 

@@ -11,6 +11,7 @@ use paraflow_engine::{Choice, Context, Node, NodeDef, Result, Run, Shared};
 pub(crate) fn nodes() -> Vec<NodeDef> {
     vec![
         NodeDef::of::<EmptyLatentImage>(),
+        NodeDef::of::<LatentCutToBatch>(),
         NodeDef::of::<LatentFromBatch>(),
         NodeDef::of::<LatentUpscale>(),
         NodeDef::of::<LatentUpscaleBy>(),
@@ -21,6 +22,42 @@ pub(crate) fn nodes() -> Vec<NodeDef> {
 
 /// Pixels a latent cell stands for, in each direction.
 pub(crate) const CELL: usize = 8;
+
+/// Cuts latents into strips, each a latent of a batch. What is left over is dropped.
+#[derive(Node)]
+#[node(category = "latent/advanced")]
+struct LatentCutToBatch {
+    /// The latents.
+    samples: Shared<Latent>,
+    /// Across which side: `x` or `y`; `t` is for videos and leaves latents of pictures as they are.
+    #[input(choices = ["t", "x", "y"])]
+    dim: Choice<String>,
+    /// How many cells wide a strip is.
+    #[input(default = 1, range = 1..=MAX_SIZE, step = 1)]
+    slice_size: u32,
+}
+
+impl Run for LatentCutToBatch {
+    type Output = Latent;
+
+    fn run(self, _: &Context<'_>) -> Result<Latent> {
+        let axis = match self.dim.name() {
+            "x" => 3,
+            "y" => 2,
+            _ => return Ok(Latent::clone(&self.samples)),
+        };
+        let cut = || -> Result<Latent, Error> {
+            let samples = self.samples.samples();
+            let (batch, size) = (samples.dim(0)?, samples.dim(axis)?);
+            let width = (self.slice_size as usize).min(size);
+            let strips = (0..batch).flat_map(|entry| (0..size / width).map(move |strip| (entry, strip)));
+            let strips = strips.map(|(entry, strip)| samples.narrow(0, entry, 1)?.narrow(axis, strip * width, width));
+            let strips = strips.collect::<candle_core::Result<Vec<_>>>()?;
+            self.samples.with_samples(Tensor::cat(&strips, 0)?)
+        };
+        cut().map_err(tell)
+    }
+}
 
 /// An empty canvas: where text-to-image starts.
 #[derive(Node)]

@@ -5,7 +5,9 @@
 
 #[cfg(test)]
 mod behaviour;
+mod composite;
 mod conditioning;
+mod control;
 mod custom_sampling;
 mod embedded;
 #[cfg(test)]
@@ -14,6 +16,8 @@ mod error;
 #[cfg(test)]
 mod families;
 mod files;
+#[cfg(test)]
+mod graphs;
 mod image;
 mod image_ops;
 mod latent;
@@ -22,6 +26,8 @@ mod loaders;
 mod masks;
 mod memory;
 mod model_patches;
+mod morphology;
+mod network_patches;
 mod personalize;
 mod pictures;
 mod planes;
@@ -39,6 +45,7 @@ mod testing;
 #[cfg(test)]
 mod tiny;
 mod training;
+mod upscale;
 mod vae;
 pub mod wires;
 
@@ -68,7 +75,9 @@ pub fn registry(services: Services) -> Registry {
 
 fn all_nodes() -> impl Iterator<Item = NodeDef> {
     families![
+        composite,
         conditioning,
+        control,
         custom_sampling,
         image,
         image_ops,
@@ -77,6 +86,8 @@ fn all_nodes() -> impl Iterator<Item = NodeDef> {
         loaders,
         masks,
         model_patches,
+        morphology,
+        network_patches,
         personalize,
         primitives,
         sampler_choice,
@@ -86,6 +97,7 @@ fn all_nodes() -> impl Iterator<Item = NodeDef> {
         sdxl,
         strings,
         training,
+        upscale,
         vae,
     ]
 }

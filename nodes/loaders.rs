@@ -1,7 +1,7 @@
 //! Models from files.
 
 use crate::error::{Error, tell};
-use crate::files::{Autoencoders, Checkpoints, DiffusionModels, ModelName, Place, TextEncoders};
+use crate::files::{AutoencoderName, AutoencoderPlace, Checkpoints, DiffusionModels, ModelName, Place, TextEncoders};
 use crate::wires::{Clip, Model, Origin, Vae};
 use paraflow_diffusion::checkpoint::{
     Checkpoint, Layout, inspect, text_encoder, unet_to_latent_diffusion, vae_to_latent_diffusion,
@@ -79,6 +79,8 @@ fn model(checkpoint: &Checkpoint, origin: Origin, bytes: usize) -> Result<Model,
         label: layout.label,
         edit,
         corrections: Vec::new(),
+        empty_prompt: None,
+        patches: Vec::new(),
         mask_growth: None,
         layout,
         origin,
@@ -86,7 +88,7 @@ fn model(checkpoint: &Checkpoint, origin: Origin, bytes: usize) -> Result<Model,
     })
 }
 
-fn open(place: &Place) -> Result<Weights, Error> {
+pub(crate) fn open(place: &Place) -> Result<Weights, Error> {
     Ok(match place {
         Place::File(model) => Weights::open(&model.path)?,
         Place::Embedded(model) => Weights::from_bytes(model.name, model.file()?)?,
@@ -94,7 +96,7 @@ fn open(place: &Place) -> Result<Weights, Error> {
 }
 
 /// Memory of the numbers of a file once they are read.
-fn bytes(weights: &Weights) -> usize {
+pub(crate) fn bytes(weights: &Weights) -> usize {
     let elements = weights.names().filter_map(|name| weights.info(name)).map(|info| info.elements());
     elements.fold(0_usize, usize::saturating_add).saturating_mul(size_of::<f32>())
 }
@@ -223,12 +225,13 @@ fn require_family(found: &str, loaded: &str) -> Result<(), Error> {
     })
 }
 
-/// Loads an autoencoder from a file of its own, of latent-diffusion's names or of those of diffusers.
+/// Loads an autoencoder from a file of its own, of latent-diffusion's names or of those of diffusers, or a tiny one, which is
+/// much faster and a little less exact, from `models/vae_approx`.
 #[derive(Node)]
 #[node(category = "loaders", display_name = "Load VAE")]
 struct VAELoader {
-    /// The autoencoder, from `models/vae`.
-    vae_name: ModelName<Autoencoders>,
+    /// The autoencoder, from `models/vae`; `taesd` and its like where their encoder and decoder are there.
+    vae_name: AutoencoderName,
 }
 
 impl Run for VAELoader {
@@ -236,7 +239,16 @@ impl Run for VAELoader {
 
     fn run(self, cx: &Context<'_>) -> Result<Vae> {
         let load = || -> Result<Vae, Error> {
-            let whole = open(&self.vae_name.find(cx.services())?)?;
+            let whole = match self.vae_name.find(cx.services())? {
+                AutoencoderPlace::Whole(place) => open(&place)?,
+                AutoencoderPlace::Tiny(tiny, [encoder, decoder]) => {
+                    let (encoder, decoder) = (open(&encoder)?, open(&decoder)?);
+                    let bytes = bytes(&encoder) + bytes(&decoder);
+                    let autoencoder =
+                        paraflow_diffusion::vae::Vae::load_tiny(Some(&encoder), &decoder, tiny.scale, tiny.shift)?;
+                    return Ok(Vae::new(Ok(autoencoder), TINY_NUMBERS_PER_PIXEL, bytes));
+                }
+            };
             let inside = whole.part("first_stage_model.");
             let weights = if inside.contains("decoder.conv_in.weight") { inside } else { whole };
             let weights = vae_to_latent_diffusion(&weights);
@@ -246,6 +258,9 @@ impl Run for VAELoader {
         load().map_err(tell)
     }
 }
+
+/// What [`numbers_per_pixel`] is for a tiny autoencoder: a few tensors of its one width.
+const TINY_NUMBERS_PER_PIXEL: usize = 4 * 64;
 
 /// How many numbers a pixel takes while a picture is decoded: at the full size, a few of the width that comes from the
 /// level below and a few of the last one's. Measured on narrow autoencoders at 512 and 768 pixels; encoding takes less.

@@ -1,7 +1,7 @@
 //! Models that sample otherwise: other noise levels, corrections of guidance.
 
 use crate::error::{Error, tell};
-use crate::wires::Model;
+use crate::wires::{Conditioning, Model};
 use paraflow_diffusion::guidance::Correction;
 use paraflow_diffusion::schedule::{ModelSampling, Prediction};
 use paraflow_engine::{Choice, Context, Node, NodeDef, Result, Run, Shared};
@@ -14,7 +14,10 @@ pub(crate) fn nodes() -> Vec<NodeDef> {
         NodeDef::of::<ModelSamplingContinuousEDM>(),
         NodeDef::of::<ModelSamplingContinuousV>(),
         NodeDef::of::<ModelSamplingDiscrete>(),
+        NodeDef::of::<PerpNeg>(),
+        NodeDef::of::<PerturbedAttentionGuidance>(),
         NodeDef::of::<RescaleCFG>(),
+        NodeDef::of::<SelfAttentionGuidance>(),
     ]
 }
 
@@ -182,6 +185,80 @@ impl Run for RescaleCFG {
 
     fn run(self, _: &Context<'_>) -> Result<Model> {
         Ok(self.model.corrected(Correction::Rescale(self.multiplier)))
+    }
+}
+
+/// Leads away only from what negative prompts do not share with positive ones. `PerpNegGuider` does the same in one call of
+/// the model.
+#[derive(Node)]
+#[node(category = "_for_testing", display_name = "Perp-Neg (DEPRECATED by PerpNegGuider)", deprecated)]
+struct PerpNeg {
+    /// The model.
+    model: Shared<Model>,
+    /// An empty prompt.
+    empty_conditioning: Shared<Conditioning>,
+    /// How much the negative prompts count.
+    #[input(default = 1.0, range = 0.0..=100.0, step = 0.01)]
+    neg_scale: f64,
+}
+
+impl Run for PerpNeg {
+    type Output = Model;
+
+    fn run(self, _: &Context<'_>) -> Result<Model> {
+        Ok(self.model.with_empty_prompt(Conditioning::clone(&self.empty_conditioning), self.neg_scale))
+    }
+}
+
+/// Leads away from what the model makes of the prompt when the middle of its network does not look around.
+///
+/// Ahn et al. 2024, arXiv:2403.17377. Costs one more evaluation of the model a step.
+#[derive(Node)]
+#[node(category = "model_patches/unet")]
+struct PerturbedAttentionGuidance {
+    /// The model.
+    model: Shared<Model>,
+    /// How far; 0 not at all.
+    #[input(default = 3.0, range = 0.0..=100.0, step = 0.01, round = 0.01)]
+    scale: f64,
+}
+
+impl Run for PerturbedAttentionGuidance {
+    type Output = Model;
+
+    fn run(self, _: &Context<'_>) -> Result<Model> {
+        Ok(self.model.corrected(Correction::PerturbedAttention(self.scale)))
+    }
+}
+
+/// Leads away from what the model says of its own answer, blurred where it looks most.
+///
+/// Hong et al. 2023, arXiv:2210.00939. Costs one more evaluation of the model a step.
+#[derive(Node)]
+#[node(category = "_for_testing", display_name = "Self-Attention Guidance")]
+struct SelfAttentionGuidance {
+    /// The model.
+    model: Shared<Model>,
+    /// How far.
+    #[input(default = 0.5, range = -2.0..=5.0, step = 0.01)]
+    scale: f64,
+    /// How far the blur reaches, in eighths of the picture's pixels.
+    #[input(default = 2.0, range = 0.0..=10.0, step = 0.1)]
+    blur_sigma: f64,
+}
+
+impl Run for SelfAttentionGuidance {
+    type Output = Model;
+
+    fn run(self, _: &Context<'_>) -> Result<Model> {
+        if self.blur_sigma <= 0.0 {
+            return Err(tell(Error::Unfit {
+                what: "`blur_sigma`",
+                expected: "more than 0".to_owned(),
+                found: self.blur_sigma.to_string(),
+            }));
+        }
+        Ok(self.model.corrected(Correction::SelfAttention { scale: self.scale, blur: self.blur_sigma }))
     }
 }
 

@@ -175,10 +175,11 @@ impl Sampling<'_> {
         cx.check()?;
         let batch_limit = batch_limit(self.model, self.latent, 2, cx)?;
         let pixels = pixels(self.latent);
+        let corrections = self.model.corrections_at(pixels).map_err(tell)?;
         let positive = self.positive.conditions(self.model, pixels, false).map_err(tell)?;
         let negative = self.negative.conditions(self.model, pixels, true).map_err(tell)?;
         let request = SampleRequest {
-            model: self.model.as_guided(batch_limit),
+            model: self.model.as_guided(&corrections, batch_limit),
             positive: &positive,
             negative: &negative,
             latent: self.latent.samples(),
@@ -233,8 +234,9 @@ pub(crate) struct Job<'a> {
 pub(crate) fn run(job: &Job<'_>, cx: &Context<'_>) -> Result<(Latent, Latent)> {
     cx.check()?;
     let (guider, model) = (job.guider, &job.guider.model);
-    let guided = model.as_guided(batch_limit(model, job.latent, guider.sides.len(), cx)?);
     let pixels = pixels(job.latent);
+    let corrections = model.corrections_at(pixels).map_err(tell)?;
+    let guided = model.as_guided(&corrections, batch_limit(model, job.latent, guider.sides.len(), cx)?);
     // The second side is the negative one.
     let side = |(i, side): (usize, &Conditioning)| side.conditions(model, pixels, i == 1);
     let sides = guider.sides.iter().enumerate().map(side).collect::<Result<Vec<_>, _>>().map_err(tell)?;
@@ -251,6 +253,7 @@ pub(crate) fn run(job: &Job<'_>, cx: &Context<'_>) -> Result<(Latent, Latent)> {
         noise_mask: latent.noise_mask(),
         growth: model.mask_growth,
         seed: job.seed,
+        batch_index: latent.batch_index(),
         walk: &job.sampler.0,
         sigmas: job.sigmas,
     };

@@ -47,6 +47,11 @@ fn draw(key: &str, shape: &[usize]) -> Vec<f32> {
 
 /// A file of numbers drawn by their names as `tests/golden/networks.py` draws them.
 pub(crate) fn drawn_by_name(tensors: &Tensors) -> Vec<u8> {
+    drawn_as(tensors, 1.0, &BTreeMap::new())
+}
+
+/// The same times a factor, under other names where there are any.
+pub(crate) fn drawn_as(tensors: &Tensors, factor: f32, names: &BTreeMap<String, String>) -> Vec<u8> {
     let bytes = |(key, shape): (&String, &Vec<usize>)| {
         let fan_in: usize = shape.iter().skip(1).product();
         let shaped = |u: f64| match shape.as_slice() {
@@ -55,8 +60,8 @@ pub(crate) fn drawn_by_name(tensors: &Tensors) -> Vec<u8> {
             _ => u * (3.0 / fan_in as f64).sqrt(),
         };
         let drawn = uniform(key, shape.iter().product());
-        let bytes: Vec<u8> = drawn.into_iter().flat_map(|u| (shaped(u) as f32).to_le_bytes()).collect();
-        (key.clone(), shape.clone(), bytes)
+        let bytes: Vec<u8> = drawn.into_iter().flat_map(|u| (factor * shaped(u) as f32).to_le_bytes()).collect();
+        (names.get(key).unwrap_or(key).clone(), shape.clone(), bytes)
     };
     let tensors: Vec<_> = tensors.iter().map(bytes).collect();
     let views =

@@ -8,7 +8,13 @@ use paraflow_diffusion::resize::{Method, resize};
 use paraflow_engine::{Context, Node, NodeDef, Result, Run, Shared};
 
 pub(crate) fn nodes() -> Vec<NodeDef> {
-    vec![NodeDef::of::<VAEDecode>(), NodeDef::of::<VAEEncode>(), NodeDef::of::<VAEEncodeForInpaint>()]
+    vec![
+        NodeDef::of::<VAEDecode>(),
+        NodeDef::of::<VAEDecodeTiled>(),
+        NodeDef::of::<VAEEncode>(),
+        NodeDef::of::<VAEEncodeForInpaint>(),
+        NodeDef::of::<VAEEncodeTiled>(),
+    ]
 }
 
 /// Turns latents into pictures.
@@ -35,6 +41,130 @@ impl Run for VAEDecode {
         let pictures = one_by_one(self.samples.samples(), batch, "decoded picture", cx, decode)?;
         Image::new(pictures).map_err(tell)
     }
+}
+
+/// Turns latents into pictures in tiles, with the memory that a tile takes. The tiles' seams do not show.
+#[derive(Node)]
+#[node(category = "_for_testing", display_name = "VAE Decode (Tiled)", compute)]
+struct VAEDecodeTiled {
+    /// The latents to see.
+    samples: Shared<Latent>,
+    /// The autoencoder, from the checkpoint that made them.
+    vae: Shared<Vae>,
+    /// Side of a tile in pixels.
+    #[input(default = 512, range = 64..=4096, step = 32)]
+    tile_size: u32,
+    /// How many pixels neighbours share; at most a quarter of a tile.
+    #[input(default = 64, range = 0..=4096, step = 32)]
+    overlap: u32,
+    /// For autoencoders of videos, of which there are none.
+    #[input(default = 64, range = 8..=4096, step = 4)]
+    temporal_size: u32,
+    /// For autoencoders of videos, of which there are none.
+    #[input(default = 8, range = 4..=4096, step = 4)]
+    temporal_overlap: u32,
+}
+
+impl Run for VAEDecodeTiled {
+    type Output = Image;
+
+    fn run(self, cx: &Context<'_>) -> Result<Image> {
+        let _ = (self.temporal_size, self.temporal_overlap);
+        let autoencoder = self.vae.autoencoder().map_err(tell)?;
+        let (_, _, rows, columns) = self.samples.dims();
+        let (tile, factor) = (self.tile_size as usize, autoencoder.factor());
+        let overlap = if self.tile_size < 4 * self.overlap { tile / 4 } else { self.overlap as usize };
+        require_tile(&self.vae, (columns * factor, rows * factor), tile, "decoding", cx).map_err(tell)?;
+        let (tile, overlap) = (tile / factor, overlap / factor);
+        let total = self.samples.dims().0 * paraflow_diffusion::vae::Vae::tiles((rows, columns), tile, overlap);
+        let pictures = in_tiles(self.samples.samples(), total, "decoded picture", cx, &mut |latent, watch| {
+            let picture = autoencoder.decode_tiled(latent, tile, overlap, watch)?;
+            Ok(picture.permute((0, 2, 3, 1))?.contiguous()?)
+        })?;
+        Image::new(pictures).map_err(tell)
+    }
+}
+
+/// Turns pictures into latents in tiles, with the memory that a tile takes.
+#[derive(Node)]
+#[node(category = "_for_testing", display_name = "VAE Encode (Tiled)", compute)]
+struct VAEEncodeTiled {
+    /// The pictures. What is over a multiple of 8 in width and height is cut off at the sides.
+    pixels: Shared<Image>,
+    /// The autoencoder, from the checkpoint that is to work with them.
+    vae: Shared<Vae>,
+    /// Side of a tile in pixels.
+    #[input(default = 512, range = 64..=4096, step = 64)]
+    tile_size: u32,
+    /// How many pixels neighbours share; less than half a tile.
+    #[input(default = 64, range = 0..=4096, step = 32)]
+    overlap: u32,
+    /// For autoencoders of videos, of which there are none.
+    #[input(default = 64, range = 8..=4096, step = 4)]
+    temporal_size: u32,
+    /// For autoencoders of videos, of which there are none.
+    #[input(default = 8, range = 4..=4096, step = 4)]
+    temporal_overlap: u32,
+}
+
+impl Run for VAEEncodeTiled {
+    type Output = Latent;
+
+    fn run(self, cx: &Context<'_>) -> Result<Latent> {
+        let _ = (self.temporal_size, self.temporal_overlap);
+        let autoencoder = self.vae.autoencoder().map_err(tell)?;
+        let (tile, overlap) = (self.tile_size as usize, self.overlap as usize);
+        if overlap >= tile / 2 {
+            return Err(tell(Error::Unfit {
+                what: "`overlap`",
+                expected: format!("less than half of the tile, which is {tile} pixels"),
+                found: overlap.to_string(),
+            }));
+        }
+        let planes = colour_planes(&self.pixels, autoencoder.factor(), cx).map_err(tell)?;
+        let (batch, _, height, width) = planes.dims4().map_err(tell)?;
+        require_tile(&self.vae, (width, height), tile, "encoding", cx).map_err(tell)?;
+        let total = batch * paraflow_diffusion::vae::Vae::tiles((height, width), tile, overlap);
+        let latents = in_tiles(&planes, total, "encoded latent", cx, &mut |planes, watch| {
+            Ok(autoencoder.encode_tiled(planes, tile, overlap, watch)?)
+        })?;
+        Latent::new(latents).map_err(tell)
+    }
+}
+
+/// Works through a batch entry by entry and tile by tile, of which there are `total`.
+fn in_tiles(entries: &Tensor, total: usize, result: &str, cx: &Context<'_>, work: &mut Work<'_>) -> Result<Tensor> {
+    let batch = entries.dim(0).map_err(tell)?;
+    let (mut results, mut done) = (Vec::with_capacity(batch), 0);
+    for entry in 0..batch {
+        let mut watch = || {
+            done = (done + 1).min(total);
+            cx.progress(done as u32, total as u32).map_err(|_| paraflow_diffusion::Error::Stopped)
+        };
+        let entry_of = entries.narrow(0, entry, 1).map_err(tell)?;
+        let made = work(&entry_of, &mut watch).map_err(tell)?;
+        require_finite(&made, result, entry, batch)?;
+        results.push(made);
+    }
+    Tensor::cat(&results, 0).map_err(tell)
+}
+
+/// What is done with one entry of a batch, with what to call after each tile.
+type Work<'a> = dyn FnMut(&Tensor, &mut dyn FnMut() -> paraflow_diffusion::Result<()>) -> Result<Tensor, Error> + 'a;
+
+/// Refuses a tile that the autoencoder has no room for, beside the picture.
+fn require_tile(
+    vae: &Vae,
+    (width, height): (usize, usize),
+    tile: usize,
+    work: &str,
+    cx: &Context<'_>,
+) -> Result<(), Error> {
+    // Three pictures at most: a sum, what is being made, and its parts.
+    let beside = 3 * 4 * width * height;
+    let numbers = (width.min(2 * tile) * height.min(2 * tile)).min(tile * tile) * vae.numbers_per_pixel + beside;
+    let needed = (numbers as u64).saturating_mul(size_of::<f32>() as u64);
+    Memory::of(cx.services()).require(needed, || format!("{work} {width} x {height} pixels in tiles of {tile}"))
 }
 
 /// Turns pictures into latents.
@@ -191,15 +321,21 @@ fn one_by_one(
     for entry in 0..batch {
         cx.check()?;
         let made = entries.narrow(0, entry, 1).map_err(tell).and_then(|entry| work(&entry).map_err(tell))?;
-        if !made.sum_all().and_then(|sum| sum.to_scalar::<f32>()).map_err(tell)?.is_finite() {
-            return Err(tell(Error::NotFinite { what: format!("{result} {} of {batch}", entry + 1) }));
-        }
+        require_finite(&made, result, entry, batch)?;
         results.push(made);
         if batch > 1 {
             cx.progress(entry as u32 + 1, batch as u32)?;
         }
     }
     Tensor::cat(&results, 0).map_err(tell)
+}
+
+/// Refuses a result with numbers that are none.
+fn require_finite(made: &Tensor, result: &str, entry: usize, batch: usize) -> Result<()> {
+    if made.sum_all().and_then(|sum| sum.to_scalar::<f32>()).map_err(tell)?.is_finite() {
+        return Ok(());
+    }
+    Err(tell(Error::NotFinite { what: format!("{result} {} of {batch}", entry + 1) }))
 }
 
 /// Refuses a picture that the autoencoder has no room for.

@@ -12,7 +12,7 @@ use paraflow_diffusion::preview::Colours;
 use paraflow_diffusion::samplers::Walk;
 use paraflow_diffusion::schedule::ModelSampling;
 use paraflow_diffusion::text::{Encoders, Layer};
-use paraflow_diffusion::unet::UNet;
+use paraflow_diffusion::unet::{ControlNet, Patch, UNet};
 use paraflow_engine::Port;
 use std::path::Path;
 use std::sync::Arc;
@@ -41,6 +41,10 @@ pub struct Model {
     pub edit: Option<Edit>,
     /// What it asks of guidance.
     pub corrections: Vec<Correction>,
+    /// An empty prompt that guidance starts from, and how much the negative prompts count then.
+    pub empty_prompt: Option<(Conditioning, f64)>,
+    /// What changes the network's work.
+    pub patches: Vec<Arc<dyn Patch>>,
     /// Whether noise masks grow on the way, and how much of them.
     pub mask_growth: Option<f64>,
     /// The architecture that it came from, to which it is saved again.
@@ -61,17 +65,32 @@ pub struct Origin {
 }
 
 impl Model {
-    /// The model as sampling takes it, for at most that many latents at once.
-    pub(crate) fn as_guided(&self, batch_limit: usize) -> guidance::Model<'_> {
+    /// The model as sampling takes it, for at most that many latents at once, with what [`corrections`](Self::corrections_at)
+    /// gave.
+    pub(crate) fn as_guided<'a>(&'a self, corrections: &'a [Correction], batch_limit: usize) -> guidance::Model<'a> {
         guidance::Model {
             network: &self.unet,
             sampling: &self.sampling,
             latent_scale: self.latent_scale,
             latent_channels: self.latent_channels,
-            corrections: &self.corrections,
+            corrections,
+            patches: &self.patches,
             edit: self.edit,
             batch_limit,
         }
+    }
+
+    /// What the model asks of guidance, for a latent of so many pixels.
+    ///
+    /// # Errors
+    /// Its own empty prompt does not fit it.
+    pub(crate) fn corrections_at(&self, pixels: (u32, u32)) -> Result<Vec<Correction>, Error> {
+        let mut corrections = self.corrections.clone();
+        if let Some((empty, negative)) = &self.empty_prompt {
+            let empty = empty.conditions(self, pixels, true)?;
+            corrections.push(Correction::Perpendicular { empty, negative: *negative });
+        }
+        Ok(corrections)
     }
 
     /// The same with one more correction of guidance.
@@ -79,10 +98,28 @@ impl Model {
     pub fn corrected(&self, correction: Correction) -> Self {
         let mut model = self.clone();
         // Of two that take the place of plain guidance, the later counts.
-        if let Correction::Rescale(_) = correction {
-            model.corrections.retain(|other| !matches!(other, Correction::Rescale(_)));
+        if correction.replaces_guidance() {
+            model.corrections.retain(|other| !other.replaces_guidance());
+            model.empty_prompt = None;
         }
         model.corrections.push(correction);
+        model
+    }
+
+    /// The same with guidance from an empty prompt, in place of any other.
+    #[must_use]
+    pub fn with_empty_prompt(&self, empty: Conditioning, negative: f64) -> Self {
+        let mut model = self.clone();
+        model.corrections.retain(|other| !other.replaces_guidance());
+        model.empty_prompt = Some((empty, negative));
+        model
+    }
+
+    /// The same with one more change of the network's work.
+    #[must_use]
+    pub fn patched(&self, patch: impl Patch + 'static) -> Self {
+        let mut model = self.clone();
+        model.patches.push(Arc::new(patch));
         model
     }
 }
@@ -186,6 +223,42 @@ impl Vae {
 
 impl Port for Vae {
     const KIND: &'static str = "VAE";
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// A network that tells another what to add, led by a picture. Clones share the weights.
+#[derive(Clone)]
+pub struct Control {
+    /// The network.
+    pub network: ControlNet,
+    /// Whether each channel of its answer is its mean over the picture.
+    pub averaged: bool,
+    /// Memory of its weights.
+    pub bytes: usize,
+}
+
+impl Port for Control {
+    const KIND: &'static str = "CONTROL_NET";
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// A network that enlarges pictures. Clones share the weights.
+#[derive(Clone)]
+pub struct UpscaleModel {
+    /// The network.
+    pub network: paraflow_diffusion::upscale::Upscaler,
+    /// Memory of its weights.
+    pub bytes: usize,
+}
+
+impl Port for UpscaleModel {
+    const KIND: &'static str = "UPSCALE_MODEL";
 
     fn bytes(&self) -> usize {
         self.bytes

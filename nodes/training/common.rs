@@ -183,7 +183,7 @@ impl Watcher<'_> {
         let common = self.common;
         let model = Model { unet: unet.clone(), ..common.model.clone() };
         let request = SampleRequest {
-            model: model.as_guided(usize::MAX),
+            model: model.as_guided(&model.corrections, usize::MAX),
             positive: std::slice::from_ref(&self.positive),
             negative: std::slice::from_ref(&self.negative),
             latent: &self.latent,

@@ -16,8 +16,10 @@ mod tensors;
 #[cfg(test)]
 mod testing;
 pub mod text;
+pub mod tiles;
 pub mod train;
 pub mod unet;
+pub mod upscale;
 pub mod vae;
 
 pub use error::{Error, FileFault, Result};

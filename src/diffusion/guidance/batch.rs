@@ -1,10 +1,15 @@
 //! Asking a network about several prompts in as few calls as it takes.
 
+use std::cell::RefCell;
+use std::sync::Arc;
+
 use candle_core::Tensor;
 
 use super::Model;
+use super::control::Shown;
 use super::region::{Entry, Window};
 use crate::Result;
+use crate::unet::{Middle, Pass};
 
 /// Prompts of two lengths are asked together where the shorter need not be repeated more often than this.
 const REPEATS: usize = 4;
@@ -13,7 +18,8 @@ const NO_WEIGHT: f64 = 1e-37;
 
 /// The clean latent in `x` as each side's prompts see it: the mean of their answers, weighted cell by cell. 0 where none
 /// counts.
-pub(super) fn denoise(model: &Model<'_>, sides: &[&[Entry]], x: &Tensor, sigma: f32) -> Result<Vec<Tensor>> {
+pub(super) fn denoise(model: &Model<'_>, sides: &[&[Entry]], x: &Tensor, pass: &Pass<'_>) -> Result<Vec<Tensor>> {
+    let sigma = pass.sigma;
     let active = |side: usize| {
         let entries = sides[side].iter();
         entries
@@ -32,7 +38,7 @@ pub(super) fn denoise(model: &Model<'_>, sides: &[&[Entry]], x: &Tensor, sigma: 
                 together.push(waiting.remove(i));
             }
         }
-        for (question, answer) in together.iter().zip(ask(model, &together, x, sigma)?) {
+        for (question, answer) in together.iter().zip(ask(model, &together, x, pass)?) {
             let entry = question.entry;
             let weighted = place(&(answer * &entry.weight)?, entry.window, x)?;
             sums[question.side] = (&sums[question.side] + weighted)?;
@@ -64,12 +70,18 @@ impl Question<'_> {
             && width == other_width
             && label(ours) == label(theirs)
             && ours.beside.is_some() == theirs.beside.is_some()
+            && match (&ours.control, &theirs.control) {
+                (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
+                (None, None) => true,
+                _ => false,
+            }
             && least_common_multiple(tokens, other_tokens) / shortest <= REPEATS)
     }
 }
 
 /// One call of the network: what it sees in each question's part of `x`.
-fn ask(model: &Model<'_>, questions: &[Question<'_>], x: &Tensor, sigma: f32) -> Result<Vec<Tensor>> {
+fn ask(model: &Model<'_>, questions: &[Question<'_>], x: &Tensor, pass: &Pass<'_>) -> Result<Vec<Tensor>> {
+    let sigma = pass.sigma;
     let parts = questions.iter().map(|question| cut(x, question.entry.window)).collect::<Result<Vec<_>>>()?;
     let tokens = questions.iter().map(|question| Ok(question.entry.context.dim(1)?)).collect::<Result<Vec<_>>>()?;
     let longest = tokens.iter().copied().fold(1, least_common_multiple);
@@ -84,13 +96,34 @@ fn ask(model: &Model<'_>, questions: &[Question<'_>], x: &Tensor, sigma: f32) ->
     let timestep = model.sampling.timestep(sigma);
     let timesteps = Tensor::full(timestep, seen.dim(0)?, x.device())?;
     let mut scaled = model.sampling.scale_input(&seen, sigma)?;
+    let context = Tensor::cat(&contexts.collect::<Result<Vec<_>>>()?, 0)?;
+    let control = match questions.first().and_then(|question| question.entry.control.as_deref()) {
+        Some(control) => control.controls(&Shown {
+            x: &scaled,
+            timesteps: &timesteps,
+            context: &context,
+            label: label.as_ref(),
+            sampling: model.sampling,
+            sigma,
+            groups: questions.len(),
+        })?,
+        None => None,
+    };
     let beside = questions.iter().filter_map(|question| question.entry.beside.as_ref().map(|b| (question, b)));
     let beside = beside.map(|(question, beside)| cut(beside, question.entry.window)).collect::<Result<Vec<_>>>()?;
     if !beside.is_empty() {
         scaled = Tensor::cat(&[&scaled, &Tensor::cat(&beside, 0)?], 1)?;
     }
-    let context = Tensor::cat(&contexts.collect::<Result<Vec<_>>>()?, 0)?;
-    let output = model.network.predict(&scaled, &timesteps, &context, label.as_ref())?;
+    let watched = RefCell::new(None);
+    let middle = if let Middle::Watched(_) = pass.middle { Middle::Watched(&watched) } else { pass.middle };
+    let pass_here = Pass { control: control.as_ref(), middle, groups: questions.len(), ..*pass };
+    let output = model.network.predict(&scaled, &timesteps, &context, label.as_ref(), &pass_here)?;
+    // Of several negative prompts in one call, the first is watched; of several calls, the last.
+    let negative = questions.iter().position(|question| question.side == 1);
+    if let (Middle::Watched(seen), Some(negative), Some(looked_at)) = (pass.middle, negative, watched.into_inner()) {
+        let batch = looked_at.dim(0)? / questions.len();
+        *seen.borrow_mut() = Some(looked_at.narrow(0, negative * batch, batch)?);
+    }
     let denoised = model.sampling.denoised(&seen, &output, sigma)?;
     Ok(denoised.chunk(questions.len(), 0)?)
 }

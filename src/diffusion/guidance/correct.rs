@@ -2,7 +2,6 @@
 
 use candle_core::Tensor;
 
-use super::Correction;
 use crate::Result;
 use crate::tensors::{add_scaled, divide, mix, scale};
 
@@ -33,31 +32,22 @@ fn deviation(x: &Tensor) -> Result<Tensor> {
     Ok(variance.sqrt()?)
 }
 
-/// What a correction makes of the guided answer.
-pub(super) fn after(
-    correction: Correction,
-    guided: Tensor,
-    [positive, negative]: [&Tensor; 2],
-    x: &Tensor,
-    cfg: f64,
-) -> Result<Tensor> {
-    match correction {
-        Correction::Rescale(_) => Ok(guided),
-        Correction::ZeroStar => {
-            let (p, n) = ((x - positive)?, (x - negative)?);
-            let dot = (&p * &n)?.sum_keepdim((1, 2, 3))?;
-            let length = (n.sqr()?.sum_keepdim((1, 2, 3))? + 1e-8)?;
-            let alpha = (dot / length)?;
-            let first = negative.broadcast_mul(&(&alpha - 1.0)?)?;
-            let second = scale(&negative.broadcast_mul(&alpha.affine(-1.0, 1.0)?)?, cfg as f32)?;
-            Ok(((guided + first)? + second)?)
-        }
-        Correction::Norm(strength) => {
-            let length = |x: &Tensor| -> Result<Tensor> { Ok(x.sqr()?.sum_keepdim(1)?.sqrt()?) };
-            let ratio = (length(positive)? / (length(&guided)? + 1e-8)?)?.clamp(0.0_f32, 1.0)?;
-            scale(&guided.broadcast_mul(&ratio)?, strength as f32)
-        }
-    }
+/// CFG-Zero*: the negative answer scaled to fit the positive one.
+pub(super) fn zero_star(guided: Tensor, [positive, negative]: [&Tensor; 2], x: &Tensor, cfg: f64) -> Result<Tensor> {
+    let (p, n) = ((x - positive)?, (x - negative)?);
+    let dot = (&p * &n)?.sum_keepdim((1, 2, 3))?;
+    let length = (n.sqr()?.sum_keepdim((1, 2, 3))? + 1e-8)?;
+    let alpha = (dot / length)?;
+    let first = negative.broadcast_mul(&(&alpha - 1.0)?)?;
+    let second = scale(&negative.broadcast_mul(&alpha.affine(-1.0, 1.0)?)?, cfg as f32)?;
+    Ok(((guided + first)? + second)?)
+}
+
+/// The guided answer no longer than the positive one, pixel by pixel.
+pub(super) fn norm(guided: Tensor, positive: &Tensor, strength: f64) -> Result<Tensor> {
+    let length = |x: &Tensor| -> Result<Tensor> { Ok(x.sqr()?.sum_keepdim(1)?.sqrt()?) };
+    let ratio = (length(positive)? / (length(&guided)? + 1e-8)?)?.clamp(0.0_f32, 1.0)?;
+    scale(&guided.broadcast_mul(&ratio)?, strength as f32)
 }
 
 /// Guidance by what of the negative direction is square to the positive one.

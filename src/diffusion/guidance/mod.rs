@@ -5,24 +5,31 @@
 //! Knows no text: a prompt comes as the tensor that an encoder made of it.
 
 mod batch;
+mod control;
 mod correct;
 pub(crate) mod edit;
 mod label;
 mod mask;
 mod region;
+mod watched;
+
+use std::cell::RefCell;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 
+pub use control::Control;
 pub use edit::{Edit, Picture};
 pub use label::{Label, PictureSize};
 pub use mask::{Growth, KeepOutside};
 pub use region::{Area, Mask};
 
-use crate::Result;
+use crate::noise::Generator;
 use crate::samplers::Denoiser;
 use crate::schedule::ModelSampling;
 use crate::tensors::add_scaled;
-use crate::unet::UNet;
+use crate::unet::{Middle, Pass, Patch, UNet};
+use crate::{Error, Result};
 use region::Entry;
 
 /// A network that predicts what its [`ModelSampling`] says of a noisy latent.
@@ -34,15 +41,30 @@ pub trait NoiseModel {
     /// - `timesteps`: `[batch]`, f32
     /// - `context`: the prompt, `[batch, tokens, width]`, f32
     /// - `label`: `[batch, width]`, f32, for networks that take one
+    /// - `pass`: what else comes to this evaluation from outside
     ///
     /// # Errors
     /// A value does not fit the network, or there is no room for its work.
-    fn predict(&self, x: &Tensor, timesteps: &Tensor, context: &Tensor, label: Option<&Tensor>) -> Result<Tensor>;
+    fn predict(
+        &self,
+        x: &Tensor,
+        timesteps: &Tensor,
+        context: &Tensor,
+        label: Option<&Tensor>,
+        pass: &Pass<'_>,
+    ) -> Result<Tensor>;
 }
 
 impl NoiseModel for UNet {
-    fn predict(&self, x: &Tensor, timesteps: &Tensor, context: &Tensor, label: Option<&Tensor>) -> Result<Tensor> {
-        self.forward(x, timesteps, context, label)
+    fn predict(
+        &self,
+        x: &Tensor,
+        timesteps: &Tensor,
+        context: &Tensor,
+        label: Option<&Tensor>,
+        pass: &Pass<'_>,
+    ) -> Result<Tensor> {
+        self.forward_in(x, timesteps, context, label, pass)
     }
 }
 
@@ -59,6 +81,8 @@ pub struct Model<'a> {
     pub latent_channels: usize,
     /// What it asks of guidance.
     pub corrections: &'a [Correction],
+    /// What changes the network's work.
+    pub patches: &'a [Arc<dyn Patch>],
     /// What else it sees beside the noisy latent.
     pub edit: Option<Edit>,
     /// How many latents may go through the network at once, if memory calls for a limit. Results differ by rounding only.
@@ -74,6 +98,10 @@ pub struct Condition {
     pub label: Option<Tensor>,
     /// The picture to change, for networks that see one.
     pub picture: Picture,
+    /// What a control network sees beside it.
+    pub control: Option<Arc<Control>>,
+    /// Whether that network also tells prompts of the other sides that have none of their own.
+    pub control_everywhere: bool,
     /// Its weight among the prompts that share a place. Alone in its place, it has all of it.
     pub strength: f64,
     /// Only here: the network sees nothing else.
@@ -94,6 +122,8 @@ impl Condition {
             context,
             label: None,
             picture: Picture::default(),
+            control: None,
+            control_everywhere: false,
             strength: 1.0,
             area: None,
             mask: None,
@@ -133,16 +163,47 @@ pub enum Guidance {
 }
 
 /// A change of guidance that a model asks for, applied in their order.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Correction {
     /// Guidance in velocities, brought back to the deviation of the positive answer by that share. Lin et al. 2023,
     /// arXiv:2305.08891, section 3.4. Takes the place of plain guidance.
     Rescale(f64),
-    /// Perp-Neg with an empty prompt of the model's own is [`Guidance::Perpendicular`]; this is CFG-Zero*, which scales the
-    /// negative answer to fit the positive one. Fan et al. 2025, arXiv:2503.18886.
+    /// CFG-Zero*: scales the negative answer to fit the positive one. Fan et al. 2025, arXiv:2503.18886.
     ZeroStar,
     /// The guided answer is made no longer than the positive one, pixel by pixel, times a strength.
     Norm(f64),
+    /// Leads away by that much from what the network says with the self-attention of its middle passing values through. Ahn et
+    /// al. 2024, arXiv:2403.17377.
+    PerturbedAttention(f64),
+    /// Leads away from what the network says of its own answer to the negative prompts, blurred where it looks most. Hong et
+    /// al. 2023, arXiv:2210.00939.
+    SelfAttention {
+        /// How far.
+        scale: f64,
+        /// Deviation of the blur, in cells.
+        blur: f64,
+    },
+    /// Only what of the negative direction is square to the positive one counts, from an empty prompt of the model's own, as
+    /// [`Guidance::Perpendicular`]. Takes the place of plain guidance.
+    Perpendicular {
+        /// The empty prompt.
+        empty: Vec<Condition>,
+        /// How much the negative prompts count.
+        negative: f64,
+    },
+}
+
+impl Correction {
+    /// Whether it takes the place of plain guidance; of several, the last does.
+    #[must_use]
+    pub fn replaces_guidance(&self) -> bool {
+        matches!(self, Self::Rescale(_) | Self::Perpendicular { .. })
+    }
+
+    /// Whether the negative prompts have to be asked about even where guidance does not need them.
+    fn needs_negative(&self) -> bool {
+        matches!(self, Self::SelfAttention { .. })
+    }
 }
 
 /// The denoiser of guided sampling.
@@ -151,6 +212,10 @@ pub struct Guide<'a> {
     /// Positive prompts first. A side without prompts is not asked about, and taken for 0.
     sides: Vec<Vec<Entry>>,
     guidance: Guidance,
+    /// The prompts of [`Correction::Perpendicular`].
+    empty: Vec<Entry>,
+    /// Where patches draw from.
+    random: RefCell<Generator>,
 }
 
 impl<'a> Guide<'a> {
@@ -180,57 +245,125 @@ impl<'a> Guide<'a> {
         scene: &edit::Scene<'_>,
     ) -> Result<Self> {
         let mut sides = region::prepare(sides, model.sampling, scene.latent)?;
-        let needless = match guidance {
-            Guidance::Classifier { scale } => (scale - 1.0).abs() <= 1e-9 * scale.abs().max(1.0),
-            Guidance::Dual { .. } | Guidance::Perpendicular { .. } => false,
-        };
-        if needless
-            && !apart
-            && let Some(negative) = sides.get_mut(1)
-        {
-            negative.clear();
+        let apart = apart || model.corrections.iter().any(Correction::needs_negative);
+        let is_one = |scale: f64| (scale - 1.0).abs() <= 1e-9 * scale.abs().max(1.0);
+        if !apart {
+            let mut needless = |side: usize| sides.get_mut(side).into_iter().for_each(Vec::clear);
+            match guidance {
+                Guidance::Classifier { scale } if is_one(scale) => needless(1),
+                Guidance::Dual { of_first, of_second, nested: false } if is_one(of_second) => {
+                    if is_one(of_first) {
+                        needless(2);
+                    }
+                    needless(1);
+                }
+                Guidance::Perpendicular { scale, negative: 0.0 } => {
+                    if is_one(scale) {
+                        needless(2);
+                    }
+                    needless(1);
+                }
+                _ => {}
+            }
         }
+        let empty = model.corrections.iter().rev().find_map(|correction| match correction {
+            Correction::Perpendicular { empty, .. } => Some(region::prepare(&[empty], model.sampling, scene.latent)),
+            _ => None,
+        });
+        let mut empty = empty.transpose()?.and_then(|mut sides| sides.pop()).unwrap_or_default();
         if let Some(edit) = model.edit {
-            for entry in sides.iter_mut().flatten() {
+            for entry in sides.iter_mut().flatten().chain(&mut empty) {
                 entry.beside = Some(edit.channels(&entry.picture, scene)?);
             }
         }
-        Ok(Self { model, sides, guidance })
+        Ok(Self { model, sides, guidance, empty, random: RefCell::new(Generator::new(0)) })
     }
 
-    fn combine(&self, answers: &[Tensor], x: &Tensor, sigma: f32) -> Result<Tensor> {
-        let lead = |from: &Tensor, to: &Tensor, scale: f64| add_scaled(from, &(to - from)?, scale as f32);
+    /// The same with patches that draw from this generator.
+    pub(crate) fn drawing_from(self, generator: Generator) -> Self {
+        Self { random: RefCell::new(generator), ..self }
+    }
+
+    /// What the network says of `x` to some of the sides, with the middle of the network as told.
+    fn ask(&self, sides: &[&[Entry]], x: &Tensor, sigma: f32, middle: Middle<'_>) -> Result<Vec<Tensor>> {
+        let (patches, random) = (self.model.patches, Some(&self.random));
+        batch::denoise(&self.model, sides, x, &Pass { sigma, patches, random, middle, ..Pass::PLAIN })
+    }
+
+    fn combine(&self, answers: &[Tensor], watched: Option<&Tensor>, x: &Tensor, sigma: f32) -> Result<Tensor> {
+        let at = At { x, sigma, watched };
         match (self.guidance, answers) {
-            (Guidance::Classifier { scale }, [positive, negative, ..]) => {
-                let plain = || lead(negative, positive, scale);
-                let rescaled = self.model.corrections.iter().find_map(|correction| match correction {
-                    Correction::Rescale(share) => Some(*share),
-                    Correction::ZeroStar | Correction::Norm(_) => None,
-                });
-                let mut guided = match rescaled {
-                    Some(share) => correct::rescale([positive, negative], x, sigma, scale, share)?,
-                    None => plain()?,
-                };
-                for correction in self.model.corrections {
-                    guided = correct::after(*correction, guided, [positive, negative], x, scale)?;
-                }
-                Ok(guided)
-            }
+            (Guidance::Classifier { scale }, [_, _, ..]) => self.lead(answers, [0, 1], scale, &at),
             (Guidance::Dual { of_first, of_second, nested }, [first, negative, second, ..]) => {
                 if nested {
-                    let middle = lead(second, first, of_first)?;
-                    return lead(negative, &middle, of_second);
+                    let middle = self.lead(answers, [0, 2], of_first, &at)?;
+                    return add_scaled(negative, &(&middle - negative)?, of_second as f32);
                 }
-                let middle = lead(negative, second, of_second)?;
+                let middle = self.lead(answers, [2, 1], of_second, &at)?;
                 add_scaled(&middle, &(first - second)?, of_first as f32)
             }
             (Guidance::Perpendicular { scale, negative: weight }, [positive, negative, empty, ..]) => {
-                correct::perpendicular([positive, negative, empty], scale, weight)
+                let guided = correct::perpendicular([positive, negative, empty], scale, weight)?;
+                self.correct(guided, answers, [0, 1], scale, &at)
             }
             (_, [only, ..]) => Ok(only.clone()),
             (_, []) => Ok(x.clone()),
         }
     }
+
+    /// Guidance from the second of two sides to the first, as the model wants it.
+    fn lead(&self, answers: &[Tensor], pair: [usize; 2], scale: f64, at: &At<'_>) -> Result<Tensor> {
+        let [positive, negative] = pair.map(|side| &answers[side]);
+        let own = self.model.corrections.iter().rev().find(|correction| correction.replaces_guidance());
+        let guided = match own {
+            Some(Correction::Rescale(share)) => correct::rescale([positive, negative], at.x, at.sigma, scale, *share)?,
+            Some(Correction::Perpendicular { negative: weight, .. }) => {
+                let empty = self.ask(&[&self.empty], at.x, at.sigma, Middle::Attends)?;
+                correct::perpendicular([positive, negative, &empty[0]], scale, *weight)?
+            }
+            _ => add_scaled(negative, &(positive - negative)?, scale as f32)?,
+        };
+        self.correct(guided, answers, pair, scale, at)
+    }
+
+    /// What the model's corrections make of a guided answer.
+    fn correct(
+        &self,
+        mut guided: Tensor,
+        answers: &[Tensor],
+        pair: [usize; 2],
+        scale: f64,
+        at: &At<'_>,
+    ) -> Result<Tensor> {
+        let [positive, negative] = pair.map(|side| &answers[side]);
+        for correction in self.model.corrections {
+            guided = match correction {
+                Correction::Rescale(_) | Correction::Perpendicular { .. } => guided,
+                Correction::ZeroStar => correct::zero_star(guided, [positive, negative], at.x, scale)?,
+                Correction::Norm(strength) => correct::norm(guided, positive, *strength)?,
+                Correction::PerturbedAttention(0.0) => guided,
+                Correction::PerturbedAttention(scale) => {
+                    let perturbed = self.ask(&[&self.sides[pair[0]]], at.x, at.sigma, Middle::Passes)?;
+                    add_scaled(&guided, &(positive - &perturbed[0])?, *scale as f32)?
+                }
+                Correction::SelfAttention { scale, blur } => {
+                    let Some(degraded) = watched::degrade(negative, at.watched, *blur)? else { continue };
+                    let shown = ((&degraded + at.x)? - negative)?;
+                    let answer = self.ask(&[&self.sides[pair[1]]], &shown, at.sigma, Middle::Attends)?;
+                    add_scaled(&guided, &(&degraded - &answer[0])?, *scale as f32)?
+                }
+            };
+        }
+        Ok(guided)
+    }
+}
+
+/// What guidance happens at.
+struct At<'a> {
+    x: &'a Tensor,
+    sigma: f32,
+    /// How much each token of the middle was looked at for the negative prompts, `[batch, tokens]`.
+    watched: Option<&'a Tensor>,
 }
 
 impl Denoiser for Guide<'_> {
@@ -240,9 +373,20 @@ impl Denoiser for Guide<'_> {
 
     fn denoise_apart(&self, x: &Tensor, sigma: f32) -> Result<[Tensor; 2]> {
         let sides: Vec<&[Entry]> = self.sides.iter().map(Vec::as_slice).collect();
-        let answers = batch::denoise(&self.model, &sides, x, sigma)?;
+        let seen = RefCell::new(None);
+        let watches = self.model.corrections.iter().any(|c| matches!(c, Correction::SelfAttention { .. }));
+        let middle = if watches { Middle::Watched(&seen) } else { Middle::Attends };
+        let answers = self.ask(&sides, x, sigma, middle)?;
         let negative = answers.get(1).cloned().unwrap_or_else(|| x.clone());
-        let guided = self.combine(&answers, x, sigma)?;
+        let seen = seen.into_inner();
+        if watches && seen.is_none() {
+            return Err(Error::Shape {
+                layer: "self-attention guidance".to_owned(),
+                expected: "a network with attention in its middle, and negative prompts".to_owned(),
+                found: Vec::new(),
+            });
+        }
+        let guided = self.combine(&answers, seen.as_ref(), x, sigma)?;
         Ok([guided, negative])
     }
 }

@@ -1,8 +1,10 @@
 //! Where prompts count: areas and masks, resolved to weights for every cell of a latent.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Tensor};
 
-use super::Condition;
+use super::{Condition, Control};
 use crate::resize::{Method, resize};
 use crate::schedule::ModelSampling;
 use crate::tensors::repeat_to_batch;
@@ -88,6 +90,8 @@ pub(super) struct Entry {
     pub(super) label: Option<Tensor>,
     /// The picture to change, if the prompt has one.
     pub(super) picture: super::Picture,
+    /// What a control network sees.
+    pub(super) control: Option<Arc<Control>>,
     /// What the network sees beside the latent, `[batch, channels, height, width]` of the whole picture.
     pub(super) beside: Option<Tensor>,
     /// What the network sees of the latent; all of it if `None`.
@@ -122,6 +126,9 @@ pub(super) fn prepare(sides: &[&[Condition]], sampling: &ModelSampling, latent: 
             sides[of] = conditions;
         }
     }
+    if let Some((positive, others)) = sides.split_first_mut() {
+        others.iter_mut().for_each(|side| share_control(positive, side));
+    }
     let finish = |resolved: Vec<Resolved>| {
         resolved.into_iter().map(|resolved| resolved.entry(sampling, latent)).collect::<Result<Vec<_>>>()
     };
@@ -143,6 +150,24 @@ fn mirror_areas(conditions: &[Resolved], others: &mut Vec<Resolved>) {
             window: condition.window,
             mask: condition.mask.clone(),
         });
+    }
+}
+
+/// Gives prompts without control those of `positive` that are for everyone, unless one of them has its own. Of more controls
+/// than prompts, the last count.
+fn share_control(positive: &[Resolved], others: &mut [Resolved]) {
+    let whole = |resolved: &&Resolved| resolved.window.is_none();
+    let shared = positive.iter().filter(whole).map(|resolved| &resolved.condition);
+    let shared = shared.filter(|condition| condition.control_everywhere).filter_map(|c| c.control.clone());
+    if others.iter().filter(whole).any(|resolved| resolved.condition.control.is_some()) {
+        return;
+    }
+    let free: Vec<usize> = (0..others.len()).filter(|i| others[*i].window.is_none()).collect();
+    if free.is_empty() {
+        return;
+    }
+    for (i, control) in shared.enumerate() {
+        others[free[i % free.len()]].condition.control = Some(control);
     }
 }
 
@@ -169,7 +194,7 @@ impl Resolved {
         let (batch, channels, rows, columns) = latent.dims4()?;
         let window = self.window.map(|window| window.clip(rows, columns)).transpose()?;
         let seen = window.unwrap_or(Window { height: rows, width: columns, y: 0, x: 0 });
-        let Condition { context, label, picture, strength, mask, start, end, .. } = self.condition;
+        let Condition { context, label, picture, control, strength, mask, start, end, .. } = self.condition;
         let weight = match (&self.mask, &mask) {
             (Some(values), Some(mask)) => {
                 let values = values.narrow(1, seen.y, seen.height)?.narrow(2, seen.x, seen.width)?;
@@ -191,6 +216,7 @@ impl Resolved {
             context: bring(&context)?,
             label: label.as_ref().map(bring).transpose()?,
             picture,
+            control,
             beside: None,
             window,
             weight: weight.to_device(latent.device())?,

@@ -41,6 +41,21 @@ impl Conv2d {
         Ok(Self { weight, bias: weights.tensor("bias", &[output])? })
     }
 
+    /// The same for a layer that adds nothing.
+    ///
+    /// # Errors
+    /// What [`Weights::tensor`] says.
+    pub fn load_without_bias(
+        weights: &Weights,
+        input: usize,
+        output: usize,
+        kernel: usize,
+        geometry: Geometry,
+    ) -> Result<Self> {
+        let weight = Weight::load(weights, geometry, &[&[output, input, kernel, kernel]])?;
+        Ok(Self { weight, bias: Tensor::zeros(output, weights.dtype(), weights.device())? })
+    }
+
     /// Applies the layer, and its adapters if it has any.
     ///
     /// # Shapes

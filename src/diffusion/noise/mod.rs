@@ -29,9 +29,30 @@ pub fn initial(
     batch_index: Option<&[usize]>,
     device: &Device,
 ) -> Result<Tensor> {
+    Ok(draw_initial(shape, seed, batch_index, device)?.0)
+}
+
+/// The generator that drew [`initial`] noise, as it was left: what patches of a network draw from in ComfyUI.
+///
+/// # Errors
+/// As [`initial`].
+pub(crate) fn after_initial(
+    shape: (usize, usize, usize, usize),
+    seed: u64,
+    batch_index: Option<&[usize]>,
+) -> Result<Generator> {
+    Ok(draw_initial(shape, seed, batch_index, &Device::Cpu)?.1)
+}
+
+fn draw_initial(
+    shape: (usize, usize, usize, usize),
+    seed: u64,
+    batch_index: Option<&[usize]>,
+    device: &Device,
+) -> Result<(Tensor, Generator)> {
     let mut generator = Generator::new(seed);
     let Some(indices) = batch_index else {
-        return generator.normal(shape, device);
+        return Ok((generator.normal(shape, device)?, generator));
     };
     let (batch, channels, height, width) = shape;
     let Some(&last) = indices.iter().max().filter(|_| indices.len() == batch) else {
@@ -46,7 +67,7 @@ pub fn initial(
             entries[i * size..(i + 1) * size].copy_from_slice(&entry);
         }
     }
-    Ok(Tensor::from_vec(entries, shape, device)?)
+    Ok((Tensor::from_vec(entries, shape, device)?, generator))
 }
 
 /// Where a sampler gets the noise that it adds on its way.

@@ -72,6 +72,7 @@ pub fn sample(request: &SampleRequest<'_>, observe: Observe<'_>) -> Result<Tenso
             noise_mask: request.noise_mask,
             growth: request.growth,
             seed,
+            batch_index: request.batch_index,
             walk: &Walk::from(sampler),
             sigmas: &sigmas,
         },
@@ -98,6 +99,8 @@ pub struct WalkRequest<'a> {
     pub growth: Option<f64>,
     /// Decides the noise that the sampler adds.
     pub seed: u64,
+    /// Which noise of the seed each latent got, if that is known.
+    pub batch_index: Option<&'a [usize]>,
     /// The algorithm.
     pub walk: &'a Walk,
     /// The noise levels. With none, the latent is returned as it came.
@@ -116,15 +119,23 @@ pub fn walk(request: &WalkRequest<'_>, observe: Observe<'_>) -> Result<Tensor> {
     let latent = if empty { latent } else { scale(&latent, model.latent_scale as f32)? };
     let noise = request.noise;
     let scene = Scene { latent: &latent, mask: request.noise_mask, scale: model.latent_scale };
-    let guide = Guide::of_scene(model, request.sides, request.guidance, walk.guided_apart, &scene)?;
+    let fresh = if walk.fresh_mask_noise && request.noise_mask.is_some() {
+        let mut generator = Generator::new(seed.wrapping_add(1));
+        Some((generator.normal(latent.shape(), latent.device())?, generator))
+    } else {
+        None
+    };
+    let mut guide = Guide::of_scene(model, request.sides, request.guidance, walk.guided_apart, &scene)?;
+    if !model.patches.is_empty() {
+        guide = guide.drawing_from(match &fresh {
+            Some((_, generator)) => generator.clone(),
+            None => noise::after_initial(latent.dims4()?, seed, request.batch_index)?,
+        });
+    }
     let masked = request.noise_mask.map(|mask| -> Result<KeepOutside<'_>> {
-        let noise = if walk.fresh_mask_noise {
-            Generator::new(seed.wrapping_add(1)).normal(latent.shape(), latent.device())?
-        } else {
-            noise.clone()
-        };
+        let noise = fresh.as_ref().map_or(noise, |(noise, _)| noise);
         let last = sigmas.last().copied().unwrap_or(0.0);
-        let masked = KeepOutside::new(&guide, model.sampling, mask, &latent, &noise)?;
+        let masked = KeepOutside::new(&guide, model.sampling, mask, &latent, noise)?;
         Ok(match request.growth {
             Some(strength) => masked.growing(Growth { first, last, strength }),
             None => masked,

@@ -13,7 +13,7 @@ use crate::guidance::{Area, Mask, NoiseModel};
 use crate::samplers::Step;
 use crate::schedule::{ModelSampling, Prediction};
 use crate::testing::{Golden, value};
-use crate::unet::UNet;
+use crate::unet::{Pass, UNet};
 use crate::{samplers, schedule};
 
 /// The network of `tests/golden/guidance.py`, which writes down how it was called.
@@ -24,7 +24,14 @@ struct Toy {
 }
 
 impl NoiseModel for Toy {
-    fn predict(&self, x: &Tensor, timesteps: &Tensor, context: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
+    fn predict(
+        &self,
+        x: &Tensor,
+        timesteps: &Tensor,
+        context: &Tensor,
+        _: Option<&Tensor>,
+        _: &Pass<'_>,
+    ) -> Result<Tensor> {
         let (batch, _, height, width) = x.dims4()?;
         self.calls.borrow_mut().push((batch, context.dim(1)?, height, width));
         let left = x.pad_with_zeros(3, 1, 0)?.narrow(3, 0, width)?;
@@ -127,6 +134,7 @@ fn run(case: &Case, recorded: &Recorded, network: &dyn NoiseModel, batch_limit: 
             latent_scale: 0.18215,
             latent_channels: 4,
             corrections: &[],
+            patches: &[],
             edit: None,
             batch_limit,
         },
@@ -221,8 +229,15 @@ fn what_holds_no_numbers_is_refused_before_anything_runs() {
 fn a_network_that_overflows_is_an_error_with_its_step() {
     struct Overflows(Toy);
     impl NoiseModel for Overflows {
-        fn predict(&self, x: &Tensor, timesteps: &Tensor, context: &Tensor, _: Option<&Tensor>) -> Result<Tensor> {
-            let seen = self.0.predict(x, timesteps, context, None)?;
+        fn predict(
+            &self,
+            x: &Tensor,
+            timesteps: &Tensor,
+            context: &Tensor,
+            _: Option<&Tensor>,
+            pass: &Pass<'_>,
+        ) -> Result<Tensor> {
+            let seen = self.0.predict(x, timesteps, context, None, pass)?;
             if self.0.calls.borrow().len() == 3 { Ok((seen / 0.0)?) } else { Ok(seen) }
         }
     }
@@ -289,6 +304,7 @@ fn a_whole_sampling_with_a_unet_is_comfyuis() {
                     latent_scale: 0.18215,
                     latent_channels: 4,
                     corrections: &[],
+                    patches: &[],
                     edit: None,
                     batch_limit: usize::MAX,
                 },

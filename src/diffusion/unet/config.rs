@@ -58,9 +58,18 @@ impl Config {
     /// # Errors
     /// [`Error::MissingTensor`] for a name that every such UNet has, [`Error::WrongShape`] for one of another rank.
     pub fn read(weights: &Weights) -> Result<Self> {
+        let up: Vec<Up> = (0..).map_while(|index| Up::read(weights, index).transpose()).collect::<Result<_>>()?;
+        let output = dims::<4>(weights, "out.2.weight")?[0];
+        Ok(Self { output, up, ..Self::read_way_down(weights)? })
+    }
+
+    /// The same for a network that has the way down and the middle alone, as control networks do.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub(super) fn read_way_down(weights: &Weights) -> Result<Self> {
         let first = dims::<4>(weights, "input_blocks.0.0.weight")?;
         let down: Vec<Down> = (1..).map_while(|index| Down::read(weights, index).transpose()).collect::<Result<_>>()?;
-        let up: Vec<Up> = (0..).map_while(|index| Up::read(weights, index).transpose()).collect::<Result<_>>()?;
         let attention = weights.names().find_map(|name| name.strip_suffix("transformer_blocks.0.attn2.to_k.weight"));
         let (context, linear_projection) = match attention {
             Some(prefix) => {
@@ -74,13 +83,13 @@ impl Config {
         Ok(Self {
             channels: first[0],
             input: first[1],
-            output: dims::<4>(weights, "out.2.weight")?[0],
+            output: 0,
             context,
             label: if weights.contains(label) { Some(dims::<2>(weights, label)?[1]) } else { None },
             linear_projection,
             down,
             middle: depth(weights, "middle_block.1"),
-            up,
+            up: Vec::new(),
         })
     }
 

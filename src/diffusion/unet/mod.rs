@@ -3,12 +3,17 @@
 //! Rombach et al. 2022, arXiv:2112.10752, in the key names of its authors' checkpoints. Knows no prompts and no samplers.
 
 mod config;
+mod control;
+mod pass;
+pub mod patches;
 mod residual;
 mod transformer;
 
 use candle_core::{DType, Device, Tensor};
 
 pub use config::{Config, Down, Up};
+pub use control::{ControlNet, control_to_latent_diffusion};
+pub use pass::{Back, Controls, Middle, Pass, Patch, Regrouped};
 use residual::Residual;
 use transformer::SpatialTransformer;
 
@@ -30,7 +35,7 @@ pub struct UNet {
     label: Option<[Linear; 2]>,
     conv_in: Conv2d,
     down: Vec<DownBlock>,
-    middle: (Residual, Option<SpatialTransformer>, Residual),
+    middle: MiddleBlock,
     up: Vec<UpBlock>,
     norm_out: GroupNorm,
     conv_out: Conv2d,
@@ -66,10 +71,7 @@ impl UNet {
     pub fn load(weights: &Weights) -> Result<Self> {
         let config = Config::read(weights)?;
         let embedded = TIME_WIDENING * config.channels;
-        let pair = |place: &str, input| -> Result<[Linear; 2]> {
-            let place = weights.at(place);
-            Ok([Linear::load(&place.at(0), input, embedded)?, Linear::load(&place.at(2), embedded, embedded)?])
-        };
+        let pair = |place: &str, input| load_pair(weights, place, input, embedded);
         let loader = Loader { weights, config: &config, embedded };
         let (down, mut widths) = loader.down()?;
         let width = widths.last().copied().unwrap_or(config.channels);
@@ -107,18 +109,45 @@ impl UNet {
     /// # Errors
     /// [`Error::Shape`] when a value does not fit the network.
     pub fn forward(&self, x: &Tensor, timesteps: &Tensor, context: &Tensor, label: Option<&Tensor>) -> Result<Tensor> {
+        self.forward_in(x, timesteps, context, label, &Pass::PLAIN)
+    }
+
+    /// The same with patches, a control network's answers, and what else a [`Pass`] brings.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward); what comes from outside does not fit.
+    pub fn forward_in(
+        &self,
+        x: &Tensor,
+        timesteps: &Tensor,
+        context: &Tensor,
+        label: Option<&Tensor>,
+        pass: &Pass<'_>,
+    ) -> Result<Tensor> {
         self.check(x, timesteps, context, label)?;
         let told = self.told(timesteps, context, label)?;
+        let pass = &Pass { size: (x.dim(2)?, x.dim(3)?), ..*pass };
+        let mut controls = pass.control.cloned().unwrap_or_else(Controls::none);
+        let mut skips = Vec::new();
         let mut h = self.enter(x)?;
-        let mut skips = vec![h.clone()];
-        for index in 0..self.blocks() {
-            let skip = if index > self.down.len() { skips.pop() } else { None };
+        for index in 0..=self.down.len() {
+            if let Some(block) = index.checked_sub(1) {
+                h = self.block_in(block, &h, None, None, &told, pass)?;
+            }
+            h = added(h, controls.down.pop().flatten(), "control (way down)")?;
+            h = pass.before_skip(h, index)?;
+            skips.push(h.clone());
+            h = pass.after_skip(h, index)?;
+        }
+        h = self.block_in(self.down.len(), &h, None, None, &told, pass)?;
+        h = added(h, controls.middle.take(), "control (middle)")?;
+        for index in self.down.len() + 1..self.blocks() {
+            let skip = skips.pop().expect("`load` pairs every block on the way up with one on the way down");
+            let skip = added(skip, controls.skips.pop().flatten(), "control (way up)")?;
+            let (below, skip) = pass.joining(h, skip)?;
             // The way down may have rounded an odd size up, so the next skip says how far to enlarge.
             let size = skips.last().map(|skip| skip.dims4()).transpose()?.map(|(_, height, width, _)| (height, width));
-            h = self.block(index, &h, skip.as_ref(), size, &told)?;
-            if index < self.down.len() {
-                skips.push(h.clone());
-            }
+            h = self.block_in(index, &below, Some(&skip), size, &told, pass)?;
         }
         self.leave(&h)
     }
@@ -154,20 +183,29 @@ impl UNet {
         size: Option<(usize, usize)>,
         told: &Told,
     ) -> Result<Tensor> {
+        self.block_in(index, h, skip, size, told, &Pass::PLAIN)
+    }
+
+    fn block_in(
+        &self,
+        index: usize,
+        h: &Tensor,
+        skip: Option<&Tensor>,
+        size: Option<(usize, usize)>,
+        told: &Told,
+        pass: &Pass<'_>,
+    ) -> Result<Tensor> {
         let Told { time, context } = told;
+        // What is asked of the middle is asked of no other block.
+        let elsewhere = &Pass { middle: Middle::Attends, ..*pass };
         if let Some(block) = self.down.get(index) {
-            return block.forward(h, time, context);
+            return block.forward(h, time, context, elsewhere);
         }
         if let Some(block) = (index - self.down.len()).checked_sub(1).map(|index| &self.up[index]) {
             let skip = skip.expect("`load` pairs every block on the way up with one on the way down");
-            return block.forward(&Tensor::cat(&[h, skip], 3)?, time, context, size);
+            return block.forward(&Tensor::cat(&[h, skip], 3)?, time, context, size, elsewhere);
         }
-        let (first, transformer, second) = &self.middle;
-        let mut h = first.forward(h, time)?;
-        if let Some(transformer) = transformer {
-            h = transformer.forward(&h, context)?;
-        }
-        second.forward(&h, time)
+        middle(&self.middle, h, told, pass)
     }
 
     /// From what the last block gives to what the network says.
@@ -178,13 +216,7 @@ impl UNet {
 
     /// The timestep and the label as one vector per picture, `[batch, 4 · channels]`.
     fn embed(&self, timesteps: &Tensor, label: Option<&Tensor>) -> Result<Tensor> {
-        let waves = timestep_embedding(timesteps, self.config.channels)?.to_dtype(self.dtype)?;
-        let run = |pair: &[Linear; 2], x: &Tensor| pair[1].forward(&silu(&pair[0].forward(x)?)?);
-        let time = run(&self.time, &waves)?;
-        match (&self.label, label) {
-            (Some(layers), Some(label)) => Ok((time + run(layers, &label.to_dtype(self.dtype)?)?)?),
-            _ => Ok(time),
-        }
+        embed(&self.time, self.label.as_ref(), timesteps, label, self.dtype)
     }
 
     fn check(&self, x: &Tensor, timesteps: &Tensor, context: &Tensor, label: Option<&Tensor>) -> Result<()> {
@@ -234,6 +266,51 @@ pub(crate) fn timestep_embedding(timesteps: &Tensor, width: usize) -> Result<Ten
     Ok(Tensor::from_vec(waves, (timesteps.elem_count(), width), &Device::Cpu)?.to_device(timesteps.device())?)
 }
 
+/// The timestep and the label as one vector per picture, `[batch, 4 · channels]`.
+fn embed(
+    of_time: &[Linear; 2],
+    of_label: Option<&[Linear; 2]>,
+    timesteps: &Tensor,
+    label: Option<&Tensor>,
+    dtype: DType,
+) -> Result<Tensor> {
+    let width = of_time[0].weight().shape()[1];
+    let waves = timestep_embedding(timesteps, width)?.to_dtype(dtype)?;
+    let run = |pair: &[Linear; 2], x: &Tensor| pair[1].forward(&silu(&pair[0].forward(x)?)?);
+    let time = run(of_time, &waves)?;
+    match (of_label, label) {
+        (Some(layers), Some(label)) => Ok((time + run(layers, &label.to_dtype(dtype)?)?)?),
+        _ => Ok(time),
+    }
+}
+
+/// Two layers that make an embedding of numbers.
+fn load_pair(weights: &Weights, place: &str, input: usize, embedded: usize) -> Result<[Linear; 2]> {
+    let place = weights.at(place);
+    Ok([Linear::load(&place.at(0), input, embedded)?, Linear::load(&place.at(2), embedded, embedded)?])
+}
+
+/// The middle of a network: residual, attention, residual.
+type MiddleBlock = (Residual, Option<SpatialTransformer>, Residual);
+
+fn middle((first, transformer, second): &MiddleBlock, h: &Tensor, told: &Told, pass: &Pass<'_>) -> Result<Tensor> {
+    let mut h = first.forward(h, &told.time)?;
+    if let Some(transformer) = transformer {
+        h = transformer.forward(&h, &told.context, pass)?;
+    }
+    second.forward(&h, &told.time)
+}
+
+/// A picture with what is added to it, if there is anything. What is of another size is left out, as the reference does
+/// where a patch makes the picture smaller on its way.
+fn added(h: Tensor, more: Option<Tensor>, place: &str) -> Result<Tensor> {
+    let Some(more) = more else { return Ok(h) };
+    let (batch, height, width, channels) = h.dims4()?;
+    let fits = matches!(*more.dims(), [b, _, _, c] if b == batch && c == channels);
+    expect(&more, fits, place, || format!("[{batch}, height, width, {channels}]"))?;
+    if more.dims()[1..3] == [height, width] { Ok((h + more)?) } else { Ok(h) }
+}
+
 /// Builds the blocks from one file.
 struct Loader<'a> {
     weights: &'a Weights,
@@ -267,7 +344,7 @@ impl Loader<'_> {
         Ok((blocks, widths))
     }
 
-    fn middle(&self, width: usize) -> Result<(Residual, Option<SpatialTransformer>, Residual)> {
+    fn middle(&self, width: usize) -> Result<MiddleBlock> {
         let weights = self.weights.at("middle_block");
         // Without attention the second residual block follows the first at once.
         let second = if self.config.middle > 0 { 2 } else { 1 };
@@ -309,11 +386,11 @@ impl Loader<'_> {
 }
 
 impl DownBlock {
-    fn forward(&self, x: &Tensor, time: &Tensor, context: &Tensor) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, time: &Tensor, context: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
         match self {
             Self::Residual(block) => {
                 let h = block.0.forward(x, time)?;
-                block.1.as_ref().map_or(Ok(h.clone()), |transformer| transformer.forward(&h, context))
+                block.1.as_ref().map_or(Ok(h.clone()), |transformer| transformer.forward(&h, context, pass))
             }
             Self::Halve(conv) => conv.forward(x),
         }
@@ -322,10 +399,17 @@ impl DownBlock {
 
 impl UpBlock {
     /// `size` is the height and width to enlarge to, if there is anything above to fit.
-    fn forward(&self, x: &Tensor, time: &Tensor, context: &Tensor, size: Option<(usize, usize)>) -> Result<Tensor> {
+    fn forward(
+        &self,
+        x: &Tensor,
+        time: &Tensor,
+        context: &Tensor,
+        size: Option<(usize, usize)>,
+        pass: &Pass<'_>,
+    ) -> Result<Tensor> {
         let mut h = self.residual.forward(x, time)?;
         if let Some(transformer) = &self.transformer {
-            h = transformer.forward(&h, context)?;
+            h = transformer.forward(&h, context, pass)?;
         }
         let Some(conv) = &self.double else { return Ok(h) };
         let (_, height, width, _) = h.dims4()?;

@@ -1,8 +1,9 @@
 //! The attentive half of a UNet: pixels look at each other, then at the prompt.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::config::Config;
+use super::pass::{Middle, Pass};
 use crate::error::{Error, Result};
 use crate::nn::{GroupNorm, LayerNorm, Layers, Linear, Mask, Weight, Weights, attention, geglu};
 
@@ -36,12 +37,17 @@ impl SpatialTransformer {
     /// # Shapes
     /// - `x` and output: `[batch, height, width, channels]`
     /// - `context`: `[batch, tokens, context]`
-    pub(super) fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: &Tensor, context: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
         let (batch, height, width, channels) = x.dims4()?;
         let pixels = x.reshape((batch, height * width, channels))?;
         let mut h = self.proj_in.forward(&self.norm.forward(&pixels)?)?;
-        for block in &self.blocks {
-            h = block.forward(&h, context)?;
+        for (index, block) in self.blocks.iter().enumerate() {
+            // Only the first block is watched.
+            let middle = match pass.middle {
+                Middle::Watched(_) if index > 0 => Middle::Attends,
+                middle => middle,
+            };
+            h = block.forward(&h, context, &Pass { middle, ..*pass })?;
         }
         Ok(self.proj_out.forward_add(&h, &pixels)?.reshape((batch, height, width, channels))?)
     }
@@ -83,9 +89,9 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, context: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
         let h = self.norm1.forward(x)?;
-        let x = self.attn1.forward(&h, &h, x)?;
+        let x = self.attn1.forward_self(&h, x, pass)?;
         let x = self.attn2.forward(&self.norm2.forward(&x)?, context, &x)?;
         let h = geglu(&self.widen.forward(&self.norm3.forward(&x)?)?)?;
         self.narrow.forward_add(&h, &x)
@@ -135,6 +141,51 @@ impl Attention {
         let (k, v) = (self.to_k.forward(context)?, self.to_v.forward(context)?);
         let found = attention(&self.to_q.forward(x)?, &k, &v, self.heads, Mask::None)?;
         self.to_out.forward_add(&found, residual)
+    }
+
+    /// What `x` `[batch, tokens, width]` finds in itself, as far as a pass lets it, added to `residual`.
+    fn forward_self(&self, x: &Tensor, residual: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
+        if matches!(pass.middle, Middle::Passes) {
+            return self.to_out.forward_add(&self.to_v.forward(x)?, residual);
+        }
+        let (mut tokens, mut ways_back) = (x.clone(), Vec::new());
+        for patch in pass.patches {
+            if let Some(regrouped) = patch.queries(&tokens, pass)? {
+                tokens = regrouped.tokens;
+                ways_back.push(regrouped.back);
+            }
+        }
+        let (q, mut k, mut v) = (self.to_q.forward(&tokens)?, self.to_k.forward(x)?, self.to_v.forward(x)?);
+        if let Middle::Watched(seen) = pass.middle {
+            *seen.borrow_mut() = Some(self.looked_at(&q, &k)?);
+        }
+        let (groups, batch) = (q.dim(0)?, x.dim(0)?);
+        if groups != batch {
+            let (_, keys, width) = k.dims3()?;
+            let part = (groups, batch * keys / groups, width);
+            (k, v) = (k.reshape(part)?, v.reshape(part)?);
+        }
+        let found = attention(&q, &k, &v, self.heads, Mask::None)?;
+        if ways_back.is_empty() {
+            return self.to_out.forward_add(&found, residual);
+        }
+        let found = self.to_out.forward(&found)?;
+        let found = ways_back.into_iter().try_fold(found, |found, back| back(&found))?;
+        Ok((found + residual)?)
+    }
+
+    /// How much each token is looked at: the sum over queries and the mean over heads of the attention, `[batch, tokens]`.
+    fn looked_at(&self, q: &Tensor, k: &Tensor) -> Result<Tensor> {
+        let (batch, tokens, width) = q.dims3()?;
+        let dim = width / self.heads;
+        let apart = |x: &Tensor| -> Result<Tensor> {
+            let heads = x.reshape((batch, tokens, self.heads, dim))?.transpose(1, 2)?;
+            Ok(heads.contiguous()?.to_dtype(DType::F32)?)
+        };
+        let scores = (apart(q)?.matmul(&apart(k)?.t()?)? * (dim as f64).powf(-0.5))?;
+        let exponents = scores.broadcast_sub(&scores.max_keepdim(3)?)?.exp()?;
+        let shares = exponents.broadcast_div(&exponents.sum_keepdim(3)?)?;
+        Ok(shares.mean(1)?.sum(1)?)
     }
 }
 

@@ -4,12 +4,16 @@
 //! are the autoencoder's own; the factor that a UNet wants them scaled by belongs to the model's family.
 
 mod block;
+mod tiny;
 
 use block::{EPSILON, Level, Middle};
 use candle_core::{DType, Tensor};
+use tiny::Tiny;
 
 use crate::error::{Error, Result};
 use crate::nn::{Conv2d, Geometry, GroupNorm, Layers, Linear, Weight, Weights, upsample_nearest};
+use crate::tensors::divide;
+use crate::tiles::{Tiling, tiled};
 
 /// Colours of a picture.
 const COLOURS: usize = 3;
@@ -17,11 +21,18 @@ const COLOURS: usize = 3;
 /// Encoder and decoder. Cheap to clone: clones share the weights.
 #[derive(Clone)]
 pub struct Vae {
-    encoder: Encoder,
-    decoder: Decoder,
+    coders: Coders,
     /// Channels of a latent.
     channels: usize,
     dtype: DType,
+}
+
+#[derive(Clone)]
+enum Coders {
+    /// The autoencoder of a checkpoint.
+    Full(Box<(Encoder, Decoder)>),
+    /// Its quick stand-in, whose latents are at the model's scale: `(latent − shift) · scale`.
+    Tiny { encoder: Option<Tiny>, decoder: Tiny, scale: f64, shift: f64 },
 }
 
 #[derive(Clone)]
@@ -53,8 +64,20 @@ impl Vae {
     /// [`Error::MissingTensor`], [`Error::WrongShape`] and [`Error::UnsupportedNumbers`], each with the tensor's key.
     pub fn load(weights: &Weights) -> Result<Self> {
         let channels = dim(weights, "decoder.conv_in.weight", 1)?;
-        let (encoder, decoder) = (Encoder::load(weights, channels)?, Decoder::load(weights, channels)?);
-        Ok(Self { encoder, decoder, channels, dtype: weights.dtype() })
+        let coders = (Encoder::load(weights, channels)?, Decoder::load(weights, channels)?);
+        Ok(Self { coders: Coders::Full(Box::new(coders)), channels, dtype: weights.dtype() })
+    }
+
+    /// The tiny autoencoder of two files, for latents that the model sees as `(latent − shift) · scale`. Without an encoder it
+    /// only decodes, which is enough for previews.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_tiny(encoder: Option<&Weights>, decoder: &Weights, scale: f64, shift: f64) -> Result<Self> {
+        let channels = tiny::latent_channels(decoder)?;
+        let encoder = encoder.map(|weights| Tiny::encoder(weights, channels)).transpose()?;
+        let coders = Coders::Tiny { encoder, decoder: Tiny::decoder(decoder, channels)?, scale, shift };
+        Ok(Self { coders, channels, dtype: decoder.dtype() })
     }
 
     /// Channels of a latent.
@@ -66,7 +89,10 @@ impl Vae {
     /// How many pixels of a picture's side one latent pixel stands for: 8.
     #[must_use]
     pub fn factor(&self) -> usize {
-        1 << self.encoder.down.iter().filter(|level| level.resize.is_some()).count()
+        match &self.coders {
+            Coders::Full(coders) => 1 << coders.0.down.iter().filter(|level| level.resize.is_some()).count(),
+            Coders::Tiny { .. } => 8,
+        }
     }
 
     /// The most likely latent of a picture (the posterior's mean; nothing is drawn).
@@ -88,9 +114,21 @@ impl Vae {
                 found: image.dims().to_vec(),
             });
         }
-        let x = (channels_last(image, self.dtype)? * 2.0)?;
-        let moments = self.encoder.forward(&(x - 1.0)?)?;
-        channels_first(&moments.narrow(3, 0, self.channels)?)
+        let x = channels_last(image, self.dtype)?;
+        match &self.coders {
+            Coders::Full(coders) => {
+                let moments = coders.0.forward(&((x * 2.0)? - 1.0)?)?;
+                channels_first(&moments.narrow(3, 0, self.channels)?)
+            }
+            Coders::Tiny { encoder: Some(encoder), scale, shift, .. } => {
+                channels_first(&((encoder.forward(&x)? / *scale)? + *shift)?)
+            }
+            Coders::Tiny { encoder: None, .. } => Err(Error::Shape {
+                layer: "VAE (encode)".to_owned(),
+                expected: "an autoencoder with an encoder".to_owned(),
+                found: Vec::new(),
+            }),
+        }
     }
 
     /// The picture of a latent.
@@ -102,6 +140,70 @@ impl Vae {
     /// # Errors
     /// [`Error::Shape`] when the latent has another number of channels.
     pub fn decode(&self, latent: &Tensor) -> Result<Tensor> {
+        as_picture(&self.decode_raw(latent)?)
+    }
+
+    /// The picture of a latent, tile by tile: the mean of three ways to cut it, so that no seam shows. Memory beside the
+    /// result is that of one tile of the largest.
+    ///
+    /// # Shapes
+    /// As [`decode`](Self::decode), for one latent; `tile` and `overlap` are in cells.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode); tiles that are no larger than their overlap; what `watch` says after a tile.
+    pub fn decode_tiled(
+        &self,
+        latent: &Tensor,
+        tile: usize,
+        overlap: usize,
+        watch: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Tensor> {
+        let scale = self.factor() as f64;
+        let ways = three_ways(tile, overlap, scale, [(2, 0), (0, 2), (1, 1)]);
+        let raw = mean_of(latent, &ways, &mut |tile| {
+            let made = self.decode_raw(tile)?;
+            watch()?;
+            Ok(made)
+        })?;
+        as_picture(&raw)
+    }
+
+    /// The latent of a picture, tile by tile, as [`decode_tiled`](Self::decode_tiled).
+    ///
+    /// # Shapes
+    /// As [`encode`](Self::encode), for one picture; `tile` and `overlap` are in pixels.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode); tiles that are no larger than their overlap; what `watch` says after a tile.
+    pub fn encode_tiled(
+        &self,
+        image: &Tensor,
+        tile: usize,
+        overlap: usize,
+        watch: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Tensor> {
+        let scale = 1.0 / self.factor() as f64;
+        let ways = three_ways(tile, overlap, scale, [(1, 1), (0, 2), (2, 0)]);
+        mean_of(image, &ways, &mut |tile| {
+            let made = self.encode(tile)?;
+            watch()?;
+            Ok(made)
+        })
+    }
+
+    /// How many tiles [`decode_tiled`](Self::decode_tiled) or [`encode_tiled`](Self::encode_tiled) work through for what has
+    /// this height and width.
+    #[must_use]
+    pub fn tiles((height, width): (usize, usize), tile: usize, overlap: usize) -> usize {
+        three_ways(tile, overlap, 1.0, [(2, 0), (0, 2), (1, 1)])
+            .iter()
+            .filter(|way| way.tile.0 > overlap && way.tile.1 > overlap)
+            .map(|way| way.count(height, width))
+            .sum()
+    }
+
+    /// What the decoder says, about -1 to 1.
+    fn decode_raw(&self, latent: &Tensor) -> Result<Tensor> {
         if latent.rank() != 4 || latent.dims()[1] != self.channels || latent.elem_count() == 0 {
             return Err(Error::Shape {
                 layer: "VAE (decode)".to_owned(),
@@ -109,9 +211,34 @@ impl Vae {
                 found: latent.dims().to_vec(),
             });
         }
-        let image = self.decoder.forward(&channels_last(latent, self.dtype)?)?;
-        Ok(channels_first(&image)?.affine(0.5, 0.5)?.clamp(0f32, 1f32)?)
+        let latent = channels_last(latent, self.dtype)?;
+        match &self.coders {
+            Coders::Full(coders) => channels_first(&coders.1.forward(&latent)?),
+            Coders::Tiny { decoder, scale, shift, .. } => {
+                let image = decoder.forward(&((latent - *shift)? * *scale)?)?;
+                channels_first(&((image - 0.5)? * 2.0)?)
+            }
+        }
     }
+}
+
+/// From what a decoder says to 0 to 1.
+fn as_picture(raw: &Tensor) -> Result<Tensor> {
+    Ok(raw.affine(0.5, 0.5)?.clamp(0f32, 1f32)?)
+}
+
+/// Three ways to cut: square tiles, and those of twice the height or the width and half the other. Each factor is 2, 1, or 0
+/// for a half: of the rows, then of the columns.
+fn three_ways(tile: usize, overlap: usize, scale: f64, factors: [(usize, usize); 3]) -> [Tiling; 3] {
+    let side = |factor: usize| if factor == 0 { tile / 2 } else { tile * factor };
+    factors.map(|(rows, columns)| Tiling { tile: (side(rows), side(columns)), overlap, scale })
+}
+
+/// The mean of what work in tiles makes, one way to cut after the other.
+fn mean_of(x: &Tensor, ways: &[Tiling; 3], work: &mut dyn FnMut(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    let first = tiled(x, &ways[0], work)?;
+    let sum = ways[1..].iter().try_fold(first, |sum, way| -> Result<Tensor> { Ok((sum + tiled(x, way, work)?)?) })?;
+    divide(&sum, ways.len() as f32)
 }
 
 /// `[batch, channels, height, width]` to `[batch, height, width, channels]`.
@@ -229,7 +356,13 @@ impl Decoder {
 
 impl Layers for Vae {
     fn visit(&mut self, visit: &mut dyn FnMut(&mut Weight)) {
-        let Self { encoder, decoder, .. } = self;
+        let (encoder, decoder) = match &mut self.coders {
+            Coders::Full(coders) => (&mut coders.0, &mut coders.1),
+            Coders::Tiny { encoder, decoder, .. } => {
+                encoder.visit(visit);
+                return decoder.visit(visit);
+            }
+        };
         encoder.conv_in.visit(visit);
         encoder.down.visit(visit);
         encoder.middle.visit(visit);

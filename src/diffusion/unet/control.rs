@@ -1,0 +1,205 @@
+//! Control networks: a copy of a UNet's way down that sees a picture and tells the UNet what to add to its own.
+//!
+//! Zhang et al. 2023, arXiv:2302.05543, in the key names of its authors' files.
+
+use candle_core::{DType, Tensor};
+
+use super::{
+    Config, Controls, DownBlock, Layers, Loader, MiddleBlock, Pass, TIME_WIDENING, Told, Weight, embed, expect,
+    load_pair, middle,
+};
+use crate::checkpoint::unet_to_latent_diffusion;
+use crate::error::{Error, Result};
+use crate::nn::{Conv2d, Geometry, Linear, Renamed, Weights, silu};
+
+/// Strides of the convolutions that bring a picture to the size of its latent.
+const HINT_STRIDES: [usize; 8] = [1, 1, 2, 1, 2, 1, 2, 1];
+
+/// A control network. Cheap to clone: clones share the weights.
+#[derive(Clone)]
+pub struct ControlNet {
+    config: Config,
+    dtype: DType,
+    time: [Linear; 2],
+    label: Option<[Linear; 2]>,
+    conv_in: Conv2d,
+    hint: Vec<Conv2d>,
+    down: Vec<DownBlock>,
+    /// One for the first convolution and one for every block on the way down.
+    outs: Vec<Linear>,
+    middle: MiddleBlock,
+    middle_out: Linear,
+}
+
+impl ControlNet {
+    /// Finds every tensor of the network; its architecture is read off names and shapes.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], [`Error::WrongShape`] and [`Error::UnsupportedNumbers`], each with the tensor's key.
+    pub fn load(weights: &Weights) -> Result<Self> {
+        let config = Config::read_way_down(weights)?;
+        let embedded = TIME_WIDENING * config.channels;
+        let loader = Loader { weights, config: &config, embedded };
+        let (down, widths) = loader.down()?;
+        let width = widths.last().copied().unwrap_or(config.channels);
+        let out =
+            |(index, width): (usize, &usize)| Linear::load(&weights.at("zero_convs").at(index).at(0), *width, *width);
+        Ok(Self {
+            time: load_pair(weights, "time_embed", config.channels, embedded)?,
+            label: config.label.map(|label| load_pair(weights, "label_emb.0", label, embedded)).transpose()?,
+            conv_in: Conv2d::load(&weights.at("input_blocks.0.0"), config.input, config.channels, 3)?,
+            hint: load_hint(weights)?,
+            down,
+            outs: widths.iter().enumerate().map(out).collect::<Result<_>>()?,
+            middle: loader.middle(width)?,
+            middle_out: Linear::load(&weights.at("middle_block_out.0"), width, width)?,
+            dtype: weights.dtype(),
+            config,
+        })
+    }
+
+    /// Its architecture; there is no way up.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What the network adds to one that is asked the same.
+    ///
+    /// # Shapes
+    /// - `x`, `timesteps`, `context`, `label`: as [`UNet::forward`](super::UNet::forward) takes them
+    /// - `hint`: `[batch, 3, 8 · height, 8 · width]`, f32, 0 to 1
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when a value does not fit the network.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        hint: &Tensor,
+        timesteps: &Tensor,
+        context: &Tensor,
+        label: Option<&Tensor>,
+    ) -> Result<Controls> {
+        self.check(x, hint, context, label)?;
+        let time = silu(&embed(&self.time, self.label.as_ref(), timesteps, label, self.dtype)?)?;
+        let told = Told { time, context: context.to_dtype(self.dtype)? };
+        let mut h = (self.conv_in.forward(&channels_last(x, self.dtype)?)? + self.seen(hint)?)?;
+        let mut skips = Vec::with_capacity(self.outs.len());
+        for (index, out) in self.outs.iter().enumerate() {
+            if let Some(block) = index.checked_sub(1) {
+                h = self.down[block].forward(&h, &told.time, &told.context, &Pass::PLAIN)?;
+            }
+            skips.push(Some(out.forward(&h)?));
+        }
+        let h = middle(&self.middle, &h, &told, &Pass::PLAIN)?;
+        Ok(Controls { skips, middle: Some(self.middle_out.forward(&h)?), down: Vec::new() })
+    }
+
+    /// The picture at the size of its latent, `[batch, height, width, channels]`.
+    fn seen(&self, hint: &Tensor) -> Result<Tensor> {
+        let last = self.hint.len() - 1;
+        self.hint.iter().enumerate().try_fold(channels_last(hint, self.dtype)?, |h, (index, conv)| {
+            let h = conv.forward(&h)?;
+            if index < last { silu(&h) } else { Ok(h) }
+        })
+    }
+
+    fn check(&self, x: &Tensor, hint: &Tensor, context: &Tensor, label: Option<&Tensor>) -> Result<()> {
+        let config = &self.config;
+        let (batch, _, rows, columns) = x.dims4()?;
+        let channels = x.dim(1)?;
+        expect(x, channels == config.input, "ControlNet (latent)", || format!("[batch, {}, ..]", config.input))?;
+        let colours = self.hint[0].weight().shape()[1];
+        let size = [batch, colours, 8 * rows, 8 * columns];
+        expect(hint, hint.dims() == size, "ControlNet (picture)", || format!("{size:?}"))?;
+        if let Some(width) = config.context {
+            let fits = context.rank() == 3 && context.dims()[2] == width;
+            expect(context, fits, "ControlNet (prompt)", || format!("[{batch}, tokens, {width}]"))?;
+        }
+        match (config.label, label) {
+            (Some(width), Some(label)) => {
+                expect(label, label.dims() == [batch, width], "ControlNet (label)", || format!("[{batch}, {width}]"))
+            }
+            (None, _) => Ok(()),
+            (Some(width), None) => Err(Error::Shape {
+                layer: "ControlNet (label)".to_owned(),
+                expected: format!("[{batch}, {width}], as models of SDXL are told"),
+                found: Vec::new(),
+            }),
+        }
+    }
+}
+
+fn channels_last(x: &Tensor, dtype: DType) -> Result<Tensor> {
+    Ok(x.to_dtype(dtype)?.permute((0, 2, 3, 1))?.contiguous()?)
+}
+
+fn load_hint(weights: &Weights) -> Result<Vec<Conv2d>> {
+    let load = |(index, stride): (usize, &usize)| {
+        let place = weights.at("input_hint_block").at(2 * index);
+        let shape = place.shape("weight").ok_or_else(|| place.missing(&place.key("weight")))?;
+        let &[output, input, kernel, _] = shape else {
+            return Err(Error::WrongShape {
+                file: weights.file().to_owned(),
+                name: place.key("weight"),
+                expected: "4 dimensions".to_owned(),
+                found: shape.to_vec(),
+            });
+        };
+        Conv2d::load_with(&place, input, output, kernel, Geometry::Conv2d { stride: *stride, before: 1, after: 1 })
+    };
+    HINT_STRIDES.iter().enumerate().map(load).collect()
+}
+
+/// A control network in the names of its authors, if it has those of diffusers; any other without the prefix that some
+/// files put before them.
+#[must_use]
+pub fn control_to_latent_diffusion(weights: &Weights) -> Weights {
+    let inside = weights.part("control_model.");
+    if inside.contains("zero_convs.0.0.weight") {
+        return inside;
+    }
+    if !weights.contains("controlnet_cond_embedding.conv_in.weight") {
+        return weights.clone();
+    }
+    let blocks =
+        (0..).take_while(|i| weights.contains(&format!("controlnet_cond_embedding.blocks.{i}.weight"))).count();
+    let own = weights.renamed(|name| own_name(name, blocks).map(Renamed::whole).into_iter().collect());
+    let rest = unet_to_latent_diffusion(weights);
+    Weights::joined(weights.file().to_owned(), &[rest, own])
+}
+
+/// The name in its authors' files of what a control network has beside its copy of the UNet, for one whose picture passes
+/// so many blocks between the first convolution and the last.
+fn own_name(name: &str, blocks: usize) -> Option<String> {
+    let (layer, kind) = name.rsplit_once('.')?;
+    let place = if layer == "controlnet_mid_block" {
+        "middle_block_out.0".to_owned()
+    } else if let Some(index) = layer.strip_prefix("controlnet_down_blocks.") {
+        format!("zero_convs.{index}.0")
+    } else {
+        let index = match layer.strip_prefix("controlnet_cond_embedding.")? {
+            "conv_in" => 0,
+            "conv_out" => blocks + 1,
+            block => block.strip_prefix("blocks.")?.parse::<usize>().ok()? + 1,
+        };
+        format!("input_hint_block.{}", 2 * index)
+    };
+    Some(format!("{place}.{kind}"))
+}
+
+impl Layers for ControlNet {
+    fn visit(&mut self, visit: &mut dyn FnMut(&mut Weight)) {
+        for linear in self.time.iter_mut().chain(self.label.iter_mut().flatten()) {
+            linear.visit(visit);
+        }
+        self.conv_in.visit(visit);
+        self.hint.visit(visit);
+        self.down.visit(visit);
+        self.outs.visit(visit);
+        self.middle.0.visit(visit);
+        self.middle.1.visit(visit);
+        self.middle.2.visit(visit);
+        self.middle_out.visit(visit);
+    }
+}
