@@ -31,9 +31,14 @@ SamplerSASolver SamplerSEEDS2 SamplingPercentToSigma SaveImage SDTurboScheduler 
 SolidMask SplitImageWithAlpha SplitSigmas SplitSigmasDenoise StringCompare StringConcatenate StringContains
 StringLength StringReplace StringSubstring StringTrim ThresholdMask UNETLoader VAEDecode VAEEncode VAEEncodeForInpaint
 VAELoader VPScheduler
+ControlNetApply ControlNetApplyAdvanced ControlNetLoader DiffControlNetLoader FreeU FreeU_V2 HyperTile
+ImageRGBToYUV ImageStitch ImageUpscaleWithModel ImageYUVToRGB LatentCutToBatch Morphology PatchModelAddDownscale
+PerpNeg PerturbedAttentionGuidance PorterDuffImageComposite ResizeAndPadImage SelfAttentionGuidance TomePatchModel
+UpscaleModelLoader VAEDecodeTiled VAEEncodeTiled
 """.split()
 # Inputs whose choices are files.
-FILES = {"ckpt_name", "image", "clip_name", "clip_name1", "clip_name2", "unet_name", "vae_name", "model_path"}
+FILES = {"ckpt_name", "image", "clip_name", "clip_name1", "clip_name2", "unet_name", "vae_name", "model_path",
+         "control_net_name", "model_name"}
 
 
 def kind_of(declared):

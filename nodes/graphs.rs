@@ -1,0 +1,276 @@
+//! Small graphs against ComfyUI's: see `tests/golden/graphs.py`.
+
+use crate::testing::{Bench, Outcome};
+use crate::tiny::{self, Tensors};
+use crate::wires::{Conditioning, Image, Latent, Mask, Prompt};
+use candle_core::{Device, Tensor};
+use paraflow_engine::{Json, Value};
+use serde_json::{Map, json};
+use std::collections::{BTreeMap, HashMap};
+
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/graphs/");
+/// From this many numbers on, only every so manieth was recorded.
+const LONG: usize = 2000;
+
+struct Golden {
+    listing: Json,
+    cases: Map<String, Json>,
+    tensors: HashMap<String, Tensor>,
+}
+
+impl Golden {
+    fn open() -> Self {
+        let read = |name: &str| std::fs::read_to_string(format!("{GOLDEN}{name}")).unwrap();
+        Self {
+            listing: serde_json::from_str(&read("models.json")).unwrap(),
+            cases: serde_json::from_str(&read("cases.json")).unwrap(),
+            tensors: candle_core::safetensors::load(format!("{GOLDEN}tensors.safetensors"), &Device::Cpu).unwrap(),
+        }
+    }
+
+    fn shapes(&self, model: &str) -> Tensors {
+        serde_json::from_value(self.listing["models"][model].clone()).unwrap()
+    }
+
+    /// A bench with every model and every value of the recording.
+    fn bench(&self) -> Bench {
+        let bench = Bench::new();
+        let smaller = self.listing["smaller"].as_f64().unwrap() as f32;
+        for (path, model, factor) in [
+            ("checkpoints/sd1", "sd1", 1.0),
+            ("checkpoints/sdxl", "sdxl", 1.0),
+            ("vae/vae", "vae", 1.0),
+            ("controlnet/control", "control", 1.0),
+            ("controlnet/control_xl", "control_xl", 1.0),
+            ("vae_approx/taesd_encoder", "taesd_encoder", smaller),
+            ("vae_approx/taesd_decoder", "taesd_decoder", smaller),
+            ("upscale_models/esrgan", "esrgan", smaller),
+        ] {
+            let file = tiny::drawn_as(&self.shapes(model), factor, &BTreeMap::new());
+            bench.write(&format!("models/{path}.safetensors"), &file);
+        }
+        // The same two models in the names of others.
+        for (path, model, factor) in [("controlnet/other", "control", 1.0), ("upscale_models/old", "esrgan", smaller)] {
+            let names: BTreeMap<String, String> = serde_json::from_value(self.listing["names"][model].clone()).unwrap();
+            let names = names.into_iter().map(|(theirs, ours)| (ours, theirs)).collect();
+            bench.write(&format!("models/{path}.safetensors"), &tiny::drawn_as(&self.shapes(model), factor, &names));
+        }
+        for (name, value) in self.listing["values"].as_object().unwrap() {
+            bench.give(name, given(value));
+        }
+        bench
+    }
+
+    /// A recorded graph with the nodes that make what it is given.
+    fn graph(&self, case: &str) -> Json {
+        let mut graph = self.cases[case]["graph"].clone();
+        for (name, node) in [
+            ("model", json!(["CheckpointLoaderSimple", {"ckpt_name": "sd1.safetensors"}])),
+            ("xl", json!(["CheckpointLoaderSimple", {"ckpt_name": "sdxl.safetensors"}])),
+            ("vae", json!(["VAELoader", {"vae_name": "vae.safetensors"}])),
+            ("tiny", json!(["VAELoader", {"vae_name": "taesd"}])),
+            ("control", json!(["ControlNetLoader", {"control_net_name": "control.safetensors"}])),
+            ("control_xl", json!(["ControlNetLoader", {"control_net_name": "control_xl.safetensors"}])),
+            ("upscaler", json!(["UpscaleModelLoader", {"model_name": "esrgan.safetensors"}])),
+        ] {
+            graph[name] = node;
+        }
+        for name in self.listing["values"].as_object().unwrap().keys() {
+            graph[name] = json!(["Give", {"name": name}]);
+        }
+        for slot in 0..self.cases[case]["shapes"].as_array().unwrap().len() {
+            graph[format!("out_{slot}")] = json!(["Catch", {"value": ["end", slot]}]);
+        }
+        graph
+    }
+
+    /// The largest distance of what came out of a case, in parts of the recording's length.
+    fn error(&self, case: &str, outcome: &Outcome) -> f64 {
+        let shapes: Vec<Vec<usize>> = serde_json::from_value(self.cases[case]["shapes"].clone()).unwrap();
+        let error = |(slot, shape): (usize, &Vec<usize>)| {
+            let found = caught(outcome.caught(&format!("out_{slot}")));
+            assert_eq!(found.dims(), shape.as_slice(), "{case}/{slot}");
+            let expected = self.tensors[&format!("{case}/{slot}")].to_vec1::<f32>().unwrap();
+            let found = found.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let step = if found.len() > LONG { self.listing["thin"].as_u64().unwrap() as usize } else { 1 };
+            let found: Vec<f32> = found.into_iter().step_by(step).collect();
+            assert_eq!(found.len(), expected.len(), "{case}/{slot}");
+            distance(&found, &expected)
+        };
+        shapes.iter().enumerate().map(error).fold(0.0, f64::max)
+    }
+}
+
+fn distance(found: &[f32], expected: &[f32]) -> f64 {
+    let length = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
+    let difference = length(&mut found.iter().zip(expected).map(|(a, b)| f64::from(*a) - f64::from(*b)));
+    difference / length(&mut expected.iter().map(|x| f64::from(*x))).max(1e-12)
+}
+
+/// A value of the recording's list: kind, key, and shape.
+fn given(value: &Json) -> Value {
+    let key = value[1].as_str().unwrap();
+    let drawn = |key: &str, shape: &[usize], change: fn(f64) -> f64| {
+        let numbers: Vec<f32> =
+            tiny::uniform(key, shape.iter().product()).into_iter().map(|u| change(u) as f32).collect();
+        Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap()
+    };
+    let shape = || serde_json::from_value::<Vec<usize>>(value[2].clone()).unwrap();
+    // The recording adds in single precision.
+    let picture = || drawn(key, &shape(), |u| f64::from((u as f32 + 1.0) / 2.0));
+    match value[0].as_str().unwrap() {
+        "CONDITIONING" => {
+            let size = |i: usize| value[i].as_u64().map(|size| size as usize);
+            let pooled = size(4).map(|width| drawn(&format!("{key}/pooled"), &[1, width], |u| 1.5 * u));
+            let context = drawn(key, &[1, size(2).unwrap(), size(3).unwrap()], |u| 1.5 * u);
+            Value::new(Conditioning(vec![Prompt::new(context, pooled)]))
+        }
+        "LATENT" => Value::new(Latent::new(drawn(key, &shape(), |u| 2.0 * u)).unwrap()),
+        "IMAGE" => Value::new(Image::new(picture()).unwrap()),
+        "MASK" => Value::new(Mask::new(picture()).unwrap()),
+        kind => panic!("{kind}"),
+    }
+}
+
+fn caught(value: &Value) -> Tensor {
+    if let Some(latent) = value.get::<Latent>() {
+        return latent.samples().clone();
+    }
+    if let Some(image) = value.get::<Image>() {
+        return image.pixels().clone();
+    }
+    value.get::<Mask>().unwrap_or_else(|| panic!("{value:?}")).values().clone()
+}
+
+/// Rounding comes to about 1e-5 after several steps of a network with random weights; noise along a Brownian path and steps
+/// that adapt themselves to more.
+fn bound(case: &str) -> f64 {
+    match case {
+        case if case.starts_with("dpm") || case.starts_with("seeds") || case.starts_with("sa_") => 1e-3,
+        _ => 2e-4,
+    }
+}
+
+#[test]
+fn graphs_do_what_comfyuis_do() {
+    let golden = Golden::open();
+    let bench = golden.bench();
+    assert!(golden.cases.len() >= 100, "only {} were recorded", golden.cases.len());
+    let mut worst: Vec<(f64, &str)> = Vec::new();
+    for case in golden.cases.keys() {
+        let error = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            golden.error(case, &bench.run(golden.graph(case)))
+        }));
+        worst.push((error.unwrap_or(f64::INFINITY), case));
+    }
+    worst.sort_by(|a, b| b.0.total_cmp(&a.0));
+    for (error, case) in &worst {
+        println!("{case}: {error:.1e}");
+    }
+    let differing: Vec<_> = worst.iter().filter(|(error, case)| error.is_nan() || *error > bound(case)).collect();
+    assert!(differing.is_empty(), "{differing:#?}");
+}
+
+/// A recording that a patch had no effect on would compare nothing.
+#[test]
+fn every_recorded_patch_has_an_effect() {
+    let golden = Golden::open();
+    let recorded = |case: &str| golden.tensors[&format!("{case}/0")].to_vec1::<f32>().unwrap();
+    let plain = recorded("plain");
+    let mut compared = 0;
+    for case in golden.cases.keys().filter(|case| !matches!(case.as_str(), "plain" | "control_off")) {
+        let found = recorded(case);
+        if found.len() == plain.len() {
+            assert!(distance(&found, &plain) > 1e-3, "{case} is as without it");
+            compared += 1;
+        }
+    }
+    assert!(compared > 40, "only {compared} were compared");
+}
+
+/// A graph with another file in place of the recorded one.
+fn with_file(golden: &Golden, case: &str, node: &str, input: &str, file: &str) -> Json {
+    let mut graph = golden.graph(case);
+    graph[node][1][input] = json!(file);
+    graph
+}
+
+#[test]
+fn other_layouts_of_the_same_weights_are_the_same() {
+    let golden = Golden::open();
+    let bench = golden.bench();
+    for (case, node, input, file) in [
+        ("control", "control", "control_net_name", "other.safetensors"),
+        ("upscaled", "upscaler", "model_name", "old.safetensors"),
+    ] {
+        let error = golden.error(case, &bench.run(with_file(&golden, case, node, input, file)));
+        assert!(error < bound(case), "{case} from {file}: {error:.1e}");
+    }
+}
+
+#[test]
+fn files_of_another_kind_are_refused_with_their_own() {
+    let golden = Golden::open();
+    let bench = golden.bench();
+    bench.write("models/controlnet/unet.safetensors", &tiny::drawn_as(&golden.shapes("sd1"), 1.0, &BTreeMap::new()));
+    bench.write(
+        "models/upscale_models/control.safetensors",
+        &tiny::drawn_as(&golden.shapes("control"), 1.0, &BTreeMap::new()),
+    );
+    let message = |case: &str, node: &str, input: &str, file: &str| {
+        bench.run(with_file(&golden, case, node, input, file)).failure().1.to_string()
+    };
+    let unet = message("control", "control", "control_net_name", "unet.safetensors");
+    assert!(unet.contains("expects a control network") && unet.contains("Stable Diffusion 1"), "{unet}");
+    let upscaler = message("upscaled", "upscaler", "model_name", "control.safetensors");
+    assert!(upscaler.contains("an upscale model with tensors such as"), "{upscaler}");
+    let other_base = message("control", "control", "control_net_name", "control_xl.safetensors");
+    assert!(other_base.contains("ControlNet"), "{other_base}");
+}
+
+#[test]
+fn tiles_need_the_memory_of_a_tile() {
+    let golden = Golden::open();
+    let vae = tiny::drawn_as(&golden.shapes("vae"), 1.0, &BTreeMap::new());
+    let graph = |class: &str, more: Json| {
+        let mut inputs = json!({"samples": ["latent", 0], "vae": ["vae", 0]});
+        inputs.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({
+            "vae": ["VAELoader", {"vae_name": "vae.safetensors"}],
+            "latent": ["EmptyLatentImage", {"width": 512, "height": 512, "batch_size": 1}],
+            "end": [class, inputs],
+            "out": ["Catch", {"value": ["end", 0]}],
+        })
+    };
+    let tiled =
+        graph("VAEDecodeTiled", json!({"tile_size": 128, "overlap": 32, "temporal_size": 64, "temporal_overlap": 8}));
+    // Room for a tile and three pictures, and for half of the whole.
+    let bench = Bench::with_memory(64 << 20);
+    bench.write("models/vae/vae.safetensors", &vae);
+    let whole = bench.run(graph("VAEDecode", json!({})));
+    assert!(whole.failure().1.to_string().contains("decoding 512 x 512 pixels needs"), "{:?}", whole.failure());
+    assert_eq!(bench.run(tiled).value::<Image>("out").dims(), (1, 512, 512, 3));
+}
+
+/// The graph that ships, on a checkpoint of SDXL's shape that is narrow; a smaller picture in fewer steps.
+#[test]
+fn the_sdxl_graph_runs_on_a_checkpoint_of_its_shape() {
+    let golden = Golden::open();
+    let families = std::fs::read_to_string(format!("{GOLDEN}../families/sdxl.json")).unwrap();
+    let families: Json = serde_json::from_str(&families).unwrap();
+    let mut tensors: Tensors = serde_json::from_value(families["tensors"].clone()).unwrap();
+    tensors.extend(golden.shapes("vae").into_iter().map(|(key, shape)| (format!("first_stage_model.{key}"), shape)));
+    let bench = Bench::new();
+    bench.write("models/checkpoints/sd_xl_base_1.0.safetensors", &tiny::drawn_by_name(&tensors));
+    let graph = concat!(env!("CARGO_MANIFEST_DIR"), "/../graphs/sdxl-text-to-image.json");
+    let mut graph: Json = serde_json::from_str(&std::fs::read_to_string(graph).unwrap()).unwrap();
+    for (node, input, value) in [("4", "width", 128), ("4", "height", 192), ("5", "steps", 3)] {
+        graph[node]["inputs"][input] = json!(value);
+    }
+    let outcome = bench.run_file(&serde_json::to_vec(&graph).unwrap());
+    assert!(outcome.warnings().is_empty(), "{:?}", outcome.warnings());
+    let picture = image::open(bench.path("output/sdxl-text-to-image_00001_.png")).unwrap().to_rgb8();
+    assert_eq!(picture.dimensions(), (128, 192));
+    let colours: std::collections::BTreeSet<_> = picture.pixels().map(|pixel| pixel.0.map(|c| c / 32)).collect();
+    assert!(colours.len() > 8, "{} colours", colours.len());
+}

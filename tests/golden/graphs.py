@@ -1,0 +1,522 @@
+"""Records what ComfyUI makes of small graphs: patches of a model, guiders, control networks, tiles, tiny models.
+
+    PYTHONPATH=<ComfyUI> python tests/golden/graphs.py
+
+Recorded with ComfyUI 0.8.0 (commit 618b803d), torch 2.15.0, spandrel 0.4, on x86-64 with AVX-512, in f32.
+
+`graphs/models.json` lists the tensors of each model file, whose numbers are drawn by name as in `networks.py`;
+`graphs/cases.json` the graphs, in which a wire from a name that is no node is a value that both sides make; and
+`graphs/tensors.safetensors` what came out, of long results every seventh number.
+"""
+
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.argv = [sys.argv[0], "--cpu"]
+# ComfyUI's `nodes` is wanted, not the script beside this one.
+sys.path.remove(str(Path(__file__).resolve().parent))
+import comfy.options
+
+comfy.options.enable_args_parsing()
+import asyncio
+import importlib
+
+# Before `nodes`, which puts another module of that name in the way.
+import utils.install_util
+import comfy.cldm.cldm
+import comfy.controlnet
+import comfy.model_base
+import comfy.model_patcher
+import comfy.ops
+import comfy.sd
+import comfy.supported_models
+import comfy.taesd.taesd
+import comfy.utils
+import nodes
+import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from safetensors.torch import save_file
+
+HERE = Path(__file__).resolve().parent
+UNET, VAE = "model.diffusion_model.", "first_stage_model."
+EXTRAS = ("custom_sampler model_advanced freelunch hypertile tomesd model_downscale pag sag perpneg cfg differential_diffusion "
+          "upscale_model images post_processing latent mask compositing morphology rebatch")
+THIN = 7
+
+
+def uniform(key, count):
+    """`count` numbers in [-1, 1): a splitmix64 stream seeded by the FNV-1a hash of `key`, as in `networks.py`."""
+    seed = 0xCBF29CE484222325
+    for byte in key.encode():
+        seed = ((seed ^ byte) * 0x100000001B3) & (2**64 - 1)
+    with np.errstate(over="ignore"):
+        z = np.uint64(seed) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    return 2.0 * ((z >> np.uint64(11)).astype(np.float64) * 2.0**-53) - 1.0
+
+
+def parameter(key, shape):
+    values = uniform(key, math.prod(shape))
+    if key.endswith("bias"):
+        values = 0.1 * values
+    elif len(shape) == 1:
+        values = 1.0 + 0.1 * values
+    else:
+        values = values * math.sqrt(3.0 / math.prod(shape[1:]))
+    return torch.from_numpy(values.reshape(shape).astype(np.float32))
+
+
+def value(key, shape, scale):
+    return torch.from_numpy((scale * uniform(key, math.prod(shape))).reshape(shape).astype(np.float32))
+
+
+def drawn(shapes, prefix=""):
+    return {key.removeprefix(prefix): parameter(key, shape) for key, shape in shapes.items() if key.startswith(prefix)}
+
+
+def shapes_of(module, prefix=""):
+    return {prefix + key: list(weight.shape) for key, weight in module.state_dict().items()}
+
+
+def unet_config(channels, mults, depths, context, linear, label):
+    depth_out = [depth for depth in reversed(depths) for _ in range(2)]
+    return {
+        "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": channels, "num_res_blocks": [1] * len(mults),
+        "channel_mult": mults, "transformer_depth": list(depths), "transformer_depth_output": depth_out[::-1],
+        "transformer_depth_middle": 1, "use_linear_in_transformer": linear, "context_dim": context, "legacy": False,
+        "use_spatial_transformer": True, "use_temporal_attention": False, "dtype": torch.float32,
+        "num_classes": "sequential" if label else None, "adm_in_channels": label, "use_temporal_resblock": False,
+        "num_heads": -1 if linear else 8, "num_head_channels": 64 if linear else -1,
+    }
+
+
+def unet_module(config):
+    arguments = {key: given for key, given in config.items() if key != "legacy"}
+    return UNetModel(**arguments, device="cpu", operations=comfy.ops.disable_weight_init)
+
+
+def patcher(config, unet, shapes, build):
+    inner = build(config(unet), comfy.model_base.ModelType.EPS, device="cpu")
+    inner.diffusion_model.load_state_dict(drawn(shapes, UNET))
+    return comfy.model_patcher.ModelPatcher(inner, torch.device("cpu"), torch.device("cpu"))
+
+
+def control_config(unet):
+    return {key: given for key, given in unet.items() if key != "out_channels"} | {"hint_channels": 3, "device": "cpu"}
+
+
+def control(unet, shapes):
+    module = comfy.cldm.cldm.ControlNet(**control_config(unet), operations=comfy.ops.disable_weight_init)
+    module.load_state_dict(drawn(shapes))
+    return comfy.controlnet.ControlNet(module, load_device=torch.device("cpu"))
+
+
+def diffusers_names(unet, shapes):
+    """A control network's names in diffusers, as ComfyUI reads them."""
+    found = {}
+    names = {ours: theirs for theirs, ours in comfy.utils.unet_to_diffusers(unet).items()}
+    hints = sorted({int(key.split(".")[1]) for key in shapes if key.startswith("input_hint_block")})
+    for key in shapes:
+        layer, kind = key.rsplit(".", 1)
+        if key in names:
+            found[names[key]] = key
+        elif layer == "middle_block_out.0":
+            found[f"controlnet_mid_block.{kind}"] = key
+        elif match := re.fullmatch(r"zero_convs\.(\d+)\.0", layer):
+            found[f"controlnet_down_blocks.{match[1]}.{kind}"] = key
+        elif match := re.fullmatch(r"input_hint_block\.(\d+)", layer):
+            place = hints.index(int(match[1]))
+            name = "conv_in" if place == 0 else "conv_out" if place == len(hints) - 1 else f"blocks.{place - 1}"
+            found[f"controlnet_cond_embedding.{name}.{kind}"] = key
+        else:
+            raise KeyError(key)
+    return found
+
+
+def autoencoder():
+    params = {
+        "ddconfig": {"double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 32,
+                     "ch_mult": [1, 2, 2, 2], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0},
+        "embed_dim": 4,
+    }
+    module = comfy.ldm.models.autoencoder.AutoencoderKL(**params)
+    shapes = {key: list(weight.shape) for key, weight in module.state_dict().items()}
+    return comfy.sd.VAE(sd=drawn(shapes), config={"params": params}, device=torch.device("cpu")), shapes
+
+
+def tiny_autoencoder():
+    tiny = comfy.taesd.taesd.TAESD()
+    shapes = {key: list(weight.shape) for key, weight in tiny.state_dict().items() if not key.startswith("vae_")}
+    files = {half: {key.removeprefix(f"taesd_{half}."): shape for key, shape in shapes.items() if half in key}
+             for half in ("encoder", "decoder")}
+    weights = {f"taesd_{half}.{key}": small(key, shape) for half, file in files.items() for key, shape in file.items()}
+    weights |= {"vae_scale": torch.tensor(0.18215), "vae_shift": torch.tensor(0.0)}
+    return comfy.sd.VAE(sd=weights, device=torch.device("cpu")), files
+
+
+def small(key, shape):
+    """Drawn as ever, and smaller: dozens of layers without normalisation would run off."""
+    return parameter(key, shape) * SMALLER
+
+
+SMALLER = 0.5
+
+
+def rrdb(features, blocks, doublings):
+    """Names and shapes of an ESRGAN in the names of its later authors."""
+    # How many channels each layer of a block adds is 32 in every such network.
+    grow, shapes = 32, {}
+
+    def conv(name, into, out):
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = [out, into, 3, 3], [out]
+
+    conv("conv_first", 3, features)
+    for block in range(blocks):
+        for dense in (1, 2, 3):
+            for layer in range(1, 6):
+                out = grow if layer < 5 else features
+                conv(f"body.{block}.rdb{dense}.conv{layer}", features + (layer - 1) * grow, out)
+    conv("conv_body", features, features)
+    for double in range(1, doublings + 1):
+        conv(f"conv_up{double}", features, features)
+    conv("conv_hr", features, features)
+    conv("conv_last", features, 3)
+    return shapes
+
+
+def old_name(name, blocks, doublings):
+    """The first authors' name of a tensor."""
+    layer, kind = name.rsplit(".", 1)
+    last = 3 * doublings
+    fixed = {"conv_first": "model.0", "conv_body": f"model.1.sub.{blocks}", "conv_hr": f"model.{last + 2}",
+             "conv_last": f"model.{last + 4}"}
+    if layer in fixed:
+        return f"{fixed[layer]}.{kind}"
+    if match := re.fullmatch(r"conv_up(\d)", layer):
+        return f"model.{3 * int(match[1])}.{kind}"
+    match = re.fullmatch(r"body\.(\d+)\.rdb(\d)\.conv(\d)", layer)
+    return f"model.1.sub.{match[1]}.RDB{match[2]}.conv{match[3]}.0.{kind}"
+
+
+def upscaler(shapes):
+    from spandrel import ModelLoader
+
+    return ModelLoader().load_from_state_dict({key: small(key, shape) for key, shape in shapes.items()}).eval()
+
+
+torch.set_num_threads(1)
+models, given = {}, {}
+# A narrow Stable Diffusion 1 of three levels.
+small_unet = unet_config(32, [1, 2, 4], [1, 1, 0], 64, False, None)
+models["sd1"] = shapes_of(unet_module(small_unet), UNET)
+given["model"] = patcher(comfy.supported_models.SD15, small_unet, models["sd1"], comfy.model_base.BaseModel)
+# A narrow SDXL.
+wide_unet = unet_config(64, [1, 2], [0, 1], 192, True, 128 + 1536)
+models["sdxl"] = shapes_of(unet_module(wide_unet), UNET)
+given["xl"] = patcher(comfy.supported_models.SDXL, wide_unet, models["sdxl"], comfy.model_base.SDXL)
+for name, unet in (("control", small_unet), ("control_xl", wide_unet)):
+    module = comfy.cldm.cldm.ControlNet(**control_config(unet), operations=comfy.ops.disable_weight_init)
+    models[name] = shapes_of(module)
+    given[name] = control(unet, models[name])
+given["vae"], models["vae"] = autoencoder()
+given["tiny"], halves = tiny_autoencoder()
+models |= {f"taesd_{half}": shapes for half, shapes in halves.items()}
+models["esrgan"] = rrdb(8, 2, 2)
+given["upscaler"] = upscaler(models["esrgan"])
+names = {"control": diffusers_names(small_unet, models["control"]),
+         "esrgan": {old_name(key, 2, 2): key for key in models["esrgan"]}}
+
+
+def conditioning(key, tokens, width, pooled=None):
+    told = {} if pooled is None else {"pooled_output": value(f"{key}/pooled", [1, pooled], 1.5)}
+    return [[value(key, [1, tokens, width], 1.5), told]]
+
+
+def picture(key, shape):
+    return (value(key, shape, 1.0) + 1) / 2
+
+
+VALUES = {
+    "positive": ["CONDITIONING", "positive", 9, 64, None], "negative": ["CONDITIONING", "negative", 9, 64, None],
+    "empty": ["CONDITIONING", "empty", 9, 64, None], "other": ["CONDITIONING", "other", 9, 64, None],
+    "positive_xl": ["CONDITIONING", "positive_xl", 9, 192, 128], "negative_xl": ["CONDITIONING", "negative_xl", 9, 192, 128],
+    "latent": ["LATENT", "latent", [1, 4, 12, 16]], "pair": ["LATENT", "pair", [2, 4, 8, 12]],
+    "large": ["LATENT", "large", [1, 4, 21, 30]],
+    "hint": ["IMAGE", "hint", [1, 50, 70, 3]], "other_hint": ["IMAGE", "other_hint", [1, 96, 128, 3]],
+    "picture": ["IMAGE", "picture", [1, 168, 240, 3]], "small_picture": ["IMAGE", "small_picture", [2, 9, 13, 3]],
+    "clear": ["IMAGE", "clear", [1, 7, 10, 4]], "mask": ["MASK", "mask", [1, 20, 20]],
+}
+for name, (kind, key, *shape) in VALUES.items():
+    if kind == "CONDITIONING":
+        given[name] = conditioning(key, *shape)
+    elif kind == "LATENT":
+        given[name] = {"samples": value(key, shape[0], 2.0)}
+    else:
+        given[name] = picture(key, shape[0])
+
+
+def sampler(model, **more):
+    return ["KSampler", {
+        "model": model, "positive": ["positive", 0], "negative": ["negative", 0], "latent_image": ["latent", 0], "seed": 7,
+        "steps": 4, "cfg": 5.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0,
+    } | more]
+
+
+def patched(name, more=None, **inputs):
+    return {"patch": [name, {"model": ["model", 0]} | inputs], "end": sampler(["patch", 0], **(more or {}))}
+
+
+def custom(guider, model="model", **more):
+    return guider | {
+        "noise": ["RandomNoise", {"noise_seed": 5}], "how": ["KSamplerSelect", {"sampler_name": "euler"}],
+        "levels": ["BasicScheduler", {"model": [model, 0], "scheduler": "karras", "steps": 4, "denoise": 1.0}],
+        "end": ["SamplerCustomAdvanced", {"noise": ["noise", 0], "guider": ["guide", 0], "sampler": ["how", 0],
+                                         "sigmas": ["levels", 0], "latent_image": ["latent", 0]} | more],
+    }
+
+
+def chosen(name, **inputs):
+    return custom({"guide": ["CFGGuider", {"model": ["model", 0], "positive": ["positive", 0], "negative": ["negative", 0],
+                                          "cfg": 4.0}], "chosen": [name, inputs]}, sampler=["chosen", 0])
+
+
+def leveled(name, **inputs):
+    graph = chosen("KSamplerSelect", sampler_name="euler")
+    return graph | {"levels": [name, inputs]}
+
+
+def controlled(**inputs):
+    return ["ControlNetApplyAdvanced", {"positive": ["positive", 0], "negative": ["negative", 0], "control_net": ["control", 0],
+                                        "image": ["hint", 0], "strength": 1.0, "start_percent": 0.0, "end_percent": 1.0} | inputs]
+
+
+def led(control, more=None):
+    return {"control_1": control,
+            "end": sampler(["model", 0], positive=["control_1", 0], negative=["control_1", 1], **(more or {}))}
+
+
+both = {"positive": ["positive", 0], "negative": ["negative", 0]}
+shrink = {"block_number": 2, "downscale_factor": 1.7, "start_percent": 0.0, "end_percent": 0.6,
+          "downscale_after_skip": True, "downscale_method": "bicubic", "upscale_method": "bislerp"}
+free = {"b1": 1.3, "b2": 1.4, "s1": 0.9, "s2": 0.2}
+tile = {"tile_size": 32, "swap_size": 4, "max_depth": 1, "scale_depth": False}
+apart = {"sampler_name": "euler_ancestral"}
+CASES = {
+    "plain": {"end": sampler(["model", 0])},
+    "free": patched("FreeU", **free),
+    "free_2": patched("FreeU_V2", **free),
+    "tile": patched("HyperTile", **tile),
+    "tile_deep": patched("HyperTile", **tile | {"max_depth": 2, "scale_depth": True}, more=apart),
+    "merge": patched("TomePatchModel", ratio=0.4),
+    "merge_most": patched("TomePatchModel", ratio=0.9, more={"latent_image": ["pair", 0]}),
+    "shrink": patched("PatchModelAddDownscale", **shrink),
+    "shrink_kept": patched("PatchModelAddDownscale", **shrink | {"downscale_after_skip": False, "downscale_method": "area"}),
+    "perturbed": patched("PerturbedAttentionGuidance", scale=2.5),
+    "perturbed_alone": patched("PerturbedAttentionGuidance", scale=2.5, more={"cfg": 1.0}),
+    "watched": patched("SelfAttentionGuidance", scale=0.8, blur_sigma=2.0),
+    "watched_alone": patched("SelfAttentionGuidance", scale=0.8, blur_sigma=2.0, more={"cfg": 1.0, "latent_image": ["pair", 0]}),
+    "perpendicular": patched("PerpNeg", empty_conditioning=["empty", 0], neg_scale=0.7),
+    "rescale": patched("RescaleCFG", multiplier=0.7),
+    "zero_star": patched("CFGZeroStar"),
+    "norm": patched("CFGNorm", strength=0.9),
+    "v": patched("ModelSamplingDiscrete", sampling="v_prediction", zsnr=False),
+    "v_zsnr": patched("ModelSamplingDiscrete", sampling="v_prediction", zsnr=True),
+    "lcm": patched("ModelSamplingDiscrete", sampling="lcm", zsnr=False),
+    "x0": patched("ModelSamplingDiscrete", sampling="x0", zsnr=False),
+    "img_to_img": patched("ModelSamplingDiscrete", sampling="img_to_img", zsnr=False),
+    "edm_v": patched("ModelSamplingContinuousEDM", sampling="v_prediction", sigma_max=120.0, sigma_min=0.002),
+    "edm": patched("ModelSamplingContinuousEDM", sampling="edm", sigma_max=80.0, sigma_min=0.002),
+    "continuous_v": patched("ModelSamplingContinuousV", sampling="v_prediction", sigma_max=500.0, sigma_min=0.03),
+    "all_together": {
+        "a": ["FreeU", {"model": ["model", 0]} | free], "b": ["PatchModelAddDownscale", {"model": ["a", 0]} | shrink],
+        "c": ["PerturbedAttentionGuidance", {"model": ["b", 0], "scale": 1.5}],
+        "d": ["RescaleCFG", {"model": ["c", 0], "multiplier": 0.5}], "end": sampler(["d", 0]),
+    },
+    "differential": {
+        "patch": ["DifferentialDiffusion", {"model": ["model", 0], "strength": 1.0}],
+        "masked": ["SetLatentNoiseMask", {"samples": ["latent", 0], "mask": ["mask", 0]}],
+        "end": sampler(["patch", 0], latent_image=["masked", 0], steps=6),
+    },
+    "differential_part": {
+        "patch": ["DifferentialDiffusion", {"model": ["model", 0], "strength": 0.6}],
+        "masked": ["SetLatentNoiseMask", {"samples": ["latent", 0], "mask": ["mask", 0]}],
+        "end": sampler(["patch", 0], latent_image=["masked", 0], steps=6, denoise=0.8),
+    },
+    "basic": custom({"guide": ["BasicGuider", {"model": ["model", 0], "conditioning": ["positive", 0]}]}),
+    "cfg": custom({"guide": ["CFGGuider", {"model": ["model", 0], "cfg": 4.0} | both]}),
+    **{f"dual_{style}": custom({"guide": ["DualCFGGuider", {
+        "model": ["model", 0], "cond1": ["positive", 0], "cond2": ["other", 0], "negative": ["negative", 0], "cfg_conds": 3.0,
+        "cfg_cond2_negative": 2.5, "style": style}]}) for style in ("regular", "nested")},
+    "perpendicular_guider": custom({"guide": ["PerpNegGuider", {"model": ["model", 0], "empty_conditioning": ["empty", 0],
+                                                               "cfg": 4.0, "neg_scale": 0.7} | both]}),
+    "perpendicular_guider_perturbed": custom({
+        "patch": ["PerturbedAttentionGuidance", {"model": ["model", 0], "scale": 2.0}],
+        "guide": ["PerpNegGuider", {"model": ["patch", 0], "empty_conditioning": ["empty", 0], "cfg": 4.0, "neg_scale": 0.7} | both]}),
+    "dual_perturbed": custom({
+        "patch": ["PerturbedAttentionGuidance", {"model": ["model", 0], "scale": 2.0}],
+        "guide": ["DualCFGGuider", {"model": ["patch", 0], "cond1": ["positive", 0], "cond2": ["other", 0],
+                                    "negative": ["negative", 0], "cfg_conds": 3.0, "cfg_cond2_negative": 2.5, "style": "regular"}]}),
+    "no_noise": custom({"guide": ["CFGGuider", {"model": ["model", 0], "cfg": 4.0} | both], "none": ["DisableNoise", {}]},
+                       noise=["none", 0]),
+    "custom": {
+        "how": ["KSamplerSelect", {"sampler_name": "dpmpp_2m"}],
+        "levels": ["BasicScheduler", {"model": ["model", 0], "scheduler": "simple", "steps": 5, "denoise": 0.7}],
+        "end": ["SamplerCustom", {"model": ["model", 0], "add_noise": True, "noise_seed": 3, "cfg": 4.0, "sampler": ["how", 0],
+                                  "sigmas": ["levels", 0], "latent_image": ["latent", 0]} | both],
+    },
+    "add_noise": {
+        "noise": ["RandomNoise", {"noise_seed": 5}],
+        "levels": ["KarrasScheduler", {"steps": 4, "sigma_max": 14.6, "sigma_min": 0.03, "rho": 7.0}],
+        "end": ["AddNoise", {"model": ["model", 0], "noise": ["noise", 0], "sigmas": ["levels", 0], "latent_image": ["latent", 0]}],
+    },
+    "dpm_adaptive": chosen("SamplerDPMAdaptative", order=2, rtol=1.0, atol=1.0, h_init=0.5, pcoeff=0.0, icoeff=1.0, dcoeff=0.0,
+                           accept_safety=0.81, eta=0.2, s_noise=1.0),
+    **{f"dpmpp_2m_sde_{kind}": chosen("SamplerDPMPP_2M_SDE", solver_type=kind, eta=0.7, s_noise=0.9, noise_device="cpu")
+       for kind in ("midpoint", "heun")},
+    "dpmpp_2s": chosen("SamplerDPMPP_2S_Ancestral", eta=0.7, s_noise=0.9),
+    "dpmpp_3m_sde": chosen("SamplerDPMPP_3M_SDE", eta=0.7, s_noise=0.9, noise_device="cpu"),
+    "dpmpp_sde": chosen("SamplerDPMPP_SDE", eta=0.7, s_noise=0.9, r=0.4, noise_device="cpu"),
+    **{f"er_sde_{number}": chosen("SamplerER_SDE", solver_type=kind, max_stage=stage, eta=0.7, s_noise=0.9)
+       for number, (kind, stage) in enumerate((("ER-SDE", 3), ("Reverse-time SDE", 2), ("ODE", 3)))},
+    "euler_ancestral": chosen("SamplerEulerAncestral", eta=0.7, s_noise=0.9),
+    "euler_ancestral_apart": chosen("SamplerEulerAncestralCFGPP", eta=0.7, s_noise=0.9),
+    "lms": chosen("SamplerLMS", order=3),
+    "sa_solver": chosen("SamplerSASolver", model=["model", 0], eta=0.7, sde_start_percent=0.2, sde_end_percent=0.8, s_noise=0.9,
+                        predictor_order=2, corrector_order=3, use_pece=True, simple_order_2=False),
+    **{f"seeds_2_{kind}": chosen("SamplerSEEDS2", solver_type=kind, eta=0.7, s_noise=0.9, r=0.4) for kind in ("phi_1", "phi_2")},
+    "beta_levels": leveled("BetaSamplingScheduler", model=["model", 0], steps=4, alpha=0.7, beta=0.5),
+    "turbo_levels": leveled("SDTurboScheduler", model=["model", 0], steps=2, denoise=0.8),
+    "control": led(controlled()),
+    "control_weak": led(controlled(strength=0.45, start_percent=0.2, end_percent=0.7), {"steps": 6}),
+    "control_batch": led(controlled(), {"latent_image": ["pair", 0]}),
+    "control_alone": led(controlled(), {"cfg": 1.0}),
+    "control_off": led(controlled(strength=0.0)),
+    "control_twice": {
+        "control_1": controlled(strength=0.6),
+        "control_2": controlled(positive=["control_1", 0], negative=["control_1", 1], image=["other_hint", 0], strength=0.8,
+                                end_percent=0.5),
+        "end": sampler(["model", 0], positive=["control_2", 0], negative=["control_2", 1]),
+    },
+    "control_old": {
+        "control_1": ["ControlNetApply", {"conditioning": ["positive", 0], "control_net": ["control", 0], "image": ["hint", 0],
+                                          "strength": 0.8}],
+        "end": sampler(["model", 0], positive=["control_1", 0]),
+    },
+    "control_old_of_two": {
+        "control_1": ["ControlNetApply", {"conditioning": ["positive", 0], "control_net": ["control", 0], "image": ["hint", 0],
+                                          "strength": 0.8}],
+        "two": ["ConditioningCombine", {"conditioning_1": ["control_1", 0], "conditioning_2": ["other", 0]}],
+        "end": sampler(["model", 0], positive=["two", 0]),
+    },
+    "control_area": {
+        "control_1": controlled(),
+        "area": ["ConditioningSetArea", {"conditioning": ["control_1", 0], "width": 64, "height": 64, "x": 32, "y": 16,
+                                         "strength": 1.0}],
+        "two": ["ConditioningCombine", {"conditioning_1": ["area", 0], "conditioning_2": ["other", 0]}],
+        "end": sampler(["model", 0], positive=["two", 0], negative=["control_1", 1]),
+    },
+    "control_shrunk": {
+        "patch": ["PatchModelAddDownscale", {"model": ["model", 0]} | shrink], "control_1": controlled(),
+        "end": sampler(["patch", 0], positive=["control_1", 0], negative=["control_1", 1]),
+    },
+    "control_xl": {
+        "control_1": controlled(control_net=["control_xl", 0], positive=["positive_xl", 0], negative=["negative_xl", 0]),
+        "end": sampler(["xl", 0], positive=["control_1", 0], negative=["control_1", 1]),
+    },
+    "decode_tiled": {"end": ["VAEDecodeTiled", {"samples": ["large", 0], "vae": ["vae", 0], "tile_size": 96, "overlap": 32,
+                                                "temporal_size": 64, "temporal_overlap": 8}]},
+    "decode_overlapping": {"end": ["VAEDecodeTiled", {"samples": ["large", 0], "vae": ["vae", 0], "tile_size": 128,
+                                                      "overlap": 64, "temporal_size": 64, "temporal_overlap": 8}]},
+    "decode_whole": {"end": ["VAEDecodeTiled", {"samples": ["pair", 0], "vae": ["vae", 0], "tile_size": 512, "overlap": 64,
+                                                "temporal_size": 64, "temporal_overlap": 8}]},
+    "encode_tiled": {"end": ["VAEEncodeTiled", {"pixels": ["picture", 0], "vae": ["vae", 0], "tile_size": 128, "overlap": 32,
+                                                "temporal_size": 64, "temporal_overlap": 8}]},
+    "tiny_decode": {"end": ["VAEDecode", {"samples": ["pair", 0], "vae": ["tiny", 0]}]},
+    "tiny_encode": {"end": ["VAEEncode", {"pixels": ["other_hint", 0], "vae": ["tiny", 0]}]},
+    "upscaled": {"end": ["ImageUpscaleWithModel", {"upscale_model": ["upscaler", 0], "image": ["small_picture", 0]}]},
+    **{f"stitch_{name}": {"end": ["ImageStitch", {
+        "image1": ["small_picture", 0], "direction": direction, "match_image_size": match, "spacing_width": width,
+        "spacing_color": colour, "image2": ["clear", 0]}]}
+       for name, direction, match, width, colour in (
+           ("right", "right", True, 0, "white"), ("down", "down", True, 4, "red"), ("left", "left", False, 3, "black"),
+           ("up", "up", False, 2, "white"))},
+    "stitch_one": {"end": ["ImageStitch", {"image1": ["small_picture", 0], "direction": "right", "match_image_size": True,
+                                           "spacing_width": 0, "spacing_color": "white"}]},
+    **{f"morphology_{how}": {"end": ["Morphology", {"image": ["small_picture", 0], "operation": how, "kernel_size": 3}]}
+       for how in ("erode", "dilate", "open", "close", "gradient", "bottom_hat", "top_hat")},
+    "yuv": {"end": ["ImageRGBToYUV", {"image": ["small_picture", 0]}]},
+    "yuv_back": {"a": ["ImageRGBToYUV", {"image": ["small_picture", 0]}],
+                 "end": ["ImageYUVToRGB", {"Y": ["a", 0], "U": ["a", 1], "V": ["a", 2]}]},
+    **{f"padded_{how}": {"end": ["ResizeAndPadImage", {"image": ["small_picture", 0], "target_width": 16, "target_height": 16,
+                                                       "padding_color": colour, "interpolation": how}]}
+       for how, colour in (("area", "white"), ("lanczos", "black"))},
+    **{f"duff_{mode.lower()}": {
+        "a": ["SplitImageWithAlpha", {"image": ["clear", 0]}], "b": ["ImageScale", {
+            "image": ["small_picture", 0], "upscale_method": "bilinear", "width": 10, "height": 7, "crop": "disabled"}],
+        "end": ["PorterDuffImageComposite", {"source": ["a", 0], "source_alpha": ["a", 1], "destination": ["b", 0],
+                                             "destination_alpha": ["mask", 0], "mode": mode}]}
+       for mode in ("ADD", "CLEAR", "DARKEN", "DST", "DST_ATOP", "DST_IN", "DST_OUT", "DST_OVER", "LIGHTEN", "MULTIPLY", "OVERLAY",
+                    "SCREEN", "SRC", "SRC_ATOP", "SRC_IN", "SRC_OUT", "SRC_OVER", "XOR")},
+    "cut_to_batch": {"end": ["LatentCutToBatch", {"samples": ["latent", 0], "dim": "x", "slice_size": 5}]},
+}
+
+
+def run(graph):
+    done = {}
+
+    def node(name):
+        if name in given:
+            return [given[name]]
+        if name not in done:
+            label, inputs = graph[name]
+            is_wire = lambda x: isinstance(x, list) and len(x) == 2 and isinstance(x[0], str)
+            inputs = {key: node(x[0])[x[1]] if is_wire(x) else x for key, x in inputs.items()}
+            of = classes[label]
+            if hasattr(of, "define_schema"):
+                result = of.execute(**inputs)
+                done[name] = list(result.result if hasattr(result, "result") else result)
+            else:
+                done[name] = list(getattr(of(), of.FUNCTION)(**inputs))
+        return done[name]
+
+    return node("end")
+
+
+async def load():
+    found = dict(nodes.NODE_CLASS_MAPPINGS)
+    for name in EXTRAS.split():
+        module = importlib.import_module(f"comfy_extras.nodes_{name}")
+        if hasattr(module, "comfy_entrypoint"):
+            for node in await (await module.comfy_entrypoint()).get_node_list():
+                found[node.define_schema().node_id] = node
+        found |= getattr(module, "NODE_CLASS_MAPPINGS", {})
+    return found
+
+
+classes = asyncio.run(load())
+folder = HERE / "graphs"
+folder.mkdir(exist_ok=True)
+tensors, cases = {}, {}
+for name, graph in CASES.items():
+    with torch.inference_mode():
+        outputs = run(graph)
+    made = []
+    for slot, output in enumerate(outputs):
+        output = output["samples"] if isinstance(output, dict) else output
+        key, flat = f"{name}/{slot}", output.float().flatten()
+        tensors[key] = (flat[::THIN] if len(flat) > 2000 else flat).clone().contiguous()
+        made.append(list(output.shape))
+    cases[name] = {"graph": graph, "shapes": made}
+    print(name, made, float(tensors[f"{name}/0"].abs().max()), flush=True)
+    assert all(bool(tensor.isfinite().all()) for key, tensor in tensors.items() if key.startswith(f"{name}/"))
+save_file(tensors, folder / "tensors.safetensors")
+(folder / "cases.json").write_text("{\n" + ",\n".join(f"{json.dumps(name)}: {json.dumps(case)}" for name, case in cases.items()) + "\n}\n")
+listing = {"values": VALUES, "models": models, "names": names, "smaller": SMALLER, "thin": THIN}
+(folder / "models.json").write_text(json.dumps(listing) + "\n")
