@@ -3,7 +3,13 @@ import { defineConfig } from "@playwright/test";
 
 export default defineConfig({
   testDir: "e2e",
-  testMatch: "*.spec.ts",
+  testMatch: "**/*.spec.ts",
+  projects: [
+    // A server that computes nothing: every situation at once, and no waiting.
+    { name: "mock", testIgnore: "real/**" },
+    // The program itself, `paraflow serve`.
+    { name: "real", testMatch: "real/*.spec.ts", expect: { timeout: 30_000 } },
+  ],
   timeout: 60_000,
   expect: { timeout: 12_000 },
   workers: 1,

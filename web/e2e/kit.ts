@@ -6,7 +6,21 @@ import { type Mock, start } from "./mock/server.mjs";
 
 export { expect };
 
-/** Each path has a server of its own; errors of the page fail it. */
+/** An editor at an address; errors of the page and requests to other machines fail the path. */
+export async function watched(page: Page, url: string, use: (page: Page) => Promise<void>): Promise<void> {
+  const errors: string[] = [];
+  const strangers: string[] = [];
+  page.on("pageerror", (error) => errors.push(error.message));
+  page.on("request", (request) => !/^(http:\/\/127\.0\.0\.1:|data:|blob:)/.test(request.url()) && strangers.push(request.url()));
+  page.on("dialog", (dialog) => void dialog.accept());
+  await page.goto(url);
+  await expect(page.locator(".app[data-ready=true]")).toBeVisible();
+  await use(page);
+  expect(errors, "errors of the page").toEqual([]);
+  expect(strangers, "requests to other machines").toEqual([]);
+}
+
+/** Each path has a server of its own, which computes nothing. */
 export const test = base.extend<{ mock: Mock; editor: Page }>({
   // eslint-disable-next-line no-empty-pattern
   mock: async ({}, use) => {
@@ -14,18 +28,7 @@ export const test = base.extend<{ mock: Mock; editor: Page }>({
     await use(mock);
     mock.close();
   },
-  editor: async ({ page, mock }, use) => {
-    const errors: string[] = [];
-    const strangers: string[] = [];
-    page.on("pageerror", (error) => errors.push(error.message));
-    page.on("request", (request) => !/^(http:\/\/127\.0\.0\.1:|data:|blob:)/.test(request.url()) && strangers.push(request.url()));
-    page.on("dialog", (dialog) => void dialog.accept());
-    await page.goto(mock.url);
-    await expect(page.locator(".app[data-ready=true]")).toBeVisible();
-    await use(page);
-    expect(errors, "errors of the page").toEqual([]);
-    expect(strangers, "requests to other machines").toEqual([]);
-  },
+  editor: ({ page, mock }, use) => watched(page, mock.url, use),
 });
 
 export const node = (page: Page, title: string): Locator => page.locator(".react-flow__node").filter({ has: page.locator("header .title", { hasText: new RegExp(`^${title}$`) }) });
