@@ -28,6 +28,11 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
+    /// What the values take in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.values().map(Value::bytes).fold(0, usize::saturating_add)
+    }
+
     fn values(&self) -> impl Iterator<Item = &Value> {
         self.slots.iter().flatten()
     }
@@ -122,7 +127,7 @@ impl Cache {
     }
 
     pub(crate) fn insert(&self, signature: Signature, outcome: &Arc<Outcome>) {
-        let alone = outcome.values().map(Value::bytes).sum::<usize>().saturating_add(ENTRY_BYTES);
+        let alone = outcome.bytes().saturating_add(ENTRY_BYTES);
         let mut entries = self.lock();
         // Two runs at once may both have made it.
         if alone > entries.budget_bytes || entries.by_signature.contains_key(&signature) {

@@ -99,6 +99,8 @@ pub enum Event {
         node: NodeId,
         /// From its start.
         elapsed: Duration,
+        /// What its results take in memory, by their own count; what several share counts for each.
+        bytes: usize,
     },
     /// The node gave no result, and the run ends.
     Failed {

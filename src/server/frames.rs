@@ -19,10 +19,11 @@ use crate::kept::Kept;
 use crate::protocol::answers::FileRef;
 use crate::protocol::{
     Cached, ExecInfo, Executed, Executing, ExecutionError, Interrupted, Loss, Message, Moment, NodeProgress, NodeState,
-    Progress, QueueStatus, Sample, Status, Warning,
+    Progress, QueueStatus, Ran, Sample, Status, Warning, Why,
 };
 use crate::queue::Job;
 use crate::time::now_ms;
+use crate::why::{Memory, Reason};
 
 /// From so many nodes on, their whole table is not sent at every change, but at most every [`TABLE_PAUSE`].
 const LARGE_TABLE: usize = 200;
@@ -33,8 +34,9 @@ pub(crate) struct Report<'a> {
     hub: &'a Hub,
     feed: &'a Feed,
     kept: &'a Kept,
+    memory: &'a Memory,
     assets: &'a Assets,
-    job: &'a Job,
+    job: &'a Arc<Job>,
     previews: bool,
     state: Mutex<State>,
 }
@@ -45,6 +47,8 @@ pub(crate) struct Ears<'a> {
     pub(crate) hub: &'a Hub,
     pub(crate) feed: &'a Feed,
     pub(crate) kept: &'a Kept,
+    /// What ran before.
+    pub(crate) memory: &'a Memory,
     /// Where sample pictures are put.
     pub(crate) assets: &'a Assets,
 }
@@ -69,6 +73,9 @@ struct State {
     outputs: Map<String, Json>,
     messages: Vec<Json>,
     error: Option<String>,
+    /// Why each node runs that has begun.
+    reasons: HashMap<String, Reason>,
+    ran: Vec<Ran>,
 }
 
 struct Class {
@@ -99,10 +106,11 @@ pub(crate) struct Told {
     pub(crate) messages: Vec<Json>,
     pub(crate) meta: Json,
     pub(crate) error: Option<String>,
+    pub(crate) ran: Vec<Ran>,
 }
 
 impl<'a> Report<'a> {
-    pub(crate) fn new(ears: Ears<'a>, job: &'a Job, registry: &Registry, previews: bool) -> Self {
+    pub(crate) fn new(ears: Ears<'a>, job: &'a Arc<Job>, registry: &Registry, previews: bool) -> Self {
         let mut state = State { opening: Some(Opening::default()), ..State::default() };
         for (id, node) in job.prompt.as_object().into_iter().flatten() {
             let name = node["class_type"].as_str().unwrap_or_default().to_owned();
@@ -110,8 +118,8 @@ impl<'a> Report<'a> {
             state.nodes.insert(id.clone(), Class { name, sink });
             state.order.push(id.clone());
         }
-        let Ears { hub, feed, kept, assets } = ears;
-        Self { hub, feed, kept, assets, job, previews, state: Mutex::new(state) }
+        let Ears { hub, feed, kept, memory, assets } = ears;
+        Self { hub, feed, kept, memory, assets, job, previews, state: Mutex::new(state) }
     }
 
     /// `execution_start`.
@@ -146,9 +154,10 @@ impl<'a> Report<'a> {
                 self.preview(state, node, image, format);
             }
             Event::Preview { node, image, format } => self.preview(state, node, image, format),
-            Event::Finished { node, elapsed } => {
-                tracing::debug!(job = self.job.id, node, seconds = elapsed.as_secs_f64(), "node done");
+            Event::Finished { node, elapsed, bytes } => {
+                tracing::debug!(job = self.job.id, node, seconds = elapsed.as_secs_f64(), bytes, "node done");
                 self.finished(state, &node);
+                self.ran(state, node, elapsed, bytes);
             }
             Event::Blocked { node, text } => self.blocked(state, &node, &text),
             Event::Failed { node, class, error } => {
@@ -183,6 +192,7 @@ impl<'a> Report<'a> {
             messages: state.messages.clone(),
             meta,
             error: state.error.clone(),
+            ran: std::mem::take(&mut state.ran),
         }
     }
 
@@ -235,7 +245,19 @@ impl<'a> Report<'a> {
         }
     }
 
+    /// The node gave its result: how long it took, what it keeps, and why it ran at all.
+    fn ran(&self, state: &mut State, node: String, elapsed: Duration, bytes: usize) {
+        self.memory.learn(self.job, &node);
+        let (why, inputs, nodes) = state.reasons.get(&node).cloned().unwrap_or((Why::Again, Vec::new(), Vec::new()));
+        // To a hundredth: more would be noise.
+        let elapsed_ms = (elapsed.as_secs_f64() * 1e5).round() / 100.0;
+        let ran = Ran { node, elapsed_ms, bytes, why, inputs, nodes, prompt_id: self.id() };
+        self.ours(&Message::Ran(ran.clone()));
+        state.ran.push(ran);
+    }
+
     fn cached(&self, state: &mut State, node: String) {
+        self.memory.learn(self.job, &node);
         if let Some(opening) = &mut state.opening {
             opening.cached.insert(node.clone());
             opening.reused.push((node, None));
@@ -271,6 +293,8 @@ impl<'a> Report<'a> {
 
     fn started(&self, state: &mut State, node: String) {
         self.open(state);
+        let reason = self.memory.why(self.job, &node, |id| state.reasons.contains_key(id));
+        state.reasons.insert(node.clone(), reason);
         state.set(&self.job.id, &node, 0.0, 1.0, NodeState::Running);
         self.send_table(state, false);
         let executing =

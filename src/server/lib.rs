@@ -37,6 +37,7 @@ mod time;
 mod validation;
 mod watch;
 mod webhook;
+mod why;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -20,6 +20,7 @@ use crate::options::PreviewMethod;
 use crate::queue::{End, Job, Queue, State};
 use crate::time::now_ms;
 use crate::webhook::Webhooks;
+use crate::why::Memory;
 
 /// What runs jobs.
 pub(crate) struct Runner {
@@ -27,6 +28,7 @@ pub(crate) struct Runner {
     hub: Arc<Hub>,
     feed: Arc<Feed>,
     kept: Arc<Kept>,
+    memory: Memory,
     nodes: Arc<Nodes>,
     assets: Arc<Assets>,
     executor: Executor,
@@ -69,7 +71,21 @@ impl Runner {
         let executor = Executor::new(cache);
         let running = Mutex::default();
         let free = AtomicBool::new(false);
-        Self { queue, hub, feed, kept, nodes, assets, executor, default_previews, keep, webhooks, running, free }
+        Self {
+            queue,
+            hub,
+            feed,
+            kept,
+            memory: Memory::default(),
+            nodes,
+            assets,
+            executor,
+            default_previews,
+            keep,
+            webhooks,
+            running,
+            free,
+        }
     }
 
     /// Starts `count` threads that run jobs until the queue is closed.
@@ -157,7 +173,8 @@ impl Runner {
         let method = PreviewMethod::of(&job.extra).unwrap_or(self.default_previews);
         let nodes = self.nodes.now();
         let registry = if method == PreviewMethod::None { &nodes.plain } else { &nodes.previewing };
-        let ears = Ears { hub: &self.hub, feed: &self.feed, kept: &self.kept, assets: &self.assets };
+        let ears =
+            Ears { hub: &self.hub, feed: &self.feed, kept: &self.kept, memory: &self.memory, assets: &self.assets };
         let report = Report::new(ears, job, registry, method != PreviewMethod::None);
         report.start();
         let ended = match plan(job, registry) {
@@ -212,11 +229,11 @@ impl Runner {
 
     /// Puts the end into the books, and returns when it is there.
     fn write_down(&self, job: &Arc<Job>, state: State, told: Told) {
-        let Told { outputs, messages, meta, error } = told;
+        let Told { outputs, messages, meta, error, ran } = told;
         let done = state == State::Done;
         let artefacts = artefacts::of(&outputs, &self.assets);
         let status = json!({"status_str": if done { "success" } else { "error" }, "completed": done,
-                            "messages": messages});
+                            "messages": messages, "ran": ran});
         let end = End { state, outputs, status, meta, error, artefacts };
         if let Err(error) = self.queue.finish(job, end).wait() {
             tracing::error!(%error, "the end of the job is not in the books; it runs again at the next start");

@@ -79,7 +79,7 @@ function Over() {
     case "files":
       return <Files saving={overlay.saveAs} />;
     case "why":
-      return <Why node={overlay.node} />;
+      return <Why {...(overlay.node === undefined ? {} : { node: overlay.node })} />;
     default:
       return null;
   }

@@ -131,8 +131,9 @@ export async function listFiles(): Promise<{ path: string; modified: number; siz
 }
 
 export async function readFile(name: string): Promise<StoredFile> {
-  const text = await (await ask(filePath(name))).text();
-  return { text, etag: versionOf(text) };
+  const response = await ask(filePath(name));
+  const text = await response.text();
+  return { text, etag: response.headers.get("ETag") ?? versionOf(text) };
 }
 
 /** What tells one content of a file from another: 64 bits made of it. */
@@ -148,7 +149,10 @@ export function versionOf(text: string): string {
 
 /** Writes a file, unless it is there with another content than `etag` tells of: then a conflict (409 or 412). */
 export async function writeFile(name: string, text: string, etag: string | undefined, overwrite: boolean): Promise<string> {
-  if (etag !== undefined && !overwrite) {
+  const guarded = etag !== undefined && !overwrite;
+  // A server without tags is asked for the file first.
+  const known = guarded && /^(W\/)?"/.test(etag);
+  if (guarded && !known) {
     const now = await readFile(name).catch((error: unknown) => {
       if (error instanceof ServerError && error.status === 404) return undefined;
       throw error;
@@ -156,8 +160,9 @@ export async function writeFile(name: string, text: string, etag: string | undef
     if (now && now.etag !== etag) throw new ServerError(412, undefined, "the file was changed by someone else");
   }
   const exclusive = etag === undefined && !overwrite;
-  await ask(`${filePath(name)}?overwrite=${exclusive ? "false" : "true"}`, { method: "POST", body: text, headers: { "Content-Type": "application/json" } });
-  return versionOf(text);
+  const headers = { "Content-Type": "application/json", ...(known ? { "If-Match": etag } : {}) };
+  const response = await ask(`${filePath(name)}?overwrite=${exclusive ? "false" : "true"}`, { method: "POST", body: text, headers });
+  return response.headers.get("ETag") ?? versionOf(text);
 }
 
 /** Our own server's queue can be paused; others answer that there is no such thing. */

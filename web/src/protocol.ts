@@ -150,6 +150,8 @@ export interface HistoryStatus {
   completed: boolean;
   /** Type and data of the messages that tell how it began and ended. */
   messages: [string, Record<string, Json>][];
+  /** Ours: the nodes that ran, in the order in which they gave their results. */
+  ran?: Ran[];
   /** `success` or `error`. */
   status_str: string;
 }
@@ -245,6 +247,7 @@ export type Message =
   | { data: Logs; type: "logs" }
   | { data: Loss; type: "paraflow.loss" }
   | { data: Sample; type: "paraflow.sample" }
+  | { data: Ran; type: "paraflow.ran" }
   | { data: Warning; type: "paraflow.warning" }
   | { data: Nodes; type: "paraflow.nodes" };
 
@@ -344,6 +347,22 @@ export interface Queued {
   prompt_id: string;
 }
 
+/** Ours: a node gave its result. */
+export interface Ran {
+  /** What its results take in memory, by their own count; a model that shares weights with another counts them too. */
+  bytes: number;
+  /** How long it took, in milliseconds. */
+  elapsed_ms: number;
+  /** Of its inputs, those that were others when it last gave a result. */
+  inputs: string[];
+  node: string;
+  /** Nodes that it reads and that ran in this run. */
+  nodes: string[];
+  prompt_id: string;
+  /** Why it ran, although a result of an earlier run might have served. */
+  why: Why;
+}
+
 /** What is wrong with a request. */
 export interface Refusal {
   /** What is wrong. */
@@ -419,3 +438,6 @@ export interface Warning {
   prompt_id: string;
   text: string;
 }
+
+/** Why a node ran. */
+export type Why = "first" | "new" | "changed" | "upstream" | "again";

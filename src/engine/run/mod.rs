@@ -248,7 +248,7 @@ impl<'r> Run<'r> {
         if let Some(ui) = &outcome.ui {
             (self.emit)(Event::Output { node: cx.node.into(), ui: Arc::clone(ui) });
         }
-        (self.emit)(Event::Finished { node: cx.node.into(), elapsed: start.elapsed() });
+        (self.emit)(Event::Finished { node: cx.node.into(), elapsed: start.elapsed(), bytes: outcome.bytes() });
         for &follower in self.work.followers(position) {
             tell_cached(self.plan, follower, &outcome, self.emit);
         }

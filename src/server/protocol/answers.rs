@@ -131,5 +131,8 @@ mod written {
         pub(crate) completed: bool,
         /// Type and data of the messages that tell how it began and ended.
         pub(crate) messages: Vec<(String, Map<String, Json>)>,
+        /// Ours: the nodes that ran, in the order in which they gave their results.
+        #[serde(default)]
+        pub(crate) ran: Vec<super::super::Ran>,
     }
 }

@@ -38,6 +38,8 @@ pub(crate) enum Message {
     Loss(Loss),
     #[serde(rename = "paraflow.sample")]
     Sample(Sample),
+    #[serde(rename = "paraflow.ran")]
+    Ran(Ran),
     #[serde(rename = "paraflow.warning")]
     Warning(Warning),
     #[serde(rename = "paraflow.nodes")]
@@ -271,6 +273,41 @@ pub(crate) struct Sample {
     /// The picture, until the server starts again.
     pub(crate) image: FileRef,
     pub(crate) prompt_id: String,
+}
+
+/// Ours: a node gave its result.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[cfg_attr(test, derive(serde::Deserialize), serde(deny_unknown_fields))]
+pub(crate) struct Ran {
+    pub(crate) node: String,
+    /// How long it took, in milliseconds.
+    pub(crate) elapsed_ms: f64,
+    /// What its results take in memory, by their own count; a model that shares weights with another counts them too.
+    pub(crate) bytes: usize,
+    /// Why it ran, although a result of an earlier run might have served.
+    pub(crate) why: Why,
+    /// Of its inputs, those that were others when it last gave a result.
+    pub(crate) inputs: Vec<String>,
+    /// Nodes that it reads and that ran in this run.
+    pub(crate) nodes: Vec<String>,
+    pub(crate) prompt_id: String,
+}
+
+/// Why a node ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[cfg_attr(test, derive(serde::Deserialize))]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Why {
+    /// The graph was not run before, since the server started.
+    First,
+    /// The node was not in the graph when it ran before, or was of another class.
+    New,
+    /// Its own inputs are others.
+    Changed,
+    /// A node that it reads ran.
+    Upstream,
+    /// Nothing of this: it runs each time, a file that it reads is another, or its result was not kept.
+    Again,
 }
 
 /// Ours: a node tells something that stops nothing.

@@ -2,7 +2,7 @@
 //! API is.
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use tower::ServiceExt as _;
 use tower_http::services::ServeDir;
@@ -30,7 +30,7 @@ pub(super) async fn serve(State(app): State<App>, request: Request) -> Response 
             Ok(response) => response.into_response(),
             Err(never) => match never {},
         },
-        None => embedded_file(&path),
+        None => embedded_file(&path, accepts_gzip(request.headers())),
     };
     let headers = response.headers_mut();
     if path == "/" || path == "/index.html" {
@@ -47,11 +47,29 @@ pub(super) async fn serve(State(app): State<App>, request: Request) -> Response 
     response
 }
 
-fn embedded_file(path: &str) -> Response {
+/// Whether the client takes gzip, and does not say that it rather would not.
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let accepted = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    accepted.split(',').any(|offer| {
+        let (name, quality) = offer.split_once(';').unwrap_or((offer, ""));
+        matches!(name.trim(), "gzip" | "*") && !matches!(quality.trim(), "q=0" | "q=0.0" | "q=0.00" | "q=0.000")
+    })
+}
+
+/// A file of the editor; texts are packed already.
+fn embedded_file(path: &str, gzip: bool) -> Response {
     let name = match path.trim_start_matches('/') {
         "" => "index.html",
         name => name,
     };
+    if let Some((_, packed)) = embedded::PACKED.iter().find(|(known, _)| gzip && *known == name) {
+        let headers = [
+            (header::CONTENT_TYPE, content_type(name)),
+            (header::CONTENT_ENCODING, "gzip"),
+            (header::VARY, "accept-encoding"),
+        ];
+        return (headers, *packed).into_response();
+    }
     if let Some(bytes) = editor_file(name) {
         return ([(header::CONTENT_TYPE, content_type(name))], bytes).into_response();
     }
@@ -81,6 +99,11 @@ fn content_type(name: &str) -> &'static str {
 /// A file of the editor.
 pub(super) fn editor_file(name: &str) -> Option<&'static [u8]> {
     embedded::EDITOR.iter().find(|(known, _)| *known == name).map(|(_, bytes)| *bytes)
+}
+
+/// Pictures that the example graphs read, by their place in `graphs/`.
+pub(super) fn examples() -> &'static [(&'static str, &'static [u8])] {
+    embedded::EXAMPLES
 }
 
 /// The example graphs of the program, by name.

@@ -1,7 +1,9 @@
 //! `/workflow_templates`: the example graphs that the program brings.
 
+use std::{fs, io};
+
 use axum::Router;
-use axum::extract::Path;
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse as _;
 use axum::routing::get;
@@ -27,7 +29,7 @@ async fn list() -> Answer {
     Ok(answer(&json!({MODULE: stems})))
 }
 
-async fn one(Path((module, file)): Path<(String, String)>) -> Answer {
+async fn one(State(app): State<App>, Path((module, file)): Path<(String, String)>) -> Answer {
     if module != MODULE {
         return Err(StatusCode::NOT_FOUND.into());
     }
@@ -36,7 +38,36 @@ async fn one(Path((module, file)): Path<(String, String)>) -> Answer {
     }
     let found = statics::graphs().iter().find(|(name, _)| *name == file);
     let (_, bytes) = found.ok_or(StatusCode::NOT_FOUND)?;
+    let graph = String::from_utf8_lossy(bytes);
+    let brought = tokio::task::spawn_blocking(move || bring(&graph, &app)).await;
+    if let Ok(Err(error)) = brought {
+        tracing::warn!(%error, "the example's pictures are not among the inputs");
+    }
     Ok(json_response(*bytes))
+}
+
+/// Puts the pictures that an example reads among the inputs, so that it runs as it is. What is there stays as it is.
+fn bring(graph: &str, app: &App) -> io::Result<()> {
+    let input = app.assets.base_dir().join("input");
+    let mut brought = false;
+    for (place, bytes) in statics::examples() {
+        // `input/bear.png`, `subjects/captain/0.png`: named by the file, or by the folder.
+        let Some((_, name)) = place.split_once('/') else { continue };
+        let top = name.split('/').next().unwrap_or(name);
+        let target = input.join(name);
+        if !graph.contains(&format!("\"{top}\"")) || target.exists() {
+            continue;
+        }
+        if let Some(folder) = target.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        fs::write(&target, bytes)?;
+        brought = true;
+    }
+    if brought {
+        app.nodes.refresh();
+    }
+    Ok(())
 }
 
 /// What the graph makes, if the editor has a card of it.

@@ -33,6 +33,7 @@ export const COMMANDS: readonly Command[] = [
   { id: "run-to", label: "Run up to the selected nodes", group: "Run", keys: ["Ctrl+Shift+Enter"], when: hasNodes, run: () => queueRun(targets()) },
   { id: "cancel", label: "Cancel what runs", group: "Run", keys: ["Ctrl+Alt+Enter"], run: () => cancelCurrent() },
   { id: "queue", label: "Show the queue", group: "Run", keys: ["Q"], run: () => togglePanel("queue") },
+  { id: "report", label: "Times and memory of the last run", group: "Run", keys: ["T"], when: hasTab, run: () => show({ kind: "why" }) },
   { id: "gallery", label: "Show the results", group: "Run", keys: ["G"], run: () => togglePanel("gallery") },
 
   { id: "undo", label: "Undo", group: "Edit", keys: ["Ctrl+Z"], when: hasTab, run: undoStep },

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import type { Frame } from "../frames.ts";
 import { readBinary } from "../frames.ts";
+import type { HistoryEntry, Ran } from "../protocol.ts";
 import type { JsonObject } from "./json.ts";
 import { NO_RUNS, type RunState, fraction, missedEnds, newRun, nodeErrors, reduce, settleHistory, settleQueue, withRun } from "./run.ts";
 
@@ -95,4 +96,17 @@ test("binary frames are pictures of nodes; others are nothing", async () => {
   expect(picture).toMatchObject({ node: "7", prompt: "p" });
   expect(picture && "blob" in picture && [...new Uint8Array(await picture.blob.arrayBuffer())]).toEqual([1, 2, 3]);
   expect(readBinary(new ArrayBuffer(4))).toBeUndefined();
+});
+
+test("knows from the server how long a node took, what it keeps and why it ran, live and from the history", () => {
+  const told = { node: "5", elapsed_ms: 1234.5, bytes: 4096, why: "changed", inputs: ["seed"], nodes: ["1"], prompt_id: "p" };
+  const live = reduce(withRun(NO_RUNS, newRun("p", "d", "n", 2, 1)), { type: "paraflow.ran", data: told }, 10);
+  expect(live.runs["p"]!.nodes["5"]).toMatchObject({ state: "done", ms: 1234.5, bytes: 4096, why: { why: "changed", inputs: ["seed"], nodes: ["1"] } });
+  expect(reduce(live, { type: "paraflow.ran", data: told }, 20)).toBe(live);
+  const entry = {
+    prompt: [1, "q", { 5: {} }, {}, []], outputs: {}, meta: {},
+    status: { status_str: "success", completed: true, ran: [told], messages: [["execution_start", { prompt_id: "q" }], ["execution_cached", { prompt_id: "q", nodes: [] }], ["execution_success", { prompt_id: "q", timestamp: 99 }]] },
+  } as unknown as HistoryEntry;
+  const later = settleHistory(NO_RUNS, "q", { ...entry, status: { ...entry.status, ran: [{ ...told, prompt_id: "q" } as Ran] } }, 10).runs["q"]!;
+  expect(later).toMatchObject({ status: "done", ended: 99, nodes: { 5: { ms: 1234.5, bytes: 4096 } } });
 });

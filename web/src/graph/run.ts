@@ -3,7 +3,7 @@
 
 import { type Json, type JsonObject, asList, asObject, asText } from "./json.ts";
 import type { Frame } from "../frames.ts";
-import type { Fault, HistoryEntry, NodeFaults, Queue } from "../protocol.ts";
+import type { Fault, HistoryEntry, NodeFaults, Queue, Why } from "../protocol.ts";
 
 export type NodeState = "running" | "done" | "cached" | "failed";
 
@@ -13,6 +13,16 @@ export interface NodeRun {
   max: number;
   started?: number;
   ms?: number;
+  /** What its results take in memory, where the server tells. */
+  bytes?: number;
+  why?: Reason;
+}
+
+/** Why a node ran, as the server has it. */
+export interface Reason {
+  why: Why;
+  inputs: readonly string[];
+  nodes: readonly string[];
 }
 
 export type RunStatus = "queued" | "running" | "done" | "failed" | "cancelled";
@@ -126,6 +136,8 @@ export function reduce(state: RunState, frame: Frame, now: number): RunState {
       return change(state, id, (run) => learnt(run, data));
     case "paraflow.sample":
       return change(state, id, (run) => sampled(run, data));
+    case "paraflow.ran":
+      return change(state, id, (run) => ran(run, data));
     case "paraflow.warning":
       return change(state, id, (run) => noted(run, asText(data["node"]), asText(data["text"])));
     default:
@@ -141,6 +153,18 @@ function learnt(run: Run, data: JsonObject): Run {
   if (!node || !Number.isFinite(step) || !Number.isFinite(loss) || step <= (known.at(-1)?.step ?? 0)) return run;
   const point = { step, loss, ...(typeof validation === "number" ? { validation } : {}) };
   return { ...run, curves: { ...run.curves, [node]: [...known, point] } };
+}
+
+/** The node gave its result: the server's own measures count. */
+function ran(run: Run, data: JsonObject): Run {
+  const node = asText(data["node"]);
+  if (!node) return run;
+  const known = run.nodes[node];
+  if (known?.why) return run;
+  const names = (list: Json | undefined) => asList(list).filter((it): it is string => typeof it === "string");
+  const why: Reason = { why: (asText(data["why"]) ?? "again") as Why, inputs: names(data["inputs"]), nodes: names(data["nodes"]) };
+  const max = known?.max ?? 1;
+  return { ...run, nodes: { ...run.nodes, [node]: { ...known, state: "done", value: max, max, ms: Number(data["elapsed_ms"] ?? known?.ms ?? 0), bytes: Number(data["bytes"] ?? 0), why } } };
 }
 
 function sampled(run: Run, data: JsonObject): Run {
@@ -277,7 +301,10 @@ export function settleHistory(state: RunState, id: string, entry: HistoryEntry |
     settled = withRun(settled, newRun(id, asText(workflow?.["id"]) ?? "", "", Object.keys(prompt).length, number));
   }
   for (const [node, output] of Object.entries(entry.outputs)) settled = change(settled, id, (run) => executed(run, { node, output }));
-  for (const [type, data] of entry.status?.messages ?? []) settled = reduce(settled, { type, data }, now);
+  const [last, ...earlier] = [...(entry.status?.messages ?? [])].reverse();
+  for (const [type, data] of earlier.reverse()) settled = reduce(settled, { type, data }, now);
+  for (const it of entry.status?.ran ?? []) settled = reduce(settled, { type: "paraflow.ran", data: { ...it } as unknown as JsonObject }, now);
+  if (last) settled = reduce(settled, { type: last[0], data: last[1] }, now);
   return change(settled, id, (run) => (isOver(run) ? run : { ...run, status: entry.status?.status_str === "success" ? "done" : "failed", ended: now }));
 }
 

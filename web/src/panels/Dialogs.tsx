@@ -4,7 +4,8 @@ import { useEffect, useRef, useState, type ReactNode } from "react";
 import * as api from "../api.ts";
 import { duration } from "../canvas/NodeView.tsx";
 import { COMMANDS, showKeys } from "../commands/commands.ts";
-import { activeTab, show, toast, useTab } from "../state/app.ts";
+import type { NodeRun, Reason } from "../graph/run.ts";
+import { activeTab, show, toast, useApp, useTab } from "../state/app.ts";
 import { chooseFile, openStored, saveAs } from "../state/files.ts";
 import { shownRun, useRuns } from "../state/running.ts";
 
@@ -106,21 +107,66 @@ function when(time: number): string {
   return time ? new Date(time < 1e11 ? time * 1000 : time).toLocaleString() : "";
 }
 
-/** What the last run did with a node. */
-export function Why({ node }: { node: string }) {
+/** What the last run did: with one node, and with all. */
+export function Why({ node }: { node?: string }) {
   const doc = useTab((tab) => tab.doc.id) ?? "";
   const run = useRuns((state) => shownRun(state, doc));
-  const state = run?.nodes[node];
-  const upstream = useTab((tab) => Object.values(tab.doc.scopes[""]?.wires ?? {}).filter((wire) => wire.to === node).map((wire) => wire.from).join(" ")) ?? "";
-  const ran = upstream.split(" ").filter((id) => id && run?.nodes[id]?.state === "done");
-  const names = useTab((tab, all) => ran.map((id) => tab.doc.scopes[""]?.nodes[id]).map((it) => it?.title ?? all.specs.get(it?.type ?? "")?.title ?? "").join(", ")) ?? "";
+  const title = useTitles();
+  const state = node === undefined ? undefined : run?.nodes[node];
+  const rows = Object.entries(run?.nodes ?? {}).sort(([, a], [, b]) => (b.ms ?? -1) - (a.ms ?? -1));
   return (
     <Dialog label="The last run">
-      {state?.state === "cached" ? (
-        <p>This node did not run: its class, its values and all that it reads are as they were before, so its result was there already.</p>
-      ) : (
-        <p>This node ran{state?.ms !== undefined ? ` and took ${duration(state.ms)}` : ""}. {names ? `What it reads was made anew by: ${names}.` : "One of its own values, or a file that it reads, is new since its last result; or the result was not kept."}</p>
+      {state && <p>{reason(state, title)}</p>}
+      {rows.length === 0 && <p className="quiet">This graph did not run yet.</p>}
+      {rows.length > 0 && (
+        <table className="report">
+          <thead><tr><th>Node</th><th>Time</th><th title="What its results take in memory">Memory</th><th>Why</th></tr></thead>
+          <tbody>
+            {rows.map(([id, it]) => (
+              <tr key={id} className={id === node ? "marked" : ""}>
+                <td>{title(id)}</td><td>{it.state === "cached" ? "—" : it.ms === undefined ? "" : duration(it.ms)}</td><td>{it.bytes === undefined ? "" : size(it.bytes)}</td><td>{it.state === "cached" ? "was there" : it.why ? SHORT[it.why.why] : it.state}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
       )}
     </Dialog>
   );
+}
+
+const SHORT: Record<Reason["why"], string> = { first: "first run", new: "new here", changed: "changed", upstream: "reads what ran", again: "not kept" };
+
+/** Names of nodes by their id in the prompt, also of those within subgraphs. */
+function useTitles(): (path: string) => string {
+  const doc = useTab((tab) => tab.doc);
+  const specs = useApp((state) => state.specs);
+  return (path) => {
+    let scope = doc?.scopes[""];
+    const names = path.split(":").map((id) => {
+      const node = scope?.nodes[id];
+      scope = node && doc?.scopes[node.type];
+      return node ? (node.title ?? scope?.name ?? specs.get(node.type)?.title ?? node.type) : id;
+    });
+    return names.join(" › ");
+  };
+}
+
+/** Why a node ran, or did not, in words. */
+function reason({ state, ms, bytes, why }: NodeRun, title: (path: string) => string): string {
+  if (state === "cached") return "This node did not run: its class, its values and all that it reads are as they were before, so its result was there already.";
+  const took = `${ms === undefined ? "This node ran" : `This node ran and took ${duration(ms)}`}${bytes ? `; its results take ${size(bytes)}` : ""}.`;
+  switch (why?.why) {
+    case "first": return `${took} It had to: this graph was not run since the server started.`;
+    case "new": return `${took} It is new in the graph since the last run.`;
+    case "changed": return `${took} ${why.inputs.map((it) => `\`${it}\``).join(" and ")} ${why.inputs.length > 1 ? "are" : "is"} other than when it ran before.`;
+    case "upstream": return `${took} What it reads was made anew by ${why.nodes.map(title).join(", ")}.`;
+    case "again": return `${took} Nothing of it changed: it runs each time, a file that it reads is new, or its result was not kept.`;
+    default: return took;
+  }
+}
+
+function size(bytes: number): string {
+  if (bytes < 1000) return `${bytes} B`;
+  const [unit, name] = bytes < 1e6 ? [1e3, "kB"] : bytes < 1e9 ? [1e6, "MB"] : [1e9, "GB"];
+  return `${(bytes / unit).toPrecision(3)} ${name}`;
 }

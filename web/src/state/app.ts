@@ -33,7 +33,7 @@ export type Overlay =
   | { kind: "viewer"; items: readonly Shown[]; index: number; compare?: number }
   | { kind: "mask"; node: NodeId; input: string; value: string }
   | { kind: "files"; saveAs: boolean }
-  | { kind: "why"; node: NodeId };
+  | { kind: "why"; node?: NodeId };
 
 /** A wire that is being drawn: from an output, or backwards from an input. */
 export type WireEnd = { from: NodeId; out: number; type: string } | { to: NodeId; input: string; type: string };

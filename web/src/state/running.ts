@@ -64,7 +64,16 @@ export async function recall(): Promise<void> {
   await settle();
 }
 
+/** Frames of runs that the answer to their prompt has not named yet: a run whose results are all there is over before. */
+let early: Frame[] = [];
+let asking = 0;
+
 function onFrame(frame: Frame): void {
+  const named = frame.data["prompt_id"];
+  if (asking && typeof named === "string" && !runs.get().runs[named]) {
+    early.push(frame);
+    return;
+  }
   // Files came or went: the lists of choices are others now.
   if (frame.type === "paraflow.nodes") void api.objectInfo().then(setSpecs, () => undefined);
   const before = runs.get();
@@ -135,7 +144,8 @@ async function queueOnce(tab: Tab, specs: Specs, targets?: readonly string[]): P
     ...(targets ? { partial_execution_targets: targets.flatMap((id) => promptIds(prompt, id)) } : {}),
   };
   try {
-    const answer = await api.submit(body);
+    asking++;
+    const answer = await api.submit(body).finally(() => asking--);
     if ("error" in answer && answer.error) {
       refused(tab, answer);
       return false;
@@ -167,6 +177,9 @@ function refused(tab: Tab, answer: Extract<Awaited<ReturnType<typeof api.submit>
 function accepted(tab: Tab, answer: { prompt_id: string; number: number; node_errors: Record<string, never> | object }, total: number): void {
   // The first frames may have come before the answer.
   runs.set((state) => (state.runs[answer.prompt_id] ? state : withRun(state, newRun(answer.prompt_id, tab.doc.id, tab.name, total, answer.number))));
+  const [mine, others] = [early.filter((it) => it.data["prompt_id"] === answer.prompt_id), early.filter((it) => it.data["prompt_id"] !== answer.prompt_id)];
+  early = asking ? others : [];
+  mine.forEach(onFrame);
   const marks = nodeErrors((answer.node_errors ?? {}) as Parameters<typeof nodeErrors>[0]);
   if (Object.keys(marks).length) faults.set((all) => ({ ...all, [tab.doc.id]: marks }));
   void settle();

@@ -99,7 +99,7 @@ fn independent_nodes_overlap_but_one_at_a_time_computes() {
     let ended = executor.run(&plan, &Cancel::new(), &|event| match event {
         Event::Output { ui, .. } => *shown.lock().unwrap() = Some(ui.to_string()),
         Event::Started { node } => order.lock().unwrap().push(format!("start {node}")),
-        Event::Finished { node, elapsed } => {
+        Event::Finished { node, elapsed, .. } => {
             order.lock().unwrap().push(format!("finish {node}"));
             assert!(!["4", "5", "6"].contains(&&*node) || elapsed >= Duration::from_millis(10));
         }
