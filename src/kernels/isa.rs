@@ -3,9 +3,17 @@
 //! A kernel is written once, generic over [`Simd`]. `dispatch!` compiles it for every instruction set and picks the widest
 //! that the processor has when it is called, so one binary runs everywhere.
 
+use std::sync::OnceLock;
+
+/// The environment's word for the instruction set, where the machine's widest is not wanted.
+const VARIABLE: &str = "PARAFLOW_CPU";
+
 /// An instruction set that kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Isa {
+    #[cfg(target_arch = "x86_64")]
+    /// AVX-512, and its product of bf16 pairs.
+    Avx512Bf16,
     #[cfg(target_arch = "x86_64")]
     /// 16 lanes: AVX-512 F, BW, DQ and VL.
     Avx512,
@@ -16,14 +24,64 @@ pub(crate) enum Isa {
     /// 4 lanes: AArch64, all of them.
     Neon,
     /// What every machine of the architecture has.
-    #[cfg_attr(all(target_arch = "aarch64", not(test)), expect(dead_code, reason = "only tests compare with it there"))]
     Portable,
 }
 
+/// The instruction set that the kernels use: the widest that the machine has, or what the environment variable
+/// `PARAFLOW_CPU` names.
+///
+/// # Errors
+/// What is wrong with the variable: it names no instruction set, or one that the machine does not have.
+pub fn level() -> Result<&'static str, String> {
+    Isa::chosen().as_ref().map(|isa| isa.name()).map_err(Clone::clone)
+}
+
+/// Every instruction set that this machine has, widest first, by the names that `PARAFLOW_CPU` takes.
+#[must_use]
+pub fn levels() -> Vec<&'static str> {
+    Isa::all().into_iter().map(Isa::name).collect()
+}
+
 impl Isa {
-    /// The widest that this machine has.
+    /// The one to compute with: the environment's, or the widest.
     #[must_use]
     pub(crate) fn best() -> Self {
+        Self::chosen().as_ref().copied().unwrap_or(Self::Portable)
+    }
+
+    fn chosen() -> &'static Result<Self, String> {
+        static CHOSEN: OnceLock<Result<Isa, String>> = OnceLock::new();
+        CHOSEN.get_or_init(|| match std::env::var(VARIABLE) {
+            Ok(name) => Self::named(&name),
+            Err(std::env::VarError::NotPresent) => Ok(Self::widest()),
+            Err(std::env::VarError::NotUnicode(name)) => Self::named(&name.to_string_lossy()),
+        })
+    }
+
+    fn named(name: &str) -> Result<Self, String> {
+        let all = Self::all();
+        all.iter().find(|isa| isa.name() == name).copied().ok_or_else(|| {
+            let names: Vec<_> = all.iter().map(|isa| isa.name()).collect();
+            format!("{VARIABLE} expects one of {}, which this machine has, found \"{name}\"", names.join(", "))
+        })
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => "avx512-bf16",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "avx2",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => "neon",
+            Self::Portable => "portable",
+        }
+    }
+
+    /// The widest that this machine has.
+    fn widest() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
             let wide = is_x86_feature_detected!("avx512bw")
@@ -31,6 +89,7 @@ impl Isa {
                 && is_x86_feature_detected!("avx512vl");
             let fused = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
             match (is_x86_feature_detected!("avx512f") && wide && fused, fused) {
+                (true, _) if is_x86_feature_detected!("avx512bf16") => Self::Avx512Bf16,
                 (true, _) => Self::Avx512,
                 (false, true) => Self::Avx2,
                 (false, false) => Self::Portable,
@@ -46,10 +105,11 @@ impl Isa {
         }
     }
 
-    /// Every one that this machine has, for tests.
-    #[cfg(test)]
+    /// Every one that this machine has, widest first.
     pub(crate) fn all() -> Vec<Self> {
-        match Self::best() {
+        match Self::widest() {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => vec![Self::Avx512Bf16, Self::Avx512, Self::Avx2, Self::Portable],
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => vec![Self::Avx512, Self::Avx2, Self::Portable],
             Self::Portable => vec![Self::Portable],
@@ -73,6 +133,8 @@ pub(crate) trait Simd: Copy + 'static {
     fn fma(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     /// `a + b`.
     fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `c` and the sum of the products of both halves of each lane of `a` and `b`, which hold two bf16 numbers each.
+    fn dot(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     /// # Safety
     /// [`LANES`](Self::LANES) numbers must be readable.
     unsafe fn load(from: *const f32) -> Self::Vector;
@@ -102,6 +164,12 @@ impl Simd for Portable {
         std::array::from_fn(|lane| a[lane] + b[lane])
     }
     #[inline(always)]
+    fn dot(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
+        let high = |x: f32| f32::from_bits(x.to_bits() & 0xffff_0000);
+        let low = |x: f32| f32::from_bits(x.to_bits() << 16);
+        std::array::from_fn(|lane| high(a[lane]) * high(b[lane]) + (low(a[lane]) * low(b[lane]) + c[lane]))
+    }
+    #[inline(always)]
     unsafe fn load(from: *const f32) -> [f32; 4] {
         // SAFETY: the caller's promise.
         unsafe { from.cast::<[f32; 4]>().read_unaligned() }
@@ -121,7 +189,7 @@ impl Simd for Portable {
 /// A [`Simd`] of the given intrinsics.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! simd {
-    ($name:ident, $vector:ty, $lanes:literal, $splat:path, $fma:expr, $add:path, $load:path, $store:path) => {
+    ($name:ident, $vector:ty, $lanes:literal, $splat:path, $fma:expr, $add:path, $dot:expr, $load:path, $store:path) => {
         #[derive(Clone, Copy)]
         pub(crate) struct $name;
 
@@ -141,6 +209,10 @@ macro_rules! simd {
             #[inline(always)]
             fn add(a: $vector, b: $vector) -> $vector {
                 unsafe { $add(a, b) }
+            }
+            #[inline(always)]
+            fn dot(a: $vector, b: $vector, c: $vector) -> $vector {
+                unsafe { $dot(a, b, c) }
             }
             #[inline(always)]
             unsafe fn load(from: *const f32) -> $vector {
@@ -164,11 +236,54 @@ mod x86 {
 
     use super::Simd;
 
-    simd!(Avx512, __m512, 16, _mm512_set1_ps, _mm512_fmadd_ps, _mm512_add_ps, _mm512_loadu_ps, _mm512_storeu_ps);
-    simd!(Avx2, __m256, 8, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_add_ps, _mm256_loadu_ps, _mm256_storeu_ps);
+    simd!(
+        Avx512,
+        __m512,
+        16,
+        _mm512_set1_ps,
+        _mm512_fmadd_ps,
+        _mm512_add_ps,
+        |a, b, c| {
+            let high = |x| _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(-0x1_0000)));
+            let low = |x| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(x)));
+            _mm512_fmadd_ps(high(a), high(b), _mm512_fmadd_ps(low(a), low(b), c))
+        },
+        _mm512_loadu_ps,
+        _mm512_storeu_ps
+    );
+    simd!(
+        Avx512Bf16,
+        __m512,
+        16,
+        _mm512_set1_ps,
+        _mm512_fmadd_ps,
+        _mm512_add_ps,
+        |a: __m512, b: __m512, c| {
+            // Both types are the same 512 bits.
+            let pairs = |x: __m512| std::mem::transmute::<__m512, __m512bh>(x);
+            _mm512_dpbf16_ps(c, pairs(a), pairs(b))
+        },
+        _mm512_loadu_ps,
+        _mm512_storeu_ps
+    );
+    simd!(
+        Avx2,
+        __m256,
+        8,
+        _mm256_set1_ps,
+        _mm256_fmadd_ps,
+        _mm256_add_ps,
+        |a, b, c| {
+            let high = |x| _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(-0x1_0000)));
+            let low = |x| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(x)));
+            _mm256_fmadd_ps(high(a), high(b), _mm256_fmadd_ps(low(a), low(b), c))
+        },
+        _mm256_loadu_ps,
+        _mm256_storeu_ps
+    );
 }
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{Avx2, Avx512};
+pub(crate) use x86::{Avx2, Avx512, Avx512Bf16};
 
 #[cfg(target_arch = "aarch64")]
 mod arm {
@@ -176,7 +291,22 @@ mod arm {
 
     use super::Simd;
 
-    simd!(Neon, float32x4_t, 4, vdupq_n_f32, |a, b, c| vfmaq_f32(c, a, b), vaddq_f32, vld1q_f32, vst1q_f32);
+    simd!(
+        Neon,
+        float32x4_t,
+        4,
+        vdupq_n_f32,
+        |a, b, c| vfmaq_f32(c, a, b),
+        vaddq_f32,
+        |a, b, c| {
+            let bits = |x| vreinterpretq_u32_f32(x);
+            let high = |x| vreinterpretq_f32_u32(vandq_u32(bits(x), vdupq_n_u32(0xffff_0000)));
+            let low = |x| vreinterpretq_f32_u32(vshlq_n_u32::<16>(bits(x)));
+            vfmaq_f32(vfmaq_f32(c, low(a), low(b)), high(a), high(b))
+        },
+        vld1q_f32,
+        vst1q_f32
+    );
 }
 #[cfg(target_arch = "aarch64")]
 pub(crate) use arm::Neon;
@@ -202,15 +332,36 @@ macro_rules! dispatch {
             match isa {
                 // SAFETY: `Isa::best` gives these names out on machines that have the instructions only.
                 #[cfg(target_arch = "x86_64")]
-                $crate::Isa::Avx512 => unsafe { avx512($($arg),*) },
+                $crate::Isa::Avx512 | $crate::Isa::Avx512Bf16 => unsafe { avx512($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::Isa::Avx2 => unsafe { avx2($($arg),*) },
                 #[cfg(target_arch = "aarch64")]
                 $crate::Isa::Neon => $body::<$crate::isa::Neon>($($arg),*),
-                _ => $body::<$crate::isa::Portable>($($arg),*),
+                $crate::Isa::Portable => $body::<$crate::isa::Portable>($($arg),*),
             }
         }
     };
 }
 pub(crate) use dispatch;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_is_found_by_its_name_or_told_what_there_is() {
+        for isa in Isa::all() {
+            assert_eq!(Isa::named(isa.name()), Ok(isa));
+        }
+        let error = Isa::named("sse9").unwrap_err();
+        assert!(error.starts_with("PARAFLOW_CPU expects one of ") && error.ends_with("found \"sse9\""), "{error}");
+    }
+
+    // CI sets the variable and runs all tests once more; here it must have taken effect.
+    #[test]
+    fn the_environment_chooses_the_level() {
+        let expected = std::env::var(VARIABLE).unwrap_or_else(|_| Isa::widest().name().to_owned());
+        assert_eq!(level(), Ok(expected.as_str()));
+    }
+}

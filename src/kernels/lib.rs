@@ -8,6 +8,7 @@
 mod attention;
 mod attention_back;
 mod fill;
+mod half;
 mod isa;
 mod low_rank;
 mod maths;
@@ -20,11 +21,12 @@ mod resample;
 #[cfg(test)]
 mod testing;
 
-pub use attention::{Heads, attention};
+pub use attention::{Heads, attention, attention_in};
 pub use attention_back::attention_back;
 pub(crate) use isa::Isa;
+pub use isa::{level, levels};
 pub use low_rank::{outer, thin, widen};
-pub use matrix::Matrix;
+pub use matrix::{Matrix, Precision};
 pub use norm::{Groups, group_norm, group_norm_back, layer_norm, layer_norm_back};
 pub use pointwise::{geglu, geglu_back, gelu, gelu_back, quick_gelu, quick_gelu_back, silu, silu_back};
 pub use product::{Epilogue, Window, conv2d, linear};

@@ -2,11 +2,14 @@
 //! depth. A convolution is the same product whose rows are looked up anew for each tap, so no unfolded copy of the picture
 //! is ever made.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Avx512Bf16;
 use crate::isa::{Isa, Simd, dispatch};
-use crate::matrix::{LINE, Matrix, PANEL};
-use crate::parallel;
+use crate::matrix::{LINE, Matrix, PANEL, Precision};
+use crate::{half, parallel};
 
 /// Rows of a tile. With 64 columns of AVX-512 that is 24 of its 32 registers.
 const TILE: usize = 6;
@@ -62,11 +65,23 @@ impl Window {
 /// When a slice is not of the length that the others call for.
 #[must_use]
 pub fn linear(x: &[f32], batch: usize, matrix: &Matrix, epilogue: Epilogue<'_>) -> Vec<f32> {
+    linear_on(Isa::best(), x, batch, matrix, epilogue)
+}
+
+fn linear_on(isa: Isa, x: &[f32], batch: usize, matrix: &Matrix, epilogue: Epilogue<'_>) -> Vec<f32> {
     assert_eq!(matrix.taps, 1, "a convolution's matrix needs a window");
-    let rows = x.len().checked_div(matrix.channels).unwrap_or(0);
-    assert_eq!(x.len(), rows * matrix.channels, "rows of {} numbers", matrix.channels);
-    let left = Left::rows(x, matrix.channels);
-    product(Isa::best(), &left, rows, batch, matrix, epilogue)
+    let rows = x.len().checked_div(matrix.input).unwrap_or(0);
+    assert_eq!(x.len(), rows * matrix.input, "rows of {} numbers", matrix.input);
+    let x = places(isa, x, matrix);
+    product(isa, &Left::rows(&x, matrix.channels), rows, batch, matrix, epilogue)
+}
+
+/// The left factor in the matrix's numbers.
+fn places<'a>(isa: Isa, x: &'a [f32], matrix: &Matrix) -> Cow<'a, [f32]> {
+    match matrix.precision {
+        Precision::Single => Cow::Borrowed(x),
+        Precision::Bf16 => Cow::Owned(half::pairs(isa, x, matrix.input)),
+    }
 }
 
 /// A convolution of `x` `[batch, height, width, input]`, to `[batch, height', width', output]`.
@@ -75,12 +90,17 @@ pub fn linear(x: &[f32], batch: usize, matrix: &Matrix, epilogue: Epilogue<'_>) 
 /// When a slice is not of the length that the others call for.
 #[must_use]
 pub fn conv2d(x: &[f32], window: &Window, matrix: &Matrix, epilogue: Epilogue<'_>) -> Vec<f32> {
+    conv2d_on(Isa::best(), x, window, matrix, epilogue)
+}
+
+fn conv2d_on(isa: Isa, x: &[f32], window: &Window, matrix: &Matrix, epilogue: Epilogue<'_>) -> Vec<f32> {
     assert_eq!(matrix.taps, window.kernel * window.kernel, "a matrix of another kernel");
-    assert_eq!(x.len(), window.batch * window.height * window.width * matrix.channels, "pixels of the picture");
+    assert_eq!(x.len(), window.batch * window.height * window.width * matrix.input, "pixels of the picture");
     let (height, width) = window.output();
     let zeros = vec![0.0; matrix.channels];
-    let left = Left::window(x, window, matrix.channels, &zeros);
-    product(Isa::best(), &left, window.batch * height * width, window.batch, matrix, epilogue)
+    let x = places(isa, x, matrix);
+    let left = Left::window(&x, window, matrix.channels, &zeros);
+    product(isa, &left, window.batch * height * width, window.batch, matrix, epilogue)
 }
 
 /// Checks the epilogue, makes the output and shares the work.
@@ -209,13 +229,39 @@ pub(crate) struct Job<'a> {
 // SAFETY: the only pointer is the output's, and no two tasks write the same tile of it.
 unsafe impl Sync for Job<'_> {}
 
-dispatch! {
-    /// Computes some rows of a panel's columns.
-    pub(crate) fn run = run_body(job: &Job<'_>, rows: Range<usize>, panel: usize)
+/// Computes some rows of a panel's columns.
+pub(crate) fn run(isa: Isa, job: &Job<'_>, rows: Range<usize>, panel: usize) {
+    match (job.matrix.precision, isa) {
+        (Precision::Single, _) => run_single(isa, job, rows, panel),
+        #[cfg(target_arch = "x86_64")]
+        (Precision::Bf16, Isa::Avx512Bf16) => {
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+            fn pairs(job: &Job<'_>, rows: Range<usize>, panel: usize) {
+                run_body::<Avx512Bf16, true>(job, rows, panel);
+            }
+            // SAFETY: that name is given out on machines that have the instructions only.
+            unsafe { pairs(job, rows, panel) }
+        }
+        (Precision::Bf16, _) => run_pairs(isa, job, rows, panel),
+    }
+}
+
+dispatch!(fn run_single = run_single_body(job: &Job<'_>, rows: Range<usize>, panel: usize));
+dispatch!(fn run_pairs = run_pairs_body(job: &Job<'_>, rows: Range<usize>, panel: usize));
+
+#[inline(always)]
+fn run_single_body<S: Simd>(job: &Job<'_>, rows: Range<usize>, panel: usize) {
+    run_body::<S, false>(job, rows, panel);
 }
 
 #[inline(always)]
-fn run_body<S: Simd>(job: &Job<'_>, rows: Range<usize>, panel: usize) {
+fn run_pairs_body<S: Simd>(job: &Job<'_>, rows: Range<usize>, panel: usize) {
+    run_body::<S, true>(job, rows, panel);
+}
+
+/// With `PAIRS` each place of either factor holds two numbers.
+#[inline(always)]
+fn run_body<S: Simd, const PAIRS: bool>(job: &Job<'_>, rows: Range<usize>, panel: usize) {
     let (lines, width) = job.matrix.panel(panel);
     let panel = Panel { start: lines.as_ptr().cast(), width, first: panel * PANEL };
     for start in rows.clone().step_by(ROWS) {
@@ -226,14 +272,16 @@ fn run_body<S: Simd>(job: &Job<'_>, rows: Range<usize>, panel: usize) {
         }
         let origins = &origins[..rows.len()];
         match (S::LANES, width) {
-            (LINE, 64) => strip::<S, 4>(job, &panel, 0, rows.start, origins),
-            (LINE, 48) => strip::<S, 3>(job, &panel, 0, rows.start, origins),
-            (LINE, 32) => strip::<S, 2>(job, &panel, 0, rows.start, origins),
-            (LINE, _) => strip::<S, 1>(job, &panel, 0, rows.start, origins),
-            (8, _) => {
-                (0..width).step_by(LINE).for_each(|column| strip::<S, 2>(job, &panel, column, rows.start, origins))
-            }
-            _ => (0..width).step_by(LINE).for_each(|column| strip::<S, 4>(job, &panel, column, rows.start, origins)),
+            (LINE, 64) => strip::<S, PAIRS, 4>(job, &panel, 0, rows.start, origins),
+            (LINE, 48) => strip::<S, PAIRS, 3>(job, &panel, 0, rows.start, origins),
+            (LINE, 32) => strip::<S, PAIRS, 2>(job, &panel, 0, rows.start, origins),
+            (LINE, _) => strip::<S, PAIRS, 1>(job, &panel, 0, rows.start, origins),
+            (8, _) => (0..width)
+                .step_by(LINE)
+                .for_each(|column| strip::<S, PAIRS, 2>(job, &panel, column, rows.start, origins)),
+            _ => (0..width)
+                .step_by(LINE)
+                .for_each(|column| strip::<S, PAIRS, 4>(job, &panel, column, rows.start, origins)),
         }
     }
 }
@@ -247,7 +295,13 @@ struct Panel {
 
 /// Computes `N` vectors of columns, of the task's rows.
 #[inline(always)]
-fn strip<S: Simd, const N: usize>(job: &Job<'_>, panel: &Panel, column: usize, first: usize, origins: &[Origin]) {
+fn strip<S: Simd, const PAIRS: bool, const N: usize>(
+    job: &Job<'_>,
+    panel: &Panel,
+    column: usize,
+    first: usize,
+    origins: &[Origin],
+) {
     let depth = job.matrix.depth();
     let valid = job.matrix.columns().saturating_sub(panel.first + column).min(N * S::LANES);
     // Tiles that are not full are not written before they are done: their columns end inside a vector.
@@ -264,12 +318,12 @@ fn strip<S: Simd, const N: usize>(job: &Job<'_>, panel: &Panel, column: usize, f
         for (tile, origins) in origins.chunks(TILE).enumerate() {
             let row = first + tile * TILE;
             match *origins {
-                [a, b, c, d, e, f] => walk.tile::<S, 6, N>(job, panel, row, [a, b, c, d, e, f]),
-                [a, b, c, d, e] => walk.tile::<S, 5, N>(job, panel, row, [a, b, c, d, e]),
-                [a, b, c, d] => walk.tile::<S, 4, N>(job, panel, row, [a, b, c, d]),
-                [a, b, c] => walk.tile::<S, 3, N>(job, panel, row, [a, b, c]),
-                [a, b] => walk.tile::<S, 2, N>(job, panel, row, [a, b]),
-                [a] => walk.tile::<S, 1, N>(job, panel, row, [a]),
+                [a, b, c, d, e, f] => walk.tile::<S, PAIRS, 6, N>(job, panel, row, [a, b, c, d, e, f]),
+                [a, b, c, d, e] => walk.tile::<S, PAIRS, 5, N>(job, panel, row, [a, b, c, d, e]),
+                [a, b, c, d] => walk.tile::<S, PAIRS, 4, N>(job, panel, row, [a, b, c, d]),
+                [a, b, c] => walk.tile::<S, PAIRS, 3, N>(job, panel, row, [a, b, c]),
+                [a, b] => walk.tile::<S, PAIRS, 2, N>(job, panel, row, [a, b]),
+                [a] => walk.tile::<S, PAIRS, 1, N>(job, panel, row, [a]),
                 _ => unreachable!("chunks are of one to six"),
             }
         }
@@ -295,7 +349,7 @@ struct Walk {
 
 impl Walk {
     #[inline(always)]
-    fn tile<S: Simd, const M: usize, const N: usize>(
+    fn tile<S: Simd, const PAIRS: bool, const M: usize, const N: usize>(
         &self,
         job: &Job<'_>,
         panel: &Panel,
@@ -324,7 +378,11 @@ impl Walk {
                     for m in 0..M {
                         let left = S::splat(*rows[m].add(step));
                         for n in 0..N {
-                            sums[m][n] = S::fma(left, line[n], sums[m][n]);
+                            sums[m][n] = if PAIRS {
+                                S::dot(left, line[n], sums[m][n])
+                            } else {
+                                S::fma(left, line[n], sums[m][n])
+                            };
                         }
                     }
                     right = right.add(panel.width);
@@ -494,6 +552,35 @@ mod tests {
         };
         let one = run(1);
         assert!(run(2) == one && run(3) == one);
+    }
+
+    /// What is left of a number in bf16.
+    fn rounded(x: &[f32]) -> Vec<f32> {
+        half::pairs(Isa::Portable, x, 1).iter().map(|x| f32::from_bits(x.to_bits() << 16)).collect()
+    }
+
+    #[test]
+    fn products_of_bf16_are_those_of_rounded_numbers() {
+        for isa in Isa::all() {
+            for (rows, input, output) in [(1, 1, 1), (7, 3, 4), (12, 130, 64), (13, 1257, 80), (205, 64, 200)] {
+                let (x, weight) = (numbers(1, rows * input), numbers(2, output * input));
+                let read = |start: usize, out: &mut [f32]| out.copy_from_slice(&weight[start..start + out.len()]);
+                let matrix = Matrix::read(output, input, 1, Precision::Bf16, &read);
+                let residual = numbers(5, rows * output);
+                let mut expected = plain_linear(&rounded(&x), &rounded(&weight), output, input);
+                expected.iter_mut().zip(&residual).for_each(|(sum, more)| *sum += f64::from(*more));
+                let epilogue = Epilogue { residual: Some(&residual), ..Epilogue::default() };
+                assert_close(&linear_on(isa, &x, 1, &matrix, epilogue), &expected, 2e-6);
+            }
+            let window = Window { batch: 2, height: 7, width: 5, kernel: 3, stride: 2, before: 1, after: 1 };
+            for (input, output) in [(3, 32), (21, 4), (64, 70), (470, 16)] {
+                let (x, weight) = (numbers(1, 2 * 7 * 5 * input), numbers(2, output * input * 9));
+                let read = |start: usize, out: &mut [f32]| out.copy_from_slice(&weight[start..start + out.len()]);
+                let matrix = Matrix::read(output, input, 3, Precision::Bf16, &read);
+                let expected = plain_conv(&rounded(&x), &window, &rounded(&weight), output, input);
+                assert_close(&conv2d_on(isa, &x, &window, &matrix, Epilogue::default()), &expected, 3e-6);
+            }
+        }
     }
 
     #[test]

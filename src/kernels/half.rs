@@ -1,0 +1,91 @@
+//! Numbers of half the width: bf16 is the upper half of an f32.
+
+use std::mem::MaybeUninit;
+
+use crate::fill::filled;
+use crate::isa::{Isa, Simd, dispatch};
+use crate::parallel;
+
+/// The nearest bf16, of two equally near ones the even; NaN stays NaN.
+#[inline(always)]
+fn round(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    if x.is_nan() { bits >> 16 | 0x40 } else { rounded }
+}
+
+/// Two numbers in the place of one, the first in the lower half.
+#[inline(always)]
+pub(crate) fn pair(first: f32, second: f32) -> u32 {
+    round(first) | round(second) << 16
+}
+
+/// `[rows, width]` as pairs of neighbours, `[rows, width / 2]`, the last one's second a zero where the width is odd.
+pub(crate) fn pairs(isa: Isa, x: &[f32], width: usize) -> Vec<f32> {
+    let (rows, places) = (x.len() / width.max(1), width.div_ceil(2));
+    // Even rows follow one another as one long row.
+    let (width, places, rows) = if width.is_multiple_of(2) { (2, 1, x.len() / 2) } else { (width, places, rows) };
+    let step = (1usize << 14).div_ceil(places);
+    let fill = |out: &mut [MaybeUninit<f32>]| {
+        parallel::chunks(out, step * places, x.len() * 4, |index, out| {
+            let rows = out.len() / places;
+            pairs_on(isa, &x[index * step * width..][..rows * width], width, out);
+        });
+    };
+    // SAFETY: the chunks cover the output in whole rows, and the body writes each of them.
+    unsafe { filled(rows * places, fill) }
+}
+
+dispatch!(pub(crate) fn pairs_on = pairs_body(x: &[f32], width: usize, out: &mut [MaybeUninit<f32>]));
+
+#[inline(always)]
+fn pairs_body<S: Simd>(x: &[f32], width: usize, out: &mut [MaybeUninit<f32>]) {
+    let _ = S::LANES;
+    if width == 2 {
+        for (x, out) in x.as_chunks::<2>().0.iter().zip(out) {
+            out.write(f32::from_bits(pair(x[0], x[1])));
+        }
+        return;
+    }
+    for (row, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width.div_ceil(2))) {
+        for (x, out) in row.chunks(2).zip(out) {
+            out.write(f32::from_bits(pair(x[0], x.get(1).copied().unwrap_or(0.0))));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::numbers;
+
+    #[test]
+    fn rounds_to_the_nearest_and_keeps_what_is_no_number() {
+        let back = |x: f32| f32::from_bits(round(x) << 16);
+        for x in [0.0, -0.0, 1.0, -2.5, f32::INFINITY, f32::NEG_INFINITY, f32::MIN_POSITIVE] {
+            assert_eq!(back(x), x);
+        }
+        assert!(back(f32::NAN).is_nan() && back(f32::from_bits(0x7f80_0001)).is_nan());
+        // Halfway between two: to the even one.
+        assert_eq!(back(f32::from_bits(0x3f80_8000)), 1.0);
+        assert_eq!(back(f32::from_bits(0x3f81_8000)), f32::from_bits(0x3f82_0000));
+        assert_eq!(back(f32::MAX), f32::INFINITY);
+        for x in numbers(1, 1000) {
+            assert!((back(x) - x).abs() <= x.abs() / 256.0);
+        }
+    }
+
+    #[test]
+    fn odd_rows_end_with_a_zero() {
+        for isa in Isa::all() {
+            assert_eq!(
+                pairs(isa, &[1.0, 2.0, 3.0, 4.0], 4).iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
+                [0x4000_3f80, 0x4080_4040]
+            );
+            assert_eq!(
+                pairs(isa, &[1.0, 2.0, 3.0], 3).iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
+                [0x4000_3f80, 0x0000_4040]
+            );
+        }
+    }
+}
