@@ -24,7 +24,7 @@ pub use save::{write_folder, write_single};
 
 use crate::error::{Error, Result};
 use crate::guidance::Label;
-use crate::nn::{Renamed, Weights};
+use crate::nn::{Precision, Renamed, Weights};
 use crate::preview::Colours;
 use crate::schedule::{ModelSampling, Prediction};
 use crate::text::{self, ClipText, Encoders};
@@ -91,6 +91,7 @@ pub struct Checkpoint {
     layout: &'static Layout,
     config: unet::Config,
     unet_prefix: &'static str,
+    precision: Precision,
 }
 
 impl Checkpoint {
@@ -120,7 +121,10 @@ impl Checkpoint {
             return Err(recognise::no_unet(&weights));
         };
         match LAYOUTS.iter().find(|layout| (layout.fits)(&config)) {
-            Some(layout) => Ok(Self { weights, layout, config, unet_prefix }),
+            Some(layout) => {
+                let precision = weights.precision();
+                Ok(Self { weights: weights.multiplying_in(Precision::Single), layout, config, unet_prefix, precision })
+            }
             None => Err(recognise::unknown_unet(&weights, &config)),
         }
     }
@@ -129,6 +133,13 @@ impl Checkpoint {
     #[must_use]
     pub fn on(&self, device: &Device, dtype: DType) -> Self {
         Self { weights: self.weights.on(device, dtype), ..self.clone() }
+    }
+
+    /// The same checkpoint whose networks multiply in other numbers where the CPU's kernels compute; text encoders stay in
+    /// single precision, because they run once a prompt and everything follows from them.
+    #[must_use]
+    pub fn multiplying_in(&self, precision: Precision) -> Self {
+        Self { precision, ..self.clone() }
     }
 
     /// Its architecture.
@@ -154,7 +165,7 @@ impl Checkpoint {
     /// # Errors
     /// What [`UNet::load`] says.
     pub fn unet(&self) -> Result<UNet> {
-        UNet::load(&self.weights.part(self.unet_prefix))
+        UNet::load(&self.weights.part(self.unet_prefix).multiplying_in(self.precision))
     }
 
     /// The text encoders.
@@ -238,7 +249,7 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::MissingPart`] when the file has none, and what [`Vae::load`] says.
     pub fn vae(&self) -> Result<Vae> {
-        Vae::load(&self.part(self.layout.vae_prefix, "VAE", "VAELoader")?)
+        Vae::load(&self.part(self.layout.vae_prefix, "VAE", "VAELoader")?.multiplying_in(self.precision))
     }
 
     /// Keys that none of the parts loaded so far has asked for, sorted.

@@ -1,6 +1,7 @@
 //! Scaled dot-product attention of several heads.
 
 use candle_core::Tensor;
+use paraflow_kernels::Precision;
 
 use super::{fused, plain};
 use crate::error::{Error, Result};
@@ -24,6 +25,21 @@ pub enum Mask {
 /// # Errors
 /// [`Error::Shape`] when these do not fit each other or `heads` does not divide the last dimension.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -> Result<Tensor> {
+    attention_in(Precision::Single, q, k, v, heads, mask)
+}
+
+/// The same, multiplying in numbers of choice where the CPU's kernels compute. The way back is f32.
+///
+/// # Errors
+/// As [`attention`].
+pub fn attention_in(
+    precision: Precision,
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    heads: usize,
+    mask: Mask,
+) -> Result<Tensor> {
     let (batch, _, width) = sequence(q, "attention (queries)")?;
     let (_, keys, _) = sequence(k, "attention (keys)")?;
     let dim = width.checked_div(heads).unwrap_or(0);
@@ -32,7 +48,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: Mask) -
     check(v, v.dims() == k.dims(), format!("values {:?}", k.dims()))?;
     let causal = mask == Mask::Causal;
     if fused::takes(q) && keys > 0 {
-        return Ok(fused::attention(q, k, v, heads, causal)?);
+        return Ok(fused::attention(precision, q, k, v, heads, causal)?);
     }
     plain::attention(q, k, v, heads, causal)
 }

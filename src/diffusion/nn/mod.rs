@@ -18,11 +18,12 @@ mod weight;
 mod weights;
 
 pub use activation::{geglu, gelu, quick_gelu, silu};
-pub use attention::{Mask, attention};
+pub use attention::{Mask, attention, attention_in};
 pub use conv::{Conv2d, upsample_nearest};
 pub use embedding::Embedding;
 pub use linear::Linear;
 pub use norm::{GroupNorm, LayerNorm};
+pub use paraflow_kernels::Precision;
 pub use weight::{Adapter, Effect, Geometry, Layers, Weight, attach, layers};
 pub(crate) use weights::nearest;
 pub use weights::{Renamed, TensorInfo, Weights};

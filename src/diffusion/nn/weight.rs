@@ -6,7 +6,7 @@
 use std::sync::{Arc, OnceLock};
 
 use candle_core::Tensor;
-use paraflow_kernels::Matrix;
+use paraflow_kernels::{Matrix, Precision};
 
 use super::fused::{self, Add};
 use super::weights::{Stored, Weights, nearest};
@@ -84,6 +84,7 @@ pub struct Weight {
 pub(super) struct Base {
     origin: Origin,
     shape: Vec<usize>,
+    precision: Precision,
     forth: OnceLock<Arc<Matrix>>,
     back: OnceLock<Arc<Matrix>>,
     /// For devices without kernels.
@@ -96,15 +97,15 @@ enum Origin {
 }
 
 impl Base {
-    fn new(origin: Origin, shape: &[usize]) -> Arc<Self> {
+    fn new(origin: Origin, shape: &[usize], precision: Precision) -> Arc<Self> {
         let (forth, back, whole) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Arc::new(Self { origin, shape: shape.to_vec(), forth, back, whole })
+        Arc::new(Self { origin, shape: shape.to_vec(), precision, forth, back, whole })
     }
 
     /// Numbers that are in memory already.
     pub(super) fn in_memory(numbers: Tensor) -> Arc<Self> {
         let shape = numbers.dims().to_vec();
-        Self::new(Origin::Memory(numbers), &shape)
+        Self::new(Origin::Memory(numbers), &shape, Precision::Single)
     }
 
     /// `[out, in]` or `[out, in, kernel, kernel]`.
@@ -119,8 +120,14 @@ impl Base {
         }
         let (output, input, kernel) = self.measures();
         let matrix = match &self.origin {
-            Origin::File(stored) => Matrix::read(output, input, kernel, &|start, out| stored.read(start, out)),
-            Origin::Memory(tensor) => Matrix::conv(&tensor.flatten_all()?.to_vec1::<f32>()?, output, input, kernel),
+            Origin::File(stored) => {
+                Matrix::read(output, input, kernel, self.precision, &|start, out| stored.read(start, out))
+            }
+            Origin::Memory(tensor) => {
+                let numbers = tensor.flatten_all()?.to_vec1::<f32>()?;
+                let read = |start: usize, out: &mut [f32]| out.copy_from_slice(&numbers[start..start + out.len()]);
+                Matrix::read(output, input, kernel, self.precision, &read)
+            }
         };
         // Two threads that come here at once do the same work once too often, and agree.
         Ok(self.forth.get_or_init(|| Arc::new(matrix)).clone())
@@ -174,7 +181,7 @@ impl Weight {
     /// The tensor `weight` below `weights`, which must have one of these shapes, taken as the first of them.
     pub(super) fn load(weights: &Weights, geometry: Geometry, shapes: &[&[usize]]) -> Result<Self> {
         let stored = weights.claim("weight", shapes)?;
-        let base = Base::new(Origin::File(stored), shapes[0]);
+        let base = Base::new(Origin::File(stored), shapes[0], weights.precision());
         Ok(Self { layer: weights.layer().into(), geometry, base, adapters: Vec::new() })
     }
 
@@ -208,6 +215,12 @@ impl Weight {
     #[must_use]
     pub fn adapters(&self) -> &[Arc<dyn Adapter>] {
         &self.adapters
+    }
+
+    /// In which numbers the layer multiplies on the CPU.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        self.base.precision
     }
 
     /// How the layer applies it.
@@ -263,7 +276,7 @@ impl Weight {
                 found: weight.dims().to_vec(),
             });
         }
-        let base = Base::new(Origin::Memory(weight), self.shape());
+        let base = Base::new(Origin::Memory(weight), self.shape(), self.base.precision);
         Ok(Self { layer: self.layer.clone(), geometry: self.geometry, base, adapters: Vec::new() })
     }
 

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16, slice::HalfFloatSliceExt};
+use paraflow_kernels::Precision;
 
 use super::header::{Entry, Header};
 use crate::error::{Error, Result};
@@ -43,6 +44,7 @@ pub struct Weights {
     root: usize,
     device: Device,
     dtype: DType,
+    precision: Precision,
 }
 
 struct Source {
@@ -129,7 +131,8 @@ impl Weights {
 
     fn of(source: Source) -> Self {
         let source = Arc::new(source);
-        Self { source, prefix: String::new(), root: 0, device: Device::Cpu, dtype: DType::F32 }
+        let (device, dtype, precision) = (Device::Cpu, DType::F32, Precision::Single);
+        Self { source, prefix: String::new(), root: 0, device, dtype, precision }
     }
 
     /// The tensors below this prefix under other names, as another layout of the same model has them. `rename` gets each
@@ -146,7 +149,7 @@ impl Weights {
             }
         }
         let (name, metadata) = (self.source.name.clone(), self.source.metadata.clone());
-        Self::of(Source { name, entries, metadata }).on(&self.device, self.dtype)
+        Self::of(Source { name, entries, metadata }).on(&self.device, self.dtype).multiplying_in(self.precision)
     }
 
     /// The tensors of all these files in one, under the name of the first. Of equal keys the first counts.
@@ -166,13 +169,27 @@ impl Weights {
             }
         }
         let first = files.first().expect("a caller joins at least one file");
-        Self::of(Source { name: name.into(), entries, metadata }).on(&first.device, first.dtype)
+        let joined = Self::of(Source { name: name.into(), entries, metadata });
+        joined.on(&first.device, first.dtype).multiplying_in(first.precision)
     }
 
     /// The same tensors, to be computed with on another device in another type. The default is the CPU in f32.
     #[must_use]
     pub fn on(&self, device: &Device, dtype: DType) -> Self {
         Self { device: device.clone(), dtype, ..self.clone() }
+    }
+
+    /// The same tensors, to be multiplied with in other numbers where the CPU's kernels compute: the default is single
+    /// precision. What layers hand on, and all sums, stay f32.
+    #[must_use]
+    pub fn multiplying_in(&self, precision: Precision) -> Self {
+        Self { precision, ..self.clone() }
+    }
+
+    /// In which numbers layers multiply.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The tensors below one more step of the path: `weights.at("input_blocks").at(1)`.

@@ -6,6 +6,7 @@ mod config;
 mod control;
 mod pass;
 pub mod patches;
+mod prompt;
 mod residual;
 mod transformer;
 

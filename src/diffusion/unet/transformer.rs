@@ -4,8 +4,9 @@ use candle_core::{DType, Tensor};
 
 use super::config::Config;
 use super::pass::{Middle, Pass};
+use super::prompt::Remembered;
 use crate::error::{Error, Result};
-use crate::nn::{GroupNorm, LayerNorm, Layers, Linear, Mask, Weight, Weights, attention, geglu};
+use crate::nn::{GroupNorm, LayerNorm, Layers, Linear, Mask, Weight, Weights, attention_in, geglu};
 
 /// Smaller than in the residual blocks.
 const GROUP_EPSILON: f64 = 1e-6;
@@ -92,7 +93,7 @@ impl Block {
     fn forward(&self, x: &Tensor, context: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
         let h = self.norm1.forward(x)?;
         let x = self.attn1.forward_self(&h, x, pass)?;
-        let x = self.attn2.forward(&self.norm2.forward(&x)?, context, &x)?;
+        let x = self.attn2.forward_prompt(&self.norm2.forward(&x)?, context, &x)?;
         let h = geglu(&self.widen.forward(&self.norm3.forward(&x)?)?)?;
         self.narrow.forward_add(&h, &x)
     }
@@ -115,6 +116,7 @@ struct Attention {
     to_v: Linear,
     to_out: Linear,
     heads: usize,
+    prompt: Remembered,
 }
 
 impl Attention {
@@ -133,13 +135,24 @@ impl Attention {
             to_v: Linear::load_without_bias(&weights.at("to_v"), context, width)?,
             to_out: Linear::load(&weights.at("to_out.0"), width, width)?,
             heads,
+            prompt: Remembered::default(),
         })
     }
 
-    /// What `x` `[batch, queries, width]` finds in `context` `[batch, keys, context]`, added to `residual`.
-    fn forward(&self, x: &Tensor, context: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        let (k, v) = (self.to_k.forward(context)?, self.to_v.forward(context)?);
-        let found = attention(&self.to_q.forward(x)?, &k, &v, self.heads, Mask::None)?;
+    /// What `x` `[batch, queries, width]` finds in `prompt` `[batch, keys, context]`, which stays the same for many calls,
+    /// added to `residual`.
+    fn forward_prompt(&self, x: &Tensor, prompt: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        let keys_and_values = self.prompt.of(prompt, || self.keys_and_values(prompt))?;
+        self.find(x, &keys_and_values, residual)
+    }
+
+    fn keys_and_values(&self, context: &Tensor) -> Result<[Tensor; 2]> {
+        Ok([self.to_k.forward(context)?, self.to_v.forward(context)?])
+    }
+
+    fn find(&self, x: &Tensor, [k, v]: &[Tensor; 2], residual: &Tensor) -> Result<Tensor> {
+        let precision = self.to_q.weight().precision();
+        let found = attention_in(precision, &self.to_q.forward(x)?, k, v, self.heads, Mask::None)?;
         self.to_out.forward_add(&found, residual)
     }
 
@@ -165,7 +178,8 @@ impl Attention {
             let part = (groups, batch * keys / groups, width);
             (k, v) = (k.reshape(part)?, v.reshape(part)?);
         }
-        let found = attention(&q, &k, &v, self.heads, Mask::None)?;
+        let precision = self.to_q.weight().precision();
+        let found = attention_in(precision, &q, &k, &v, self.heads, Mask::None)?;
         if ways_back.is_empty() {
             return self.to_out.forward_add(&found, residual);
         }
@@ -191,6 +205,7 @@ impl Attention {
 
 impl Layers for Attention {
     fn visit(&mut self, visit: &mut dyn FnMut(&mut Weight)) {
+        self.prompt.forget();
         for linear in [&mut self.to_q, &mut self.to_k, &mut self.to_v, &mut self.to_out] {
             linear.visit(visit);
         }

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use crate::error::Result;
-use crate::nn::{Conv2d, GroupNorm, Layers, Linear, Mask, Weight, Weights, attention};
+use crate::nn::{Conv2d, GroupNorm, Layers, Linear, Mask, Weight, Weights, attention_in};
 
 pub(super) const EPSILON: f64 = 1e-6;
 
@@ -105,7 +105,8 @@ impl Middle {
         let (batch, height, width, channels) = x.dims4()?;
         let pixels = x.reshape((batch, height * width, channels))?;
         let h = self.norm.forward(&pixels)?;
-        let found = attention(&self.q.forward(&h)?, &self.k.forward(&h)?, &self.v.forward(&h)?, 1, Mask::None)?;
+        let (q, k, v) = (self.q.forward(&h)?, self.k.forward(&h)?, self.v.forward(&h)?);
+        let found = attention_in(self.q.weight().precision(), &q, &k, &v, 1, Mask::None)?;
         let pixels = self.proj_out.forward_add(&found, &pixels)?;
         self.block_2.forward(&pixels.reshape((batch, height, width, channels))?)
     }

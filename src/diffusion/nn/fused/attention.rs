@@ -1,16 +1,24 @@
 //! Attention without a matrix of scores.
 
 use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor};
-use paraflow_kernels::Heads;
+use paraflow_kernels::{Heads, Precision};
 
 use super::{slice, with_numbers};
 
 /// `softmax(q kᵀ / √dim) v`, heads side by side in the last dimension. All shapes were checked.
-pub(in crate::nn) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Result<Tensor> {
-    q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, Attention { heads, causal })
+pub(in crate::nn) fn attention(
+    precision: Precision,
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    heads: usize,
+    causal: bool,
+) -> Result<Tensor> {
+    q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, Attention { precision, heads, causal })
 }
 
 struct Attention {
+    precision: Precision,
     heads: usize,
     causal: bool,
 }
@@ -39,7 +47,7 @@ impl CustomOp3 for Attention {
     ) -> Result<(CpuStorage, Shape)> {
         let heads = self.measures(q_layout.dims(), k_layout.dims());
         let (q, k, v) = (slice(q, q_layout)?, slice(k, k_layout)?, slice(v, v_layout)?);
-        Ok((CpuStorage::F32(paraflow_kernels::attention(q, k, v, &heads)), q_layout.shape().clone()))
+        Ok((CpuStorage::F32(paraflow_kernels::attention_in(self.precision, q, k, v, &heads)), q_layout.shape().clone()))
     }
 
     fn bwd(
