@@ -66,7 +66,8 @@ macro_rules! families {
 /// Every node there is.
 ///
 /// `services` holds what running nodes reach: [`Arc<Assets>`](paraflow_assets::Assets), without which nothing that names
-/// a file can run, and optionally a [`Memory`] and [`Previews`]. The lists of files in the declarations are those of this moment
+/// a file can run, and optionally a [`Memory`], [`Previews`] and the
+/// [`Precision`](paraflow_diffusion::nn::Precision) that networks multiply in. The lists of files in the declarations are those of this moment
 /// ([`Registry::refreshed`] renews them).
 #[must_use]
 pub fn registry(services: Services) -> Registry {

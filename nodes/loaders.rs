@@ -7,7 +7,7 @@ use paraflow_diffusion::checkpoint::{
     Checkpoint, Layout, inspect, text_encoder, unet_to_latent_diffusion, vae_to_latent_diffusion,
 };
 use paraflow_diffusion::guidance::Edit;
-use paraflow_diffusion::nn::Weights;
+use paraflow_diffusion::nn::{Precision, Weights};
 use paraflow_diffusion::text::{self, Encoders};
 use paraflow_engine::{Choice, Context, Node, NodeDef, Result, Run, Services};
 use std::sync::Arc;
@@ -38,15 +38,12 @@ impl Run for CheckpointLoaderSimple {
 
     fn run(self, cx: &Context<'_>) -> Result<(Model, Clip, Vae)> {
         let place = self.ckpt_name.find(cx.services()).map_err(tell)?;
-        load(&place).map_err(tell)
+        load(&place, cx.services()).map_err(tell)
     }
 }
 
-fn load(place: &Place) -> Result<(Model, Clip, Vae), Error> {
-    let checkpoint = match place {
-        Place::File(model) => Checkpoint::open(&model.path)?,
-        Place::Embedded(model) => Checkpoint::from_bytes(model.name, model.file()?)?,
-    };
+fn load(place: &Place, services: &Services) -> Result<(Model, Clip, Vae), Error> {
+    let checkpoint = Checkpoint::from_weights(open(place)?.multiplying_in(precision(services)))?;
     let summary = inspect(checkpoint.weights());
     let bytes_of = |name: &str| {
         let parts = summary.parts.iter().filter(|part| part.name == name);
@@ -95,6 +92,11 @@ pub(crate) fn open(place: &Place) -> Result<Weights, Error> {
     })
 }
 
+/// In which numbers the networks of this program multiply.
+fn precision(services: &Services) -> Precision {
+    services.get::<Precision>().copied().unwrap_or_default()
+}
+
 /// Memory of the numbers of a file once they are read.
 pub(crate) fn bytes(weights: &Weights) -> usize {
     let elements = weights.names().filter_map(|name| weights.info(name)).map(|info| info.elements());
@@ -125,7 +127,8 @@ impl Run for UNETLoader {
         let load = || -> Result<Model, Error> {
             let place = self.unet_name.find(cx.services())?;
             let weights = unet_to_latent_diffusion(&open(&place)?);
-            model(&Checkpoint::from_weights(weights.clone())?, place.origin(), bytes(&weights))
+            let checkpoint = Checkpoint::from_weights(weights.multiplying_in(precision(cx.services())))?;
+            model(&checkpoint, place.origin(), bytes(&weights))
         };
         load().map_err(tell)
     }
@@ -252,7 +255,7 @@ impl Run for VAELoader {
             let inside = whole.part("first_stage_model.");
             let weights = if inside.contains("decoder.conv_in.weight") { inside } else { whole };
             let weights = vae_to_latent_diffusion(&weights);
-            let autoencoder = paraflow_diffusion::vae::Vae::load(&weights)?;
+            let autoencoder = paraflow_diffusion::vae::Vae::load(&weights.multiplying_in(precision(cx.services())))?;
             Ok(Vae::new(Ok(autoencoder), numbers_per_pixel(&weights), bytes(&weights)))
         };
         load().map_err(tell)

@@ -1,6 +1,7 @@
 //! What every subcommand begins with: the folders, the nodes, the graph that was named.
 
 use paraflow_assets::{Assets, Settings};
+use paraflow_diffusion::nn::Precision;
 use paraflow_engine::formats::{self, FormatError};
 use paraflow_engine::graph::Graph;
 use paraflow_engine::{Registry, Services};
@@ -21,6 +22,16 @@ pub(crate) struct Base {
 ///
 /// The pictures that a graph brings along in `input/` beside itself, and the subjects in `subjects/`, are found as if they lay in the base directory's.
 pub(crate) fn open(places: &Places, graph: Option<&Path>, out: Option<&Path>) -> Option<Base> {
+    open_for(places, graph, out, Precision::Single)
+}
+
+/// The same for networks that multiply in numbers of choice.
+pub(crate) fn open_for(
+    places: &Places,
+    graph: Option<&Path>,
+    out: Option<&Path>,
+    precision: Precision,
+) -> Option<Base> {
     let folder = graph.and_then(Path::parent);
     let beside = ["input", "subjects"].into_iter().filter_map(|name| Some(folder?.join(name)));
     let settings = Settings {
@@ -37,7 +48,7 @@ pub(crate) fn open(places: &Places, graph: Option<&Path>, out: Option<&Path>) ->
             return None;
         }
     };
-    let services = Services::new().with(Arc::clone(&assets));
+    let services = Services::new().with(Arc::clone(&assets)).with(precision);
     Some(Base { registry: paraflow_nodes::registry(services), assets })
 }
 

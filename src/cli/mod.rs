@@ -3,6 +3,7 @@
 //! Data goes to stdout, everything else to stderr; progress bars only to a terminal. Exit codes are [`Exit`]'s.
 
 mod base;
+mod bench;
 mod check;
 mod models;
 mod nodes;
@@ -37,6 +38,8 @@ enum Command {
     Nodes(nodes::NodesArgs),
     /// List the models at hand, or tell what a file is.
     Models(models::ModelsArgs),
+    /// Measure this machine.
+    Bench(bench::BenchArgs),
 }
 
 /// Where models, inputs and outputs lie.
@@ -54,13 +57,15 @@ pub(crate) struct Places {
     extra_model_paths: Vec<PathBuf>,
 }
 
-/// How the process ends. Wrong usage, 2, is clap's.
+/// How the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// All done.
     Done = 0,
     /// The graph, a node or a file failed.
     Failed = 1,
+    /// An environment variable that cannot be followed; wrong words are clap's, with the same code.
+    Usage = 2,
     /// `--timeout` ran out.
     OutOfTime = 124,
     /// Ctrl+C.
@@ -76,12 +81,17 @@ impl From<Exit> for ExitCode {
 impl Cli {
     /// Runs the subcommand.
     pub(crate) fn run(self) -> Exit {
+        if let Err(fault) = paraflow_diffusion::level() {
+            report::error(fault, None);
+            return Exit::Usage;
+        }
         match self.command {
             Command::Serve(args) => serve::serve(*args, &self.places),
             Command::Run(args) => run::run(&args, &self.places),
             Command::Check(args) => check::check(&args, &self.places),
             Command::Nodes(args) => nodes::nodes(&args, &self.places),
             Command::Models(args) => models::models(&args, &self.places),
+            Command::Bench(args) => bench::bench(&args),
         }
     }
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::bench::Numbers;
 use super::progress::Progress;
 use super::{Exit, Places, base, check, report};
 
@@ -28,6 +29,9 @@ pub(crate) struct RunArgs {
     /// Print one JSON object a result instead of its path
     #[arg(long)]
     json: bool,
+    /// Multiply networks in these numbers
+    #[arg(long, value_enum, value_name = "NUMBERS", default_value_t)]
+    precision: Numbers,
     /// Stop after this time: `90s`, `10m`
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
@@ -36,7 +40,9 @@ pub(crate) struct RunArgs {
 /// Runs the graph.
 pub(crate) fn run(args: &RunArgs, places: &Places) -> Exit {
     let started = Instant::now();
-    let Some(base) = base::open(places, Some(&args.graph), args.out.as_deref()) else { return Exit::Failed };
+    let Some(base) = base::open_for(places, Some(&args.graph), args.out.as_deref(), args.precision.into()) else {
+        return Exit::Failed;
+    };
     let Some(graph) = base::read_graph(&args.graph, &args.sets, &base.registry) else { return Exit::Failed };
     let plan = match Plan::new(&graph, &base.registry) {
         Ok(plan) => plan,

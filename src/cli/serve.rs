@@ -5,6 +5,7 @@
 
 use clap::Args;
 use paraflow_assets::{Assets, Settings};
+use paraflow_diffusion::nn::Precision;
 use paraflow_engine::Services;
 use paraflow_nodes::Previews;
 use paraflow_server::{LogWriter, Logs, Options, PreviewMethod, Server, World};
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
+use super::bench::Numbers;
 use super::{Exit, Places, report};
 
 /// Arguments of `paraflow serve`.
@@ -72,6 +74,9 @@ pub(crate) struct ServeArgs {
     /// How long the running job may go on after a signal before it is parked [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     grace: Option<Duration>,
+    /// Multiply networks in these numbers [default: f32]
+    #[arg(long, value_enum, value_name = "NUMBERS")]
+    precision: Option<Numbers>,
     /// Do not wait for the disk: a stored job survives the end of the process, but not the loss of power
     #[arg(long)]
     no_sync: bool,
@@ -107,6 +112,7 @@ struct Config {
     history_age: Option<String>,
     webhook_hosts: Option<Vec<String>>,
     grace: Option<String>,
+    precision: Option<Numbers>,
     no_sync: Option<bool>,
     log_json: Option<bool>,
     log: Option<String>,
@@ -158,6 +164,7 @@ pub(crate) fn serve(args: ServeArgs, places: &Places) -> Exit {
 struct Chosen {
     options: Options,
     preview_size: u32,
+    precision: Numbers,
     cache_bytes: usize,
     log: String,
     log_json: bool,
@@ -248,6 +255,7 @@ fn settle(args: ServeArgs, file: Config) -> Result<Chosen, String> {
     Ok(Chosen {
         options,
         preview_size: first(args.preview_size, from_environment("PREVIEW_SIZE"), file.preview_size)?.unwrap_or(512),
+        precision: first(args.precision, from_environment("PRECISION"), file.precision)?.unwrap_or(Numbers::F32),
         cache_bytes: cache.map_or(CACHE_BYTES, |gigabytes| bytes(gigabytes, 1 << 30)),
         log: first(args.log, from_environment("LOG"), file.log)?.unwrap_or_else(|| "info".to_owned()),
         log_json: is_set(args.log_json, "LOG_JSON", file.log_json)?,
@@ -285,7 +293,7 @@ fn start_log(chosen: &Chosen, logs: &Arc<Logs>) {
 }
 
 fn run(chosen: Chosen, assets: Arc<Assets>, logs: Arc<Logs>) -> Result<(), paraflow_server::Error> {
-    let services = || Services::new().with(Arc::clone(&assets));
+    let services = || Services::new().with(Arc::clone(&assets)).with(Precision::from(chosen.precision));
     let previews = Previews { size_px: chosen.preview_size };
     let world = World {
         plain: paraflow_nodes::registry(services()),

@@ -21,6 +21,8 @@ pub mod train;
 pub mod unet;
 pub mod upscale;
 pub mod vae;
+pub mod workload;
 
 pub use error::{Error, FileFault, Result};
+pub use paraflow_kernels::{level, levels};
 pub use sample::{SampleRequest, WalkRequest, fit_channels, sample, walk};

@@ -56,6 +56,12 @@ impl Conv2d {
         Ok(Self { weight, bias: Tensor::zeros(output, weights.dtype(), weights.device())? })
     }
 
+    /// A layer that comes from no file: weight `[output, input, kernel, kernel]`, bias `[output]`.
+    #[must_use]
+    pub fn of(weight: Weight, bias: Tensor) -> Self {
+        Self { weight, bias }
+    }
+
     /// Applies the layer, and its adapters if it has any.
     ///
     /// # Shapes

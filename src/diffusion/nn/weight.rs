@@ -194,7 +194,15 @@ impl Weight {
     /// A layer's weight that comes from no file, `[out, in]` or `[out, in, kernel, kernel]`.
     #[must_use]
     pub fn of(layer: &str, geometry: Geometry, weight: Tensor) -> Self {
-        Self { layer: layer.into(), geometry, base: Base::in_memory(weight), adapters: Vec::new() }
+        Self::of_in(Precision::Single, layer, geometry, weight)
+    }
+
+    /// The same, multiplied with in numbers of choice on the CPU.
+    #[must_use]
+    pub fn of_in(precision: Precision, layer: &str, geometry: Geometry, weight: Tensor) -> Self {
+        let shape = weight.dims().to_vec();
+        let base = Base::new(Origin::Memory(weight), &shape, precision);
+        Self { layer: layer.into(), geometry, base, adapters: Vec::new() }
     }
 
     /// `W x` for `x` `[.., in]`, channels-last, with whatever adapters act on it and without bias.

@@ -1,0 +1,277 @@
+//! Pieces of work whose time is worth knowing: a step, a decoding, a training step, as the program does them. Numbers that
+//! go in are arbitrary; nobody looks at what comes out.
+
+use std::ops::ControlFlow;
+use std::str::FromStr;
+
+use candle_core::{Device, Tensor};
+
+use crate::checkpoint::{Checkpoint, text_encoder, unet_to_latent_diffusion, vae_to_latent_diffusion};
+use crate::error::Result;
+use crate::nn::{Conv2d, Geometry, Mask, Precision, Weight, Weights, attention_in, layers};
+use crate::schedule::{ModelSampling, Prediction};
+use crate::text::{ClipText, Encoders};
+use crate::train::{Decay, Example, Init, Method, ParaMode, Report, Settings, TrainRequest, Watch, train};
+use crate::unet::UNet;
+use crate::vae::Vae;
+
+/// What is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workload {
+    /// A call of a UNet with so many latents of so many latent pixels a side, each time for the same prompt.
+    Step {
+        /// Latent pixels a side.
+        side: usize,
+        /// Latents.
+        batch: usize,
+    },
+    /// The picture of a latent of that side.
+    Decode {
+        /// Latent pixels a side.
+        side: usize,
+    },
+    /// A prompt's encoding.
+    Text,
+    /// A training step of PaRa on every layer but cross-attention's, rank 4.
+    Para(Training),
+    /// The same of a LoRA.
+    Lora(Training),
+    /// The convolution of Stable Diffusion 1.5's second level: 3x3, 640 to 640 channels, 32x32 pixels, two pictures. Needs no
+    /// model.
+    Convolution,
+    /// Self-attention of its first level at 512 pixels: 4096 tokens, 8 heads of 40 channels. Needs no model.
+    Attention,
+}
+
+/// A training's measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Training {
+    /// Latent pixels a side.
+    pub side: usize,
+    /// Latents a step.
+    pub batch: usize,
+    /// Whether each block's forward pass is done twice, to save memory.
+    pub checkpointing: bool,
+}
+
+impl FromStr for Workload {
+    type Err = String;
+
+    /// `step 32 2`, `decode 64`, `text`, `para 32 1`, `lora 32 1 checkpointing`, `convolution`, `attention`.
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let number = |word: &str| word.parse::<usize>().ok().filter(|number| *number > 0);
+        let training = |side: &str, batch: &str, checkpointing| {
+            Some(Training { side: number(side)?, batch: number(batch)?, checkpointing })
+        };
+        let found = match words.as_slice() {
+            ["step", side, batch] => number(side).zip(number(batch)).map(|(side, batch)| Self::Step { side, batch }),
+            ["decode", side] => number(side).map(|side| Self::Decode { side }),
+            ["text"] => Some(Self::Text),
+            ["para", side, batch] => training(side, batch, false).map(Self::Para),
+            ["para", side, batch, "checkpointing"] => training(side, batch, true).map(Self::Para),
+            ["lora", side, batch] => training(side, batch, false).map(Self::Lora),
+            ["lora", side, batch, "checkpointing"] => training(side, batch, true).map(Self::Lora),
+            ["convolution"] => Some(Self::Convolution),
+            ["attention"] => Some(Self::Attention),
+            _ => None,
+        };
+        found.ok_or_else(|| {
+            format!("expects `step SIDE BATCH`, `decode SIDE`, `text`, `para` or `lora SIDE BATCH [checkpointing]`, `convolution` or `attention`, found `{text}`")
+        })
+    }
+}
+
+impl Workload {
+    /// Floating-point operations of the pieces that need no model.
+    #[must_use]
+    pub fn operations(&self) -> Option<f64> {
+        match self {
+            Self::Convolution => Some(2.0 * 2.0 * 32.0 * 32.0 * 640.0 * 640.0 * 9.0),
+            Self::Attention => Some(4.0 * 4096.0 * 4096.0 * 320.0),
+            _ => None,
+        }
+    }
+
+    /// Makes ready: finds the model's tensors in a file of any layout. What comes back does the work as often as it is told.
+    ///
+    /// # Errors
+    /// What the file lacks; what the work then says, when it is done.
+    pub fn prepare(self, file: Option<&Weights>, precision: Precision) -> Result<Prepared> {
+        let empty = Weights::from_bytes("no model", no_tensors())?;
+        let file = file.unwrap_or(&empty);
+        match self {
+            Self::Step { side, batch } => step(&unet(file, precision)?, side, batch),
+            Self::Decode { side } => decode(file, precision, side),
+            Self::Text => text(file),
+            Self::Para(training) => {
+                let mode = ParaMode::Projection;
+                let method = Method::Para { mode, rank: 4, gamma: 0.125, init: Init::Random, angular_rate: 0.05 };
+                Ok(train_with(unet(file, precision)?, method, training))
+            }
+            Self::Lora(training) => {
+                let method = Method::Lora { rank: 4, alpha: 4.0, rate: 1e-3 };
+                Ok(train_with(unet(file, precision)?, method, training))
+            }
+            Self::Convolution => convolution(precision),
+            Self::Attention => {
+                let x = tensor(&[1, 4096, 320])?;
+                Ok(each(move || attention_in(precision, &x, &x, &x, 8, Mask::None)))
+            }
+        }
+    }
+}
+
+/// Work made ready; the argument says how often it is to be done.
+pub type Prepared = Box<dyn FnMut(usize) -> Result<()>>;
+
+fn each(work: impl Fn() -> Result<Tensor> + 'static) -> Prepared {
+    Box::new(move |times| (0..times).try_for_each(|_| work().map(drop)))
+}
+
+/// A file without tensors.
+fn no_tensors() -> Vec<u8> {
+    let header = b"{}      ";
+    [&(header.len() as u64).to_le_bytes()[..], header].concat()
+}
+
+/// Numbers in [-1, 1) that look random.
+fn tensor(shape: &[usize]) -> Result<Tensor> {
+    let number = |i: u64| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f32 / 8_388_608.0 - 1.0;
+    let count = shape.iter().product::<usize>() as u64;
+    Ok(Tensor::from_vec((0..count).map(number).collect::<Vec<f32>>(), shape, &Device::Cpu)?)
+}
+
+fn unet(file: &Weights, precision: Precision) -> Result<UNet> {
+    Checkpoint::from_weights(unet_to_latent_diffusion(file).multiplying_in(precision))?.unet()
+}
+
+fn step(unet: &UNet, side: usize, batch: usize) -> Result<Prepared> {
+    let (unet, config) = (unet.clone(), unet.config());
+    let x = tensor(&[batch, config.input, side, side])?;
+    let timesteps = tensor(&[batch])?.affine(400.0, 500.0)?;
+    let context = tensor(&[batch, 77, config.context.unwrap_or(1)])?;
+    let label = config.label.map(|width| tensor(&[batch, width])).transpose()?;
+    Ok(each(move || unet.forward(&x, &timesteps, &context, label.as_ref())))
+}
+
+fn decode(file: &Weights, precision: Precision, side: usize) -> Result<Prepared> {
+    let whole = file.part("first_stage_model.");
+    let weights = if whole.names().next().is_some() { whole } else { vae_to_latent_diffusion(file) };
+    let vae = Vae::load(&weights.multiplying_in(precision))?;
+    let latent = tensor(&[1, vae.channels(), side, side])?;
+    Ok(each(move || vae.decode(&latent)))
+}
+
+fn text(file: &Weights) -> Result<Prepared> {
+    let encoders = match Checkpoint::from_weights(file.clone()) {
+        Ok(checkpoint) => checkpoint.clip()?,
+        Err(_) => {
+            let (weights, family) = text_encoder(file)?;
+            Encoders::new(vec![ClipText::load(&weights, family)?])
+        }
+    };
+    Ok(each(move || {
+        let encoded =
+            encoders.encode("a bear with a striped scarf on the beach", encoders.layer(), &|_, _| Ok(None))?;
+        Ok(encoded.cond)
+    }))
+}
+
+fn convolution(precision: Precision) -> Result<Prepared> {
+    let weight = tensor(&[640, 640, 3, 3])?;
+    let geometry = Geometry::Conv2d { stride: 1, before: 1, after: 1 };
+    let conv = Conv2d::of(Weight::of_in(precision, "convolution", geometry, weight), tensor(&[640])?);
+    let x = tensor(&[2, 32, 32, 640])?;
+    Ok(each(move || conv.forward(&x)))
+}
+
+/// Trains anew from the start at every call, as many steps as it is told.
+fn train_with(unet: UNet, method: Method, training: Training) -> Prepared {
+    let names = layers(&unet).into_iter().map(|(name, _)| name);
+    let adapted = names.filter(|name| !name.contains(".attn2.")).collect();
+    let mut settings = Settings {
+        method,
+        layers: adapted,
+        steps: 0,
+        batch: training.batch,
+        accumulate: 1,
+        warmup: 0,
+        decay: Decay::Constant,
+        betas: (0.9, 0.999),
+        epsilon: 1e-8,
+        weight_decay: 0.0,
+        clip: 1.0,
+        min_snr: 0.0,
+        noise_offset: 0.0,
+        caption_dropout: 0.0,
+        prior_weight: 1.0,
+        ema: 0.0,
+        checkpointing: training.checkpointing,
+        validate_every: 0,
+        sample_every: 0,
+        seed: 1,
+    };
+    let sampling = ModelSampling::stable_diffusion(Prediction::Epsilon);
+    Box::new(move |steps| {
+        let (side, config) = (training.side, unet.config());
+        let latent = tensor(&[1, config.input, side, side])?;
+        let context = tensor(&[1, 77, config.context.unwrap_or(1)])?;
+        let label = config.label.map(|width| tensor(&[1, width])).transpose()?;
+        let subject = vec![Example { latent, context, label }; 4];
+        settings.steps = steps;
+        let request = TrainRequest {
+            unet: &unet,
+            sampling: &sampling,
+            latent_scale: 0.18215,
+            subject: &subject,
+            class: &[],
+            empty: None,
+            settings: &settings,
+            state: None,
+        };
+        train(&request, &mut Silent).map(drop)
+    })
+}
+
+struct Silent;
+
+impl Watch for Silent {
+    fn step(&mut self, _: &Report) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    fn sample(&mut self, _: usize, _: &UNet) {}
+
+    fn warn(&mut self, _: String) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Golden;
+
+    #[test]
+    fn is_named_as_it_is_read() {
+        let training = Training { side: 32, batch: 1, checkpointing: true };
+        assert_eq!("step 32 2".parse(), Ok(Workload::Step { side: 32, batch: 2 }));
+        assert_eq!("lora 32 1 checkpointing".parse(), Ok(Workload::Lora(training)));
+        assert!("step 32".parse::<Workload>().is_err() && "decode 0".parse::<Workload>().is_err());
+    }
+
+    #[test]
+    fn every_piece_runs() {
+        let (unet, vae) = (Golden::open("unet_narrow").weights(), Golden::open("vae").weights());
+        for (work, file) in [
+            ("step 8 2", Some(&unet)),
+            ("decode 4", Some(&vae)),
+            ("para 8 2", Some(&unet)),
+            ("lora 8 1 checkpointing", Some(&unet)),
+            ("convolution", None),
+        ] {
+            for precision in [Precision::Single, Precision::Bf16] {
+                work.parse::<Workload>().unwrap().prepare(file, precision).unwrap()(1).unwrap();
+            }
+        }
+    }
+}
