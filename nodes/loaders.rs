@@ -8,6 +8,7 @@ use paraflow_diffusion::checkpoint::{
 };
 use paraflow_diffusion::guidance::Edit;
 use paraflow_diffusion::nn::{Precision, Weights};
+use paraflow_diffusion::preview::Look;
 use paraflow_diffusion::text::{self, Encoders};
 use paraflow_engine::{Choice, Context, Node, NodeDef, Result, Run, Services};
 use std::sync::Arc;
@@ -50,11 +51,16 @@ fn load(place: &Place, services: &Services) -> Result<(Model, Clip, Vae), Error>
         let parameters: u64 = parts.map(|part| part.parameters).sum();
         usize::try_from(parameters).unwrap_or(usize::MAX).saturating_mul(size_of::<f32>())
     };
-    let model = model(&checkpoint, place.origin(), bytes_of("UNet"))?;
+    let mut model = model(&checkpoint, place.origin(), bytes_of("UNet"))?;
     let clip = Clip::new(unless_missing(checkpoint.clip())?, bytes_of("text encoder"));
     let vae_prefix = summary.parts.iter().find(|part| part.name == "VAE").map_or("", |part| part.prefix);
     let numbers_per_pixel = numbers_per_pixel(&checkpoint.weights().part(vae_prefix));
-    let vae = Vae::new(unless_missing(checkpoint.vae())?, numbers_per_pixel, bytes_of("VAE"));
+    let vae = unless_missing(checkpoint.vae())?;
+    if let Ok(vae) = &vae {
+        let layout = checkpoint.layout();
+        model.look = Look::of(vae, layout.latent_scale, layout.colours);
+    }
+    let vae = Vae::new(vae, numbers_per_pixel, bytes_of("VAE"));
     Ok((model, clip, vae))
 }
 
@@ -72,7 +78,7 @@ fn model(checkpoint: &Checkpoint, origin: Origin, bytes: usize) -> Result<Model,
         sampling,
         latent_scale: layout.latent_scale,
         latent_channels: layout.latent_channels,
-        colours: layout.colours,
+        look: Look::known(layout.colours),
         label: layout.label,
         edit,
         corrections: Vec::new(),

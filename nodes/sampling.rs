@@ -204,7 +204,7 @@ fn watching<'a>(model: &'a Model, cx: &'a Context<'_>) -> impl FnMut(Step, &Tens
     let previews = cx.services().get::<Previews>();
     move |step: Step, denoised: &Tensor| {
         // A preview that cannot be drawn is no reason to lose the picture.
-        if let Some(jpeg) = previews.and_then(|previews| previews.draw(denoised, &model.colours).ok()) {
+        if let Some(jpeg) = previews.and_then(|previews| previews.draw(denoised, &model.look.colours()).ok()) {
             cx.preview(jpeg, paraflow_engine::ImageFormat::Jpeg);
         }
         match cx.progress(step.index as u32 + 1, step.total as u32) {

@@ -8,7 +8,7 @@ use candle_core::{DType, Tensor};
 use paraflow_diffusion::checkpoint::Layout;
 use paraflow_diffusion::guidance::{self, Condition, Correction, Edit, Guidance, Label, Picture, PictureSize};
 use paraflow_diffusion::noise;
-use paraflow_diffusion::preview::Colours;
+use paraflow_diffusion::preview::Look;
 use paraflow_diffusion::samplers::Walk;
 use paraflow_diffusion::schedule::ModelSampling;
 use paraflow_diffusion::text::{Encoders, Layer};
@@ -34,7 +34,7 @@ pub struct Model {
     /// Channels of its latents.
     pub latent_channels: usize,
     /// How its latents look in a preview.
-    pub colours: Colours,
+    pub look: Look,
     /// What it is told beside the prompt.
     pub label: Option<Label>,
     /// What it sees beside the noisy latent.

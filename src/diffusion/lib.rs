@@ -3,6 +3,7 @@
 pub mod adapters;
 pub mod checkpoint;
 mod eigen;
+mod equations;
 mod error;
 pub mod guidance;
 pub mod nn;

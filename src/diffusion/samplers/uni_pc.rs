@@ -4,6 +4,7 @@ use candle_core::Tensor;
 
 use super::{Denoiser, Observe, Sampler, steps};
 use crate::Result;
+use crate::equations::solve;
 use crate::tensors::{add_scaled, divide, mix, scale};
 
 pub(super) const SAMPLER: Sampler = Sampler {
@@ -175,27 +176,4 @@ impl Plan {
         }
         add_scaled(base, &sum, -(place.signal * self.scale))
     }
-}
-
-/// The solution of a small system of linear equations, by elimination with the largest pivot.
-fn solve(mut rows: Vec<Vec<f64>>, mut right: Vec<f64>) -> Vec<f64> {
-    let size = right.len();
-    for column in 0..size {
-        let pivot = (column..size).max_by(|a, b| rows[*a][column].abs().total_cmp(&rows[*b][column].abs()));
-        let pivot = pivot.unwrap_or(column);
-        rows.swap(column, pivot);
-        right.swap(column, pivot);
-        let ((above, below), (done, left)) = (rows.split_at_mut(column + 1), right.split_at_mut(column + 1));
-        let (pivot, known) = (&above[column], done[column]);
-        for (row, right) in below.iter_mut().zip(left) {
-            let factor = row[column] / pivot[column];
-            row.iter_mut().zip(pivot).skip(column).for_each(|(value, above)| *value -= factor * above);
-            *right -= factor * known;
-        }
-    }
-    for row in (0..size).rev() {
-        let known: f64 = (row + 1..size).map(|k| rows[row][k] * right[k]).sum();
-        right[row] = (right[row] - known) / rows[row][row];
-    }
-    right
 }

@@ -86,6 +86,12 @@ impl Vae {
         self.channels
     }
 
+    /// Channels of the encoder's levels, from the finest to the coarsest.
+    #[must_use]
+    pub fn widths(&self) -> Vec<usize> {
+        self.encoder.down.iter().filter_map(|level| level.blocks.last()).map(|block| block.output).collect()
+    }
+
     /// How many pixels of a picture's side one latent pixel stands for: 8.
     #[must_use]
     pub fn factor(&self) -> usize {

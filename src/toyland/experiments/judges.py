@@ -62,9 +62,8 @@ class Judges:
         return dict(middle=self.middle, spread=self.spread, own=own, renders=renders)
 
     def class_accuracy(self, fresh):
-        alone = judge.singles(fresh)
-        rows = dict(zip(judge.CLASSES, zip(*[judge.labels(fresh.meta[i]) for i in alone])))
-        return judge.shares(judge.verdicts(self.classes, fresh.pixels(alone.numpy())), rows)
+        alone, classes = judge.singles(fresh)
+        return judge.shares(judge.verdicts(self.classes, fresh.pixels(alone.numpy())), classes)
 
     @torch.no_grad()
     def features(self, images):
@@ -88,9 +87,9 @@ class Judges:
         rows = []
         for i in range(len(bytes_)):
             row = dict(role=prompt["role"], file=files[i].name)
-            for name, classes in judge.CLASSES.items():
+            for head, (name, classes) in enumerate(judge.CLASSES.items()):
                 if name in prompt:
-                    row[name] = float(classes[seen[name][i]] == prompt[name])
+                    row[name] = float(classes[seen[i, head]] == prompt[name])
             for name in subjects:
                 row["found " + name] = float(sure[i, identity.NAMES.index(name)] > 0.5)
                 row["alike " + name] = alike[name][i].item()

@@ -9,14 +9,19 @@ import torch
 SIZE = 128
 
 
+def meta_of(folder):
+    """One record of captions and attributes for each picture."""
+    with open(Path(folder) / "meta.jsonl") as lines:
+        return [json.loads(line) for line in lines]
+
+
 class Renders:
     """Pictures as bytes, memory-mapped, and one record of captions and attributes for each."""
 
     def __init__(self, folder):
-        folder = Path(folder)
-        self.meta = [json.loads(line) for line in open(folder / "meta.jsonl")]
+        self.meta = meta_of(folder)
         shape = (len(self.meta), SIZE, SIZE, 3)
-        self.images = np.memmap(folder / "images.bin", dtype=np.uint8, mode="r", shape=shape)
+        self.images = np.memmap(Path(folder) / "images.bin", dtype=np.uint8, mode="r", shape=shape)
 
     def __len__(self):
         return len(self.meta)

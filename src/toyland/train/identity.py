@@ -7,8 +7,8 @@ alone is not enough; what counts are the marks. Pairs teach it that two can be o
 import torch
 import torch.nn.functional as F
 
-from data import Renders, generator
-from judge import Judge, worn
+import classifier
+from data import Renders
 
 NAMES = ["captain", "patches", "sprout", "starry"]
 HEADS = dict(individual=NAMES)
@@ -19,24 +19,17 @@ def labels(renders):
     return torch.tensor([[float(name in row["individuals"]) for name in NAMES] for row in renders.meta])
 
 
-def train(args):
-    torch.manual_seed(args.seed)
-    renders, model = Renders(args.data), Judge(HEADS).to(memory_format=torch.channels_last)
-    target = labels(renders)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.02, fused=True)
-    for step in range(args.steps):
-        chance = generator(args.seed, step)
-        optimizer.param_groups[0]["lr"] = 2e-3 * min(1, (step + 1) / 50) * (1 - step / args.steps)
-        picked = torch.randint(len(renders), (args.batch,), generator=chance)
-        scores = model(worn(renders.pixels(picked.numpy()), chance))["individual"]
-        loss = F.binary_cross_entropy_with_logits(scores, target[picked])
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        if (step + 1) % 50 == 0:
-            print(f"step {step + 1} loss {loss.item():.4f}", flush=True)
-    torch.save(model.state_dict(), args.out)
-    print("on fresh renders:", accuracy(load(args.out), Renders(args.fresh)))
+def any_of_all(scores, target):
+    """The loss of one head whose names are each on a picture or not."""
+    return F.binary_cross_entropy_with_logits(scores["individual"], target)
+
+
+def train(settings, data, fresh, out):
+    """Trains on one data set of `toyland identity`, and gives the shares of another that it judges rightly."""
+    renders = Renders(data)
+    everyone = torch.arange(len(renders))
+    model = classifier.train(HEADS, renders, everyone, labels(renders), settings, out, any_of_all)
+    return accuracy(model, Renders(fresh))
 
 
 def accuracy(model, fresh):
@@ -48,9 +41,7 @@ def accuracy(model, fresh):
 
 
 def load(path):
-    model = Judge(HEADS)
-    model.load_state_dict(torch.load(path, weights_only=True))
-    return model.eval()
+    return classifier.load(HEADS, path)
 
 
 @torch.no_grad()

@@ -1,5 +1,5 @@
 """Muon (Jordan et al. 2024): momentum whose matrices are made orthogonal before the step. Chosen because
-a short run counts every sample; what it gains over AdamW here has not been measured (`--adam` would)."""
+a short run counts every sample; what it gains over AdamW here has not been measured."""
 
 import torch
 
@@ -37,26 +37,20 @@ class Muon(torch.optim.Optimizer):
 
 
 class Both:
-    """Muon for the matrices inside a network, AdamW for the rest: vectors, embeddings, first and last layer."""
+    """Muon for the matrices inside the UNet, AdamW for the rest: vectors, first and last layer."""
 
-    def __init__(self, networks, lr, muon=True):
+    def __init__(self, network, lr):
         matrices, rest = [], []
-        for network, scale in networks:
-            inside = ("out.2", "input_blocks.0.", "embedding")
-            for name, parameter in network.named_parameters():
-                is_matrix = muon and parameter.dim() >= 2 and not any(part in name for part in inside)
-                (matrices if is_matrix else rest).append((parameter, scale))
-        by_scale = lambda chosen: [  # noqa: E731
-            dict(params=[p for p, s in chosen if s == scale], scale=scale) for scale in sorted({s for _, s in chosen})
-        ]
-        self.all = [torch.optim.AdamW(by_scale(rest), lr=lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)]
-        if matrices:
-            self.all.append(Muon(by_scale(matrices), lr=lr))
+        for name, parameter in network.named_parameters():
+            inside = parameter.dim() >= 2 and not any(part in name for part in ("out.2", "input_blocks.0."))
+            (matrices if inside else rest).append(parameter)
+        adam = torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+        self.all = [adam, Muon(matrices, lr=lr)]
 
     def step(self, lr):
         for optimizer in self.all:
             for group in optimizer.param_groups:
-                group["lr"] = lr * group["scale"]
+                group["lr"] = lr
             optimizer.step()
             optimizer.zero_grad()
 

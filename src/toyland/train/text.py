@@ -4,17 +4,13 @@ From every padding state, linear heads read each attribute of the scene. A UNet 
 the words sorted out, and saves the hours in which it would have to teach them.
 """
 
-import csv
-import json
-import time
-from pathlib import Path
-
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
 import models
-from data import generator
+from data import generator, meta_of
+from loop import Loop
 from tokenizer import BEGIN, END, LENGTH, Tokenizer
 
 UNKNOWN = 0  # row of the compact vocabulary for every token that no caption uses; its embedding is and stays zero
@@ -49,8 +45,8 @@ def named(caption):
 class Captions:
     """Every distinct caption of a data set as compact token ids, and which of them belong to which picture."""
 
-    def __init__(self, meta, vocabulary):
-        tokenizer = Tokenizer(vocabulary)
+    def __init__(self, meta):
+        tokenizer = Tokenizer()
         numbers, self.texts, self.of_picture = {}, [], []
         for row in meta:
             for text in row["captions"]:
@@ -64,16 +60,11 @@ class Captions:
         self.compact = {token: 1 + row for row, token in enumerate(self.used)}
         self.begin, self.end = self.compact[BEGIN], self.compact[END]
         self.words = [[self.compact[i] for i in ids] for ids in self.words]
-        self.tokenizer = tokenizer
 
     def pad(self, words):
         """Token ids `[batch, 77]` of lists of words."""
         rows = [[self.begin] + w[: LENGTH - 2] + [self.end] * (LENGTH - 1 - min(len(w), LENGTH - 2)) for w in words]
         return torch.tensor(rows)
-
-    def encode(self, texts):
-        """Token ids of any texts; words that no caption uses become the unknown token."""
-        return self.pad([[self.compact.get(i, UNKNOWN) for i in self.tokenizer.words(t)] for t in texts])
 
 
 def with_strangers(words, chance):
@@ -94,42 +85,46 @@ def encoder(vocabulary_size):
     return model
 
 
-def train(args):
-    torch.manual_seed(args.seed)
-    meta = [json.loads(line) for line in open(Path(args.data) / "meta.jsonl")]
-    captions = Captions(meta, args.vocabulary)
+def batch_of(captions, labels, settings, step):
+    """Token ids, where each caption ends, and what it names."""
+    chance = generator(settings.seed, step)
+    picked = torch.randint(len(captions.texts), (settings.batch,), generator=chance)
+    words = [with_strangers(captions.words[i], chance) for i in picked]
+    target = labels[picked]
+    for i in range(settings.batch // 16):  # nothing but strangers says nothing
+        words[i], target[i] = [UNKNOWN] * int(torch.randint(0, 9, (), generator=chance)), 0
+    ends = torch.tensor([1 + len(w) for w in words])
+    later = ends + (torch.rand(len(ends), generator=chance) * (LENGTH - ends)).long()
+    return captions.pad(words), (ends, later), target
+
+
+def train(settings, data, out):
+    torch.manual_seed(settings.seed)
+    captions = Captions(meta_of(data))
     labels = torch.tensor([named(text) for text in captions.texts])
-    print(f"{len(captions.texts)} captions, {len(captions.used)} tokens", flush=True)
     model = encoder(len(captions.used) + 1)
     heads = nn.ModuleDict({name: nn.Linear(models.TEXT["width"], size) for name, size in HEADS.items()})
-    optimizer = torch.optim.AdamW([*model.parameters(), *heads.parameters()], lr=args.lr, weight_decay=0.01, fused=True)
-    log = csv.writer(open(Path(args.out).with_suffix(".csv"), "w", buffering=1))
-    started = time.time()
-    for step in range(args.steps):
-        chance = generator(args.seed, step)
+    moved = [*model.parameters(), *heads.parameters()]
+    optimizer = torch.optim.AdamW(moved, lr=settings.rate, weight_decay=0.01, fused=True)
+    loop = Loop(out, settings.steps, dict(model=model, heads=heads, optimizer=optimizer))
+    rows = torch.arange(settings.batch)
+    for step in loop.left():
         for group in optimizer.param_groups:
-            group["lr"] = args.lr * min(1, (step + 1) / 50) * (1 - step / args.steps)
-        picked = torch.randint(len(captions.texts), (args.batch,), generator=chance)
-        words = [with_strangers(captions.words[i], chance) for i in picked]
-        target = labels[picked]
-        for i in range(args.batch // 16):  # nothing but strangers says nothing
-            words[i], target[i] = [UNKNOWN] * int(torch.randint(0, 9, (), generator=chance)), 0
-        states = model(captions.pad(words))
-        ends = torch.tensor([1 + len(w) for w in words])
-        later = ends + (torch.rand(args.batch, generator=chance) * (LENGTH - ends)).long()
-        rows = torch.arange(args.batch)
-        loss, right = 0.0, []
-        for at in (ends, later):
+            group["lr"] = settings.rate * min(1, (step + 1) / 50) * (1 - step / settings.steps)
+        tokens, places, target = batch_of(captions, labels, settings, step)
+        states, loss = model(tokens), 0.0
+        for at in places:
             read = states[rows, at]
             for column, head in enumerate(heads.values()):
-                scores = head(read)
-                loss = loss + F.cross_entropy(scores, target[:, column]) / (2 * len(heads))
-                right.append((scores.argmax(1) == target[:, column]).float().mean())
+                loss = loss + F.cross_entropy(head(read), target[:, column]) / (2 * len(heads))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        if (step + 1) % 50 == 0:
-            worst = min(right).item()
-            log.writerow([step + 1, f"{loss.item():.5f}", f"{worst:.4f}"])
-            print(f"step {step + 1} loss {loss.item():.4f} worst head {worst:.3f} {time.time() - started:.0f}s", flush=True)
-    torch.save(dict(model=model.state_dict(), used=captions.used, heads=heads.state_dict()), args.out)
+        loop.note(loss.item())
+
+
+def load(captions, path):
+    """The trained encoder over the compact vocabulary of those captions."""
+    model = encoder(len(captions.used) + 1)
+    model.load_state_dict(torch.load(path, weights_only=True)["parts"]["model"])
+    return model.eval().requires_grad_(False)

@@ -1,44 +1,46 @@
-"""CLIP's byte-pair tokenizer, for the plain lower-case words of Toyland's captions. The program has the complete one."""
+"""CLIP's byte-pair tokenizer, for the plain lower-case words of Toyland's captions. The program has the complete one, and
+its vocabulary, `src/diffusion/text/vocabulary.bin`, is read here too; `vocabulary.py` beside it tells the format."""
 
-import gzip
-import html
 import re
 from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
 
 BEGIN, END, LENGTH = 49406, 49407, 77
+FIRST_MERGE, END_OF_WORD = 512, 256
+PAIRS = Path(__file__).resolve().parents[2] / "diffusion/text/vocabulary.bin"
 # The whole of CLIP's pattern is longer; letters, digits and punctuation are what captions have.
 WORDS = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[a-z]+|[0-9]|[^\sa-z0-9]+")
 
 
-def byte_symbols():
-    """The printable characters that stand for the 256 bytes, in the order of the vocabulary."""
-    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    rest = [b for b in range(256) if b not in plain]
-    return [chr(b) for b in plain] + [chr(256 + i) for i in range(len(rest))]
+def byte_numbers():
+    """The token of each byte: bytes that print in Latin-1 come first, then the others."""
+    printing = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    order = printing + [byte for byte in range(256) if byte not in printing]
+    return {byte: number for number, byte in enumerate(order)}
 
 
 class Tokenizer:
-    def __init__(self, vocabulary):
-        lines = gzip.open(vocabulary).read().decode("utf-8").split("\n")
-        merges = [tuple(line.split()) for line in lines[1 : 49152 - 256 - 2 + 1]]
-        symbols = byte_symbols()
-        words = symbols + [s + "</w>" for s in symbols] + ["".join(m) for m in merges]
-        self.ids = {word: index for index, word in enumerate(words)}
-        self.ranks = {merge: rank for rank, merge in enumerate(merges)}
+    def __init__(self):
+        pairs = np.fromfile(PAIRS, dtype="<u2").reshape(-1, 2).tolist()
+        self.merges = {tuple(pair): FIRST_MERGE + rank for rank, pair in enumerate(pairs)}
+        self.bytes = byte_numbers()
+        self.word = lru_cache(maxsize=4096)(self._word)
 
-    @lru_cache(maxsize=4096)
-    def word(self, word):
-        parts = list(word[:-1]) + [word[-1] + "</w>"]
-        while len(parts) > 1:
-            rank, at = min((self.ranks.get(pair, 1 << 30), i) for i, pair in enumerate(zip(parts, parts[1:])))
-            if rank == 1 << 30:
-                break
-            parts[at : at + 2] = [parts[at] + parts[at + 1]]
-        return [self.ids[part] for part in parts]
+    def _word(self, word):
+        parts = [self.bytes[byte] for byte in word.encode()]
+        parts[-1] += END_OF_WORD
+        while True:
+            # Merges are numbered by rank: the smallest number is the pair to join first.
+            joined, at = min(((self.merges.get(pair, BEGIN), i) for i, pair in enumerate(zip(parts, parts[1:]))), default=(BEGIN, 0))
+            if joined == BEGIN:
+                return parts
+            parts[at : at + 2] = [joined]
 
     def words(self, text):
         """The ids of a text without begin, end and padding."""
-        return [i for word in WORDS.findall(html.unescape(text).lower()) for i in self.word(word)]
+        return [i for word in WORDS.findall(text.lower()) for i in self.word(word)]
 
     def __call__(self, text):
         """The 77 ids of a text, padded as Stable Diffusion 1 pads."""

@@ -1,4 +1,4 @@
-"""The training of Toyland's model, step by step. `docs/toyland.md` gives the commands in their order."""
+"""The training of Toyland's model: `all` carries out the recipe, `measure` judges any checkpoint of Toyland's."""
 
 import argparse
 import os
@@ -9,117 +9,62 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 import torch  # noqa: E402
 
-import export  # noqa: E402
 import identity  # noqa: E402
-import judge  # noqa: E402
-import text  # noqa: E402
-import unet  # noqa: E402
-import vae  # noqa: E402
+from recipe import Judge, Recipe, Workshop  # noqa: E402
+
+
+def everything(args):
+    workshop = workshop_of(args)
+    workshop.world()
+    workshop.networks()
+    rows = workshop.quality("this model", workshop.path("models/checkpoints/new.safetensors"))
+    workshop.report("A Toyland model", rows)
+
+
+def measure(args):
+    workshop = workshop_of(args)
+    workshop.world()
+    samplers = [tuple(pair.split("/")) for pair in args.samplers]
+    rows = workshop.quality(args.name, os.path.abspath(args.checkpoint), args.cfg, samplers)
+    workshop.report(f"Quality of {args.name}", rows)
+
+
+def individuals(args):
+    for name, share in identity.train(Judge(args.steps, seed=5), args.data, args.fresh, args.out).items():
+        print(f"{name}: {share:.1%} right on fresh renders")
+
+
+def workshop_of(args):
+    recipe = Recipe() if args.scale == 1 else Recipe().scaled(args.scale)
+    return Workshop(args.out, recipe, args.toyland, args.paraflow)
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
     commands = parser.add_subparsers(required=True)
+    workshop = argparse.ArgumentParser(add_help=False)
+    workshop.add_argument("out", help="the folder to work in; the same command given again goes on where it stopped")
+    workshop.add_argument("--scale", type=float, default=1.0, help="the share of pictures and steps: 0.01 takes minutes and learns nothing")
+    workshop.add_argument("--toyland", help="a built `toyland`; by default cargo builds it")
+    workshop.add_argument("--paraflow", help="a built `paraflow`; by default cargo builds it")
 
-    p = commands.add_parser("vae", help="train the autoencoder")
-    p.set_defaults(run=vae.train)
-    p.add_argument("data")
-    p.add_argument("out")
-    p.add_argument("--steps", type=int, default=2600)
-    p.add_argument("--crop-steps", type=int, default=1500)
-    p.add_argument("--batch", type=int, default=8, help="crops; whole pictures come in half as many")
-    p.add_argument("--lr", type=float, default=1.5e-3)
-    p.add_argument("--seed", type=int, default=1)
-    p.add_argument("--resume", action="store_true")
-    p.add_argument("--decoder-only", action="store_true")
-    p.add_argument("--anchor", type=float, default=0.0, help="weight that holds the latents near those of --start")
-    p.add_argument("--latent-noise", type=float, default=0.03)
-    p.add_argument("--start", help="the weights to begin with")
-    p.add_argument("--colour", action="store_true", help="weigh colours, and step by Muon: the second stage")
+    p = commands.add_parser("all", parents=[workshop], help="train a model from nothing, judge it, write report.md")
+    p.set_defaults(run=everything)
 
-    p = commands.add_parser("whiten", help="give the latents mean zero and variance one")
-    p.set_defaults(run=vae.whiten)
-    p.add_argument("data")
-    p.add_argument("vae")
-    p.add_argument("out")
-    p.add_argument("--count", type=int, default=1000)
+    p = commands.add_parser("measure", parents=[workshop], help="train the judge, and judge what a checkpoint draws")
+    p.set_defaults(run=measure)
+    p.add_argument("checkpoint", help="a file in some folder's `models/checkpoints`")
+    p.add_argument("--name", default="the checkpoint")
+    p.add_argument("--cfg", type=float, nargs="+", default=[4.0])
+    p.add_argument("--samplers", nargs="+", default=["dpmpp_2m/karras"])
 
-    p = commands.add_parser("latents", help="encode a data set")
-    p.set_defaults(run=vae.latents)
-    p.add_argument("data")
-    p.add_argument("vae")
-    p.add_argument("out")
-    p.add_argument("--count", type=int, default=40000)
-
-    p = commands.add_parser("text", help="warm up the text encoder on what captions name")
-    p.set_defaults(run=text.train)
-    p.add_argument("data")
-    p.add_argument("vocabulary", help="CLIP's bpe_simple_vocab_16e6.txt.gz")
-    p.add_argument("out")
-    p.add_argument("--steps", type=int, default=600)
-    p.add_argument("--batch", type=int, default=48)
-    p.add_argument("--lr", type=float, default=1e-3)
-    p.add_argument("--seed", type=int, default=2)
-
-    p = commands.add_parser("unet", help="train the UNet")
-    p.set_defaults(run=unet.train)
-    p.add_argument("data")
-    p.add_argument("latents")
-    p.add_argument("vocabulary")
-    p.add_argument("text", help="the warmed-up text encoder")
-    p.add_argument("out")
-    p.add_argument("--steps", type=int, default=4000)
-    p.add_argument("--batch", type=int, default=32)
-    p.add_argument("--lr", type=float, default=1.5e-3)
-    p.add_argument("--text-lr", type=float, default=0.0, help="the text encoder's share of the rate; 0 freezes it")
-    p.add_argument("--decay", type=float, default=0.5)
-    p.add_argument("--ema", type=float, default=0.998)
-    p.add_argument("--seed", type=int, default=3)
-    p.add_argument("--adam", action="store_true", help="AdamW alone")
-    p.add_argument("--resume", action="store_true")
-
-    p = commands.add_parser("export", help="write the checkpoint, f16 and packed")
-    p.set_defaults(run=export.export)
-    p.add_argument("unet")
-    p.add_argument("vae")
-    p.add_argument("out")
-    p.add_argument("--note", help="kept in the file's metadata")
-
-    p = commands.add_parser("sample", help="draw prompts with a checkpoint")
-    p.set_defaults(run=judge.sample)
-    p.add_argument("checkpoint")
-    p.add_argument("vocabulary")
-    p.add_argument("prompts")
-    p.add_argument("out")
-    p.add_argument("--count", type=int, default=200)
-    p.add_argument("--steps", type=int, default=20)
-    p.add_argument("--cfg", type=float, default=4.0)
-
-    p = commands.add_parser("judge-train", help="train the judge on real renders")
-    p.set_defaults(run=judge.train)
-    p.add_argument("data")
-    p.add_argument("fresh")
-    p.add_argument("out")
-    p.add_argument("--steps", type=int, default=500)
-    p.add_argument("--batch", type=int, default=48)
-    p.add_argument("--seed", type=int, default=4)
-
-    p = commands.add_parser("judge", help="judge a folder of pictures against prompts")
-    p.set_defaults(run=judge.judge)
-    p.add_argument("judge")
-    p.add_argument("pictures")
-    p.add_argument("prompts")
-    p.add_argument("--wrong", help="a CSV to write mistakes to")
-
-    p = commands.add_parser("identity-train", help="train the judge of individuals on real renders")
-    p.set_defaults(run=identity.train)
+    p = commands.add_parser("identity-train", help="train the judge of individuals on what `toyland identity` draws")
+    p.set_defaults(run=individuals)
     p.add_argument("data")
     p.add_argument("fresh")
     p.add_argument("out")
     p.add_argument("--steps", type=int, default=400)
-    p.add_argument("--batch", type=int, default=48)
-    p.add_argument("--seed", type=int, default=5)
 
     return parser.parse_args()
 
