@@ -190,16 +190,15 @@ impl<'a> Checker<'a> {
         self.sinks.dedup();
     }
 
-    /// Marks what the sinks need, and draws the wires between. A node of an unknown class leads no further.
+    /// Marks what the sinks need, and draws the wires between. A node of an unknown class may well be an output: what it
+    /// reads is looked at too, so that its faults do not wait until the class is put right.
     fn walk(&mut self) {
-        let mut stack = self.sinks.clone();
-        for &sink in &self.sinks {
-            self.needed[sink] = true;
+        let unknown = (0..self.nodes.len()).filter(|&at| self.nodes[at].is_none());
+        let mut stack: Vec<usize> = self.sinks.iter().copied().chain(unknown).collect();
+        for &at in &stack {
+            self.needed[at] = true;
         }
         while let Some(at) = stack.pop() {
-            if self.nodes[at].is_none() {
-                continue;
-            }
             for (_, binding) in &self.entry(at).1.inputs {
                 let Binding::Link { node, .. } = binding else { continue };
                 let Some(&from) = self.positions.get(node.as_str()) else { continue };

@@ -90,7 +90,7 @@ impl Plan {
     /// # Errors
     ///
     /// Every fault there is, in the graph's order, then in the order of the node's inputs. All nodes must have a known
-    /// class; the inputs of those that no output needs are not looked at.
+    /// class; the inputs of those that neither an output nor a node of an unknown class needs are not looked at.
     pub fn new(graph: impl Into<Arc<Graph>>, registry: &Registry) -> Result<Self, Vec<GraphError>> {
         Self::whole(graph.into(), registry, None)
     }

@@ -320,11 +320,31 @@ fn a_graph_without_an_output_is_told_of_some() {
 fn what_no_output_needs_is_not_looked_at_but_for_its_class() {
     check(
         "1 Number value=100000
-         2 Nonsense value=@1
-         3 Show value=1
-         4",
-        "node 2 (Nonsense): there is no such class
-         node 4: it has no `class_type`",
+         2 Show value=1
+         3",
+        "node 3: it has no `class_type`",
+    );
+}
+
+#[test]
+fn what_an_unknown_node_reads_is_looked_at_all_the_same() {
+    check(
+        "1 CLIPTextEncode text=bear clip=@44
+         2 KSampler steps=0 model=@3 positive=@1 sampler_name=euler latent_image=@5
+         3 CheckpointLoaderSimple ckpt_name=toyland.safetensors
+         4 VAEDecod samples=@2 vae=@3.2
+         5 EmptyLatentImage
+         6 SaveImage images=@4
+         7 SaveImagee images=@8
+         8 CLIPTextEncode text=bear",
+        "node 1 (CLIPTextEncode): input `clip` expects CLIP, found a link to node 44, which is not in the graph
+         node 2 (KSampler): input `steps` expects 1 to 10000, found 0
+         node 4 (VAEDecod): there is no such class
+         hint: did you mean `VAEDecode`?
+         node 7 (SaveImagee): there is no such class
+         hint: did you mean `SaveImage`?
+         node 8 (CLIPTextEncode): input `clip` expects CLIP, found nothing
+         hint: CheckpointLoaderSimple gives CLIP",
     );
 }
 
