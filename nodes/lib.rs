@@ -44,6 +44,8 @@ mod strings;
 mod testing;
 #[cfg(test)]
 mod tiny;
+#[cfg(test)]
+mod toyland;
 mod training;
 mod upscale;
 mod vae;
