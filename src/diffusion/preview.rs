@@ -48,7 +48,7 @@ pub struct Look(Arc<Mutex<Source>>);
 
 enum Source {
     Known(Colours),
-    ReadOff { vae: Vae, latent_scale: f64, otherwise: Colours },
+    ReadOff { vae: Box<Vae>, latent_scale: f64, otherwise: Colours },
 }
 
 impl Look {
@@ -64,7 +64,7 @@ impl Look {
         if vae.widths() == STABLE_DIFFUSION_WIDTHS || vae.channels() != known.channels.len() {
             return Self::known(known);
         }
-        Self(Arc::new(Mutex::new(Source::ReadOff { vae: vae.clone(), latent_scale, otherwise: known })))
+        Self(Arc::new(Mutex::new(Source::ReadOff { vae: Box::new(vae.clone()), latent_scale, otherwise: known })))
     }
 
     /// The colours. The first call may run the autoencoder on a small picture, and then lets go of it.
