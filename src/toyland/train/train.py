@@ -10,6 +10,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 import torch  # noqa: E402
 
 import identity  # noqa: E402
+import judge  # noqa: E402
+from data import Renders  # noqa: E402
 from recipe import Judge, Recipe, Workshop  # noqa: E402
 
 
@@ -32,6 +34,11 @@ def measure(args):
 def individuals(args):
     for name, share in identity.train(Judge(args.steps, seed=5), args.data, args.fresh, args.out).items():
         print(f"{name}: {share:.1%} right on fresh renders")
+
+
+def classes(args):
+    model, (alone, wanted) = judge.train(Judge(args.steps), args.data, args.out), judge.singles(Renders(args.fresh))
+    print(judge.shares(judge.verdicts(model, Renders(args.fresh).pixels(alone.numpy())), wanted))
 
 
 def workshop_of(args):
@@ -59,12 +66,19 @@ def arguments():
     p.add_argument("--cfg", type=float, nargs="+", default=[4.0])
     p.add_argument("--samplers", nargs="+", default=["dpmpp_2m/karras"])
 
-    p = commands.add_parser("identity-train", help="train the judge of individuals on what `toyland identity` draws")
+    judges = argparse.ArgumentParser(add_help=False)
+    judges.add_argument("data")
+    judges.add_argument("fresh")
+    judges.add_argument("out")
+    judges.add_argument("--steps", type=int, default=400)
+
+    p = commands.add_parser("judge-train", parents=[judges], help="train the judge of classes on `toyland dataset` alone")
+    p.set_defaults(run=classes)
+
+    p = commands.add_parser(
+        "identity-train", parents=[judges], help="train the judge of individuals on what `toyland identity` draws"
+    )
     p.set_defaults(run=individuals)
-    p.add_argument("data")
-    p.add_argument("fresh")
-    p.add_argument("out")
-    p.add_argument("--steps", type=int, default=400)
 
     return parser.parse_args()
 
