@@ -53,11 +53,11 @@ fn a_preview_has_the_colours_of_the_picture_that_comes() {
     let bench = Bench::with_service(Previews { size_px: 128 });
     let graph = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../graphs/text-to-image.json")).unwrap();
     let outcome = bench.run_file(&graph);
-    let previews = outcome.events.iter().filter_map(|event| match event {
+    let mut previews = outcome.events.iter().filter_map(|event| match event {
         Event::Preview { image, .. } => Some(image::load_from_memory(image).unwrap().to_rgb8()),
         _ => None,
     });
-    let last = previews.last().unwrap();
+    let last = previews.next_back().unwrap();
     let picture = image::open(bench.path("output/text-to-image_00001_.png")).unwrap().to_rgb8();
     assert_eq!(last.dimensions(), picture.dimensions());
     // The mean over each cell of 8 x 8 pixels.

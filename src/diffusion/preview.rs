@@ -61,7 +61,8 @@ impl Look {
     /// The known colours for an autoencoder of Stable Diffusion's measures, else those that [`Colours::read_off`] finds.
     #[must_use]
     pub fn of(vae: &Vae, latent_scale: f64, known: Colours) -> Self {
-        if vae.widths() == STABLE_DIFFUSION_WIDTHS || vae.channels() != known.channels.len() {
+        let widths = vae.widths();
+        if widths.is_empty() || widths == STABLE_DIFFUSION_WIDTHS || vae.channels() != known.channels.len() {
             return Self::known(known);
         }
         Self(Arc::new(Mutex::new(Source::ReadOff { vae: Box::new(vae.clone()), latent_scale, otherwise: known })))

@@ -86,10 +86,15 @@ impl Vae {
         self.channels
     }
 
-    /// Channels of the encoder's levels, from the finest to the coarsest.
+    /// Channels of the encoder's levels, from the finest to the coarsest; none for the quick stand-in, which has no levels.
     #[must_use]
     pub fn widths(&self) -> Vec<usize> {
-        self.encoder.down.iter().filter_map(|level| level.blocks.last()).map(|block| block.output).collect()
+        match &self.coders {
+            Coders::Full(coders) => {
+                coders.0.down.iter().filter_map(|level| level.blocks.last()).map(|b| b.output).collect()
+            }
+            Coders::Tiny { .. } => Vec::new(),
+        }
     }
 
     /// How many pixels of a picture's side one latent pixel stands for: 8.
