@@ -36,6 +36,7 @@ mod primitives;
 mod prompt;
 mod sampler_choice;
 mod sampling;
+mod save_models;
 mod scaling;
 mod schedulers;
 mod sdxl;
@@ -95,6 +96,7 @@ fn all_nodes() -> impl Iterator<Item = NodeDef> {
         primitives,
         sampler_choice,
         sampling,
+        save_models,
         scaling,
         schedulers,
         sdxl,

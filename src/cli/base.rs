@@ -95,7 +95,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// The system's words without Rust's `(os error 2)`.
-fn plain(error: &io::Error) -> String {
+pub(super) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }

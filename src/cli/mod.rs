@@ -2,6 +2,7 @@
 //!
 //! Data goes to stdout, everything else to stderr; progress bars only to a terminal. Exit codes are [`Exit`]'s.
 
+mod adapter;
 mod base;
 mod bench;
 mod check;
@@ -38,6 +39,8 @@ enum Command {
     Nodes(nodes::NodesArgs),
     /// List the models at hand, or tell what a file is.
     Models(models::ModelsArgs),
+    /// Tell what adapters are; merge, export or compare them.
+    Adapter(adapter::AdapterArgs),
     /// Measure this machine.
     Bench(bench::BenchArgs),
 }
@@ -91,6 +94,7 @@ impl Cli {
             Command::Check(args) => check::check(&args, &self.places),
             Command::Nodes(args) => nodes::nodes(&args, &self.places),
             Command::Models(args) => models::models(&args, &self.places),
+            Command::Adapter(args) => adapter::adapter(&args, &self.places),
             Command::Bench(args) => bench::bench(&args),
         }
     }

@@ -84,7 +84,7 @@ fn hash(assets: &Assets, file: &Path) -> Exit {
 }
 
 /// The path itself where there is such a file, else the model of that name in any folder.
-fn resolve(assets: &Assets, file: &Path) -> PathBuf {
+pub(super) fn resolve(assets: &Assets, file: &Path) -> PathBuf {
     if file.exists() {
         return file.to_owned();
     }
@@ -158,7 +158,7 @@ fn convert(assets: &Assets, input: &Path, output: &Path) -> Exit {
 }
 
 /// The model that the program brings under this name, unless a file of the name is at hand.
-fn embedded(path: &Path) -> Option<Arc<[u8]>> {
+pub(super) fn embedded(path: &Path) -> Option<Arc<[u8]>> {
     let name = path.to_str().filter(|_| !path.exists())?;
     paraflow_nodes::embedded_file("checkpoints", name.trim_start_matches("checkpoints/")).ok().flatten()
 }
@@ -202,7 +202,7 @@ fn short(count: u64) -> String {
 }
 
 /// A workflow in the metadata would fill screens.
-fn excerpt(value: &str) -> String {
+pub(super) fn excerpt(value: &str) -> String {
     const SHOWN: usize = 160;
     match value.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}… ({} characters; --json prints all)", &value[..end], value.chars().count()),

@@ -1,5 +1,6 @@
 //! Adapters in graphs over a tiny checkpoint.
 
+mod saved;
 mod trained;
 
 use crate::testing::{Bench, Outcome};

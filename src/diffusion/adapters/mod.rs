@@ -4,6 +4,7 @@
 //! [`Names`] finds the layers that a file means, [`Subset`] and [`Boundary`] choose those that are trained. Knows no folders.
 
 mod combine;
+mod compare;
 mod dense;
 mod export;
 mod fault;
@@ -22,6 +23,7 @@ mod tests;
 mod write;
 
 pub use combine::{Merge, merge};
+pub use compare::{AnyAdapter, Common, Comparison, Summary, compare, relative_changes};
 pub use export::{ExportError, to_lora};
 pub use fault::{Fault, Unmatched, table};
 pub use fingerprint::{check_base, difference, fingerprint};

@@ -8,6 +8,7 @@ mod inspect;
 mod open_clip;
 mod recognise;
 mod save;
+mod save_parts;
 mod sd1;
 mod sd2;
 mod sdxl;
@@ -21,6 +22,7 @@ pub use diffusers::{Component, open_folder, to_diffusers, unet_to_latent_diffusi
 pub use inspect::{Part, Summary, inspect};
 pub use open_clip::{from_open_clip, is_open_clip, text_encoder};
 pub use save::{write_folder, write_single};
+pub use save_parts::{Gathered, Networks};
 
 use crate::error::{Error, Result};
 use crate::guidance::Label;

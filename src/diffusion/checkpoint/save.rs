@@ -12,10 +12,10 @@ use crate::error::{Error, Result};
 use crate::nn::Weights;
 
 /// A tensor to be written.
-struct Output<'a> {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Cow<'a, [u8]>,
+pub(super) struct Output<'a> {
+    pub(super) dtype: Dtype,
+    pub(super) shape: Vec<usize>,
+    pub(super) bytes: Cow<'a, [u8]>,
 }
 
 impl View for &Output<'_> {
@@ -36,7 +36,12 @@ impl View for &Output<'_> {
     }
 }
 
-type Outputs<'a> = Vec<(String, Output<'a>)>;
+/// Tensors to be written, by their names.
+pub(super) type Outputs<'a> = Vec<(String, Output<'a>)>;
+
+/// Tensors by which a checkpoint says what its network predicts.
+pub(super) const MARKERS: [&str; 6] =
+    ["v_pred", "ztsnr", "edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min"];
 
 /// Writes a checkpoint as one file in the layout of its family's own. Text encoders of OpenCLIP get OpenCLIP's names.
 ///
@@ -57,7 +62,7 @@ pub fn write_single(checkpoint: &Checkpoint, path: &Path) -> Result<()> {
             None => collect(text, place.prefix, &mut outputs)?,
         }
     }
-    for marker in ["v_pred", "ztsnr", "edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min"] {
+    for marker in MARKERS {
         if weights.contains(marker) {
             outputs.push((marker.to_owned(), output(weights, marker)?));
         }
@@ -84,7 +89,7 @@ pub fn write_folder(checkpoint: &Checkpoint, folder: &Path) -> Result<Vec<PathBu
     Ok(written)
 }
 
-fn output<'a>(weights: &'a Weights, name: &str) -> Result<Output<'a>> {
+pub(super) fn output<'a>(weights: &'a Weights, name: &str) -> Result<Output<'a>> {
     let info = weights.info(name).ok_or_else(|| weights.missing(&weights.key(name)))?;
     let dtype = serde_json::from_value(serde_json::Value::String(info.dtype.clone())).map_err(|_| {
         Error::UnsupportedNumbers { file: weights.file().to_owned(), name: weights.key(name), dtype: info.dtype }
@@ -92,7 +97,7 @@ fn output<'a>(weights: &'a Weights, name: &str) -> Result<Output<'a>> {
     Ok(Output { dtype, shape: info.shape, bytes: weights.bytes(name)? })
 }
 
-fn collect<'a>(weights: &'a Weights, prefix: &str, outputs: &mut Outputs<'a>) -> Result<()> {
+pub(super) fn collect<'a>(weights: &'a Weights, prefix: &str, outputs: &mut Outputs<'a>) -> Result<()> {
     for name in weights.names() {
         outputs.push((format!("{prefix}{name}"), output(weights, name)?));
     }
@@ -100,7 +105,7 @@ fn collect<'a>(weights: &'a Weights, prefix: &str, outputs: &mut Outputs<'a>) ->
 }
 
 /// An encoder in the names of transformers, written in those of OpenCLIP: queries, keys and values become one matrix.
-fn collect_open_clip<'a>(weights: &'a Weights, prefix: &str, outputs: &mut Outputs<'a>) -> Result<()> {
+pub(super) fn collect_open_clip<'a>(weights: &'a Weights, prefix: &str, outputs: &mut Outputs<'a>) -> Result<()> {
     const BLOCK: [(&str, &str); 5] = [
         ("layer_norm1.", "ln_1."),
         ("layer_norm2.", "ln_2."),

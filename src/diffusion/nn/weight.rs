@@ -231,6 +231,12 @@ impl Weight {
         self.base.precision
     }
 
+    /// Whether it is another than the file's: adapters act on it, or were worked into it.
+    #[must_use]
+    pub fn is_changed(&self) -> bool {
+        !self.adapters.is_empty() || matches!(self.base.origin, Origin::Memory(_))
+    }
+
     /// How the layer applies it.
     #[must_use]
     pub fn geometry(&self) -> Geometry {

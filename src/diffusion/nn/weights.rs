@@ -205,6 +205,12 @@ impl Weights {
         Self { root: prefix.len(), prefix, ..self.clone() }
     }
 
+    /// All tensors of the file.
+    #[must_use]
+    pub fn whole(&self) -> Self {
+        Self { prefix: String::new(), root: 0, ..self.clone() }
+    }
+
     /// The file's name, for messages.
     #[must_use]
     pub fn file(&self) -> &str {

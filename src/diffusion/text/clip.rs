@@ -79,6 +79,8 @@ pub const SDXL_G: Family = Family { id: "clip_g", norms_hidden: false, ..SD2 };
 #[derive(Clone)]
 pub struct ClipText {
     family: Family,
+    /// The tensors that it was found in.
+    source: Weights,
     pub(super) tokens: Embedding,
     /// Added to the tokens by place, `[77, width]`.
     pub(super) positions: Tensor,
@@ -133,11 +135,18 @@ impl ClipText {
         Ok(Self {
             projection,
             family,
+            source: outer.clone(),
             tokens: Embedding::load(&embeddings.at("token_embedding"), vocabulary, width)?,
             positions: embeddings.tensor("position_embedding.weight", &[places, width])?,
             blocks,
             final_norm: LayerNorm::load(&weights.at("final_layer_norm"), width, EPSILON)?,
         })
+    }
+
+    /// The tensors that it was loaded from, without what adapters made of them.
+    #[must_use]
+    pub fn source(&self) -> &Weights {
+        &self.source
     }
 
     /// How it is used.

@@ -31,6 +31,8 @@ const LONGEST_PERIOD: f32 = 10_000.0;
 #[derive(Clone)]
 pub struct UNet {
     config: Config,
+    /// The tensors that it was found in.
+    source: Weights,
     dtype: DType,
     time: [Linear; 2],
     label: Option<[Linear; 2]>,
@@ -88,8 +90,15 @@ impl UNet {
             norm_out: GroupNorm::load(&weights.at("out.0"), last, EPSILON)?,
             conv_out: Conv2d::load(&weights.at("out.2"), last, config.output, 3)?,
             dtype: weights.dtype(),
+            source: weights.clone(),
             config,
         })
+    }
+
+    /// The tensors that it was loaded from, without what adapters made of them.
+    #[must_use]
+    pub fn source(&self) -> &Weights {
+        &self.source
     }
 
     /// Its architecture.

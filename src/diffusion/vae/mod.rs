@@ -22,6 +22,8 @@ const COLOURS: usize = 3;
 #[derive(Clone)]
 pub struct Vae {
     coders: Coders,
+    /// The tensors that it was found in; none for a tiny one, which is no part of a checkpoint.
+    source: Option<Weights>,
     /// Channels of a latent.
     channels: usize,
     dtype: DType,
@@ -65,7 +67,14 @@ impl Vae {
     pub fn load(weights: &Weights) -> Result<Self> {
         let channels = dim(weights, "decoder.conv_in.weight", 1)?;
         let coders = (Encoder::load(weights, channels)?, Decoder::load(weights, channels)?);
-        Ok(Self { coders: Coders::Full(Box::new(coders)), channels, dtype: weights.dtype() })
+        let source = Some(weights.clone());
+        Ok(Self { coders: Coders::Full(Box::new(coders)), source, channels, dtype: weights.dtype() })
+    }
+
+    /// The tensors that it was loaded from; `None` for a tiny autoencoder, which no checkpoint holds.
+    #[must_use]
+    pub fn source(&self) -> Option<&Weights> {
+        self.source.as_ref()
     }
 
     /// The tiny autoencoder of two files, for latents that the model sees as `(latent − shift) · scale`. Without an encoder it
@@ -77,7 +86,7 @@ impl Vae {
         let channels = tiny::latent_channels(decoder)?;
         let encoder = encoder.map(|weights| Tiny::encoder(weights, channels)).transpose()?;
         let coders = Coders::Tiny { encoder, decoder: Tiny::decoder(decoder, channels)?, scale, shift };
-        Ok(Self { coders, channels, dtype: decoder.dtype() })
+        Ok(Self { coders, source: None, channels, dtype: decoder.dtype() })
     }
 
     /// Channels of a latent.

@@ -1,0 +1,123 @@
+//! Checkpoints with adapters worked in.
+
+use super::*;
+use crate::wires::Image;
+use paraflow_diffusion::nn::Weights;
+
+const ENCODER: &str = "lora_te_text_model_encoder_layers_0_mlp_fc1";
+
+/// Text to image from a checkpoint, and from it with a PaRa and a LoRA, the LoRA on the text encoder, too.
+fn pictures(checkpoint: &str) -> Json {
+    let picture = |model: Json, clip: Json| {
+        json!({
+            "text": ["CLIPTextEncode", {"text": "a red bear", "clip": clip}],
+            "none": ["CLIPTextEncode", {"text": "", "clip": clip}],
+            "latent": ["EmptyLatentImage", {"width": 32, "height": 32, "batch_size": 1}],
+            "sampled": ["KSampler", {
+                "model": model, "seed": 7, "steps": 4, "cfg": 5.0, "sampler_name": "euler", "scheduler": "normal",
+                "positive": ["text", 0], "negative": ["none", 0], "latent_image": ["latent", 0], "denoise": 1.0,
+            }],
+            "decoded": ["VAEDecode", {"samples": ["sampled", 0], "vae": ["1", 2]}],
+        })
+    };
+    let mut graph = json!({
+        "1": ["CheckpointLoaderSimple", {"ckpt_name": checkpoint}],
+        "2": ["PaRaLoad", {"para_name": "p.safetensors"}],
+        "3": ["PaRaApply", {"model": ["1", 0], "para": ["2", 0]}],
+        "4": ["LoraLoader", {"model": ["3", 0], "clip": ["1", 1], "lora_name": "l.safetensors"}],
+    });
+    for (name, model, clip) in
+        [("plain", json!(["1", 0]), json!(["1", 1])), ("adapted", json!(["4", 0]), json!(["4", 1]))]
+    {
+        for (node, made) in picture(model, clip).as_object().unwrap() {
+            // Links within a picture are to nodes of its own.
+            let text = made.to_string();
+            let own = ["text", "none", "latent", "sampled", "decoded"]
+                .iter()
+                .fold(text, |text, node| text.replace(&format!("[\"{node}\""), &format!("[\"{name}-{node}\"")));
+            graph[format!("{name}-{node}")] = serde_json::from_str(&own).unwrap();
+        }
+        graph[name] = json!(["Catch", {"value": [format!("{name}-decoded"), 0]}]);
+    }
+    graph
+}
+
+/// Peak signal to noise of two pictures, in dB.
+fn psnr(a: &Image, b: &Image) -> f64 {
+    let (a, b) = (a.values(0).unwrap(), b.values(0).unwrap());
+    let square: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    -10.0 * (square / a.len() as f64).log10()
+}
+
+fn adapted_bench() -> Bench {
+    let bench = bench();
+    write_para(&bench, "p", &para(1));
+    let mut lora = lora(3);
+    let form = Form::LowRank { up: drawn(4, &[256, 2]), down: drawn(5, &[2, 64]) };
+    lora.modules.insert(ENCODER.to_owned(), Module { form, scale: 0.1, magnitude: None });
+    write_lora(&bench, "l", &lora);
+    bench
+}
+
+#[test]
+fn a_saved_checkpoint_paints_what_the_adapters_did() {
+    let bench = adapted_bench();
+    let mut graph = pictures("tiny.safetensors");
+    graph["save"] =
+        json!(["CheckpointSave", {"model": ["4", 0], "clip": ["4", 1], "vae": ["1", 2], "filename_prefix": "c"}]);
+    let outcome = bench.run(graph);
+    assert_eq!(outcome.shown("save")["files"][0]["filename"], "c_00001_.safetensors");
+    let (plain, adapted) = (outcome.value::<Image>("plain"), outcome.value::<Image>("adapted"));
+    let saved = std::fs::read(bench.path("output/c_00001_.safetensors")).unwrap();
+    bench.write("models/checkpoints/saved.safetensors", &saved);
+    let again = bench.run(pictures("saved.safetensors"));
+    let near = psnr(&again.value::<Image>("plain"), &adapted);
+    let far = psnr(&plain, &adapted);
+    assert!(near >= 60.0 && far < 50.0, "saved {near:.1} dB, without adapters {far:.1} dB");
+
+    let (before, after) = (
+        Weights::from_bytes("tiny", tiny::checkpoint()).unwrap(),
+        Weights::from_bytes("saved", saved.clone()).unwrap(),
+    );
+    assert_eq!(after.names().collect::<Vec<_>>(), before.names().collect::<Vec<_>>());
+    let changed: Vec<&str> =
+        before.names().filter(|name| after.bytes(name).unwrap() != before.bytes(name).unwrap()).collect();
+    let expected = [
+        "cond_stage_model.transformer.text_model.encoder.layers.0.mlp.fc1.weight".to_owned(),
+        format!("model.diffusion_model.{LINEAR}.weight"),
+        format!("model.diffusion_model.{CONVOLUTION}.weight"),
+    ];
+    assert_eq!(changed, expected, "all else is as it was");
+    assert!(before.names().all(|name| after.shape(name) == before.shape(name)));
+    let prompt: Json = serde_json::from_str(&after.metadata()["prompt"]).unwrap();
+    assert_eq!(prompt["save"]["class_type"], "CheckpointSave");
+    assert_eq!(after.metadata()["modelspec.predict_key"], "epsilon");
+}
+
+#[test]
+fn parts_are_saved_alone_and_loaded_again() {
+    let bench = adapted_bench();
+    let mut graph = pictures("tiny.safetensors");
+    graph["5"] = json!(["ModelSave", {"model": ["4", 0], "filename_prefix": "m"}]);
+    graph["6"] = json!(["CLIPSave", {"clip": ["4", 1], "filename_prefix": "t"}]);
+    graph["7"] = json!(["VAESave", {"vae": ["1", 2], "filename_prefix": "v"}]);
+    let outcome = bench.run(graph);
+    assert_eq!(outcome.shown("6")["files"][0]["filename"], "t_clip_l_00001_.safetensors");
+    for (from, to) in
+        [("m_00001_", "diffusion_models/m"), ("t_clip_l_00001_", "text_encoders/t"), ("v_00001_", "vae/v")]
+    {
+        let saved = std::fs::read(bench.path(format!("output/{from}.safetensors"))).unwrap();
+        bench.write(&format!("models/{to}.safetensors"), &saved);
+    }
+    let mut parts = pictures("tiny.safetensors");
+    parts["u"] = json!(["UNETLoader", {"unet_name": "m.safetensors", "weight_dtype": "default"}]);
+    parts["t"] = json!(["CLIPLoader", {"clip_name": "t.safetensors", "type": "stable_diffusion"}]);
+    parts["v"] = json!(["VAELoader", {"vae_name": "v.safetensors"}]);
+    parts["plain-sampled"][1]["model"] = json!(["u", 0]);
+    parts["plain-text"][1]["clip"] = json!(["t", 0]);
+    parts["plain-none"][1]["clip"] = json!(["t", 0]);
+    parts["plain-decoded"][1]["vae"] = json!(["v", 0]);
+    let again = bench.run(parts);
+    let near = psnr(&again.value::<Image>("plain"), &outcome.value::<Image>("adapted"));
+    assert!(near >= 60.0, "{near:.1} dB");
+}

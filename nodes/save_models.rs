@@ -1,0 +1,181 @@
+//! Models into files, with all that adapters do to them worked in: ComfyUI's nodes.
+
+use crate::error::{Error, tell};
+use crate::wires::{Clip, Model, Vae};
+use paraflow_assets::{Assets, python_json};
+use paraflow_diffusion::checkpoint::{LAYOUTS, Layout, Networks};
+use paraflow_diffusion::schedule::Prediction;
+use paraflow_diffusion::text::Encoders;
+use paraflow_engine::{Context, Json, Node, NodeDef, Result, Run, Shared, Sink};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub(crate) fn nodes() -> Vec<NodeDef> {
+    vec![
+        NodeDef::of::<CheckpointSave>(),
+        NodeDef::of::<CLIPSave>(),
+        NodeDef::of::<ModelSave>(),
+        NodeDef::of::<VAESave>(),
+    ]
+}
+
+/// Saves a model, its text encoder and its autoencoder as one checkpoint that every program loads.
+///
+/// Adapters on the model and on the text encoder become part of the weights. A weight that they changed is saved in single
+/// precision, so that the checkpoint paints the same pictures; all others keep the numbers of the file that they came from.
+#[derive(Node)]
+#[node(category = "advanced/model_merging", display_name = "Save Checkpoint", sink)]
+struct CheckpointSave {
+    /// The model to save, with what is on it.
+    model: Shared<Model>,
+    /// Its text encoder.
+    clip: Shared<Clip>,
+    /// Its autoencoder.
+    vae: Shared<Vae>,
+    /// What the file's name begins with; `a/b` saves into folder `a`.
+    #[input(default = "checkpoints/ComfyUI")]
+    filename_prefix: String,
+}
+
+impl Run for CheckpointSave {
+    type Output = Sink;
+
+    fn run(self, cx: &Context<'_>) -> Result<Sink> {
+        let save = || -> Result<Json, Error> {
+            let networks = Networks {
+                layout: self.model.layout,
+                unet: Some(&self.model.unet),
+                clip: Some(self.clip.encoders()?),
+                vae: Some(self.vae.autoencoder()?),
+                prefixed: true,
+            };
+            write(&networks, &self.filename_prefix, about(&self.model, cx), cx)
+        };
+        save().map(|file| Sink(json!({"files": [file]}))).map_err(tell)
+    }
+}
+
+/// Saves the diffusion model alone, with what is on it.
+#[derive(Node)]
+#[node(category = "advanced/model_merging", sink)]
+struct ModelSave {
+    /// The model to save, with what is on it.
+    model: Shared<Model>,
+    /// What the file's name begins with; `a/b` saves into folder `a`.
+    #[input(default = "diffusion_models/ComfyUI")]
+    filename_prefix: String,
+}
+
+impl Run for ModelSave {
+    type Output = Sink;
+
+    fn run(self, cx: &Context<'_>) -> Result<Sink> {
+        let (layout, unet) = (self.model.layout, Some(&self.model.unet));
+        let networks = Networks { layout, unet, clip: None, vae: None, prefixed: true };
+        let file = write(&networks, &self.filename_prefix, about(&self.model, cx), cx).map_err(tell)?;
+        Ok(Sink(json!({"files": [file]})))
+    }
+}
+
+/// Saves each text encoder in a file of its own, with what is on it.
+#[derive(Node)]
+#[node(category = "advanced/model_merging", sink)]
+struct CLIPSave {
+    /// The text encoders to save.
+    clip: Shared<Clip>,
+    /// What the files' names begin with; `a/b` saves into folder `a`. Each gets the encoder's name at its end.
+    #[input(default = "clip/ComfyUI")]
+    filename_prefix: String,
+}
+
+impl Run for CLIPSave {
+    type Output = Sink;
+
+    fn run(self, cx: &Context<'_>) -> Result<Sink> {
+        let save = || -> Result<Vec<Json>, Error> {
+            let mut metadata = graph(cx);
+            metadata.insert("format".to_owned(), "pt".to_owned());
+            let encoders = self.clip.encoders()?;
+            let mut files = Vec::new();
+            for encoder in encoders.parts() {
+                let id = encoder.family().id;
+                let has = |layout: &&&'static Layout| layout.text_families().any(|family| family.id == id);
+                let layout = LAYOUTS.iter().find(|layout| has(&layout)).expect("every family is some layout's");
+                let alone = Encoders::new(vec![encoder.clone()]);
+                let networks = Networks { layout, unet: None, clip: Some(&alone), vae: None, prefixed: false };
+                files.push(write(&networks, &format!("{}_{id}", self.filename_prefix), metadata.clone(), cx)?);
+            }
+            Ok(files)
+        };
+        save().map(|files| Sink(json!({"files": files}))).map_err(tell)
+    }
+}
+
+/// Saves an autoencoder in a file of its own.
+#[derive(Node)]
+#[node(category = "advanced/model_merging", sink)]
+struct VAESave {
+    /// The autoencoder to save.
+    vae: Shared<Vae>,
+    /// What the file's name begins with; `a/b` saves into folder `a`.
+    #[input(default = "vae/ComfyUI_vae")]
+    filename_prefix: String,
+}
+
+impl Run for VAESave {
+    type Output = Sink;
+
+    fn run(self, cx: &Context<'_>) -> Result<Sink> {
+        let save = || -> Result<Json, Error> {
+            let vae = self.vae.autoencoder()?;
+            if vae.source().is_none() {
+                return Err(Error::Unfit {
+                    what: "VAESave",
+                    expected: "an autoencoder of a checkpoint".to_owned(),
+                    found: "a tiny one, which lies in files of its own already".to_owned(),
+                });
+            }
+            let networks = Networks { layout: &LAYOUTS[0], unet: None, clip: None, vae: Some(vae), prefixed: false };
+            write(&networks, &self.filename_prefix, graph(cx), cx)
+        };
+        save().map(|file| Sink(json!({"files": [file]}))).map_err(tell)
+    }
+}
+
+/// Writes a file below the output folder and tells where it is.
+fn write(
+    networks: &Networks<'_>,
+    prefix: &str,
+    metadata: BTreeMap<String, String>,
+    cx: &Context<'_>,
+) -> Result<Json, Error> {
+    let gathered = networks.gather()?;
+    let outputs = cx.service::<Arc<Assets>>().outputs();
+    let saved = outputs.series(prefix, (0, 0))?.save("safetensors", |file| gathered.write(&metadata, file))?;
+    Ok(json!({"filename": saved.filename, "subfolder": saved.subfolder, "type": saved.place.as_str()}))
+}
+
+/// The graph that a file is from, as pictures carry it.
+fn graph(cx: &Context<'_>) -> BTreeMap<String, String> {
+    let prompt = Some(cx.prompt()).filter(|prompt| !prompt.is_null());
+    let texts = [("prompt", prompt), ("workflow", cx.workflow())];
+    texts.into_iter().filter_map(|(key, graph)| Some((key.to_owned(), python_json(graph?)))).collect()
+}
+
+/// What programs ask of a checkpoint, and the graph.
+fn about(model: &Model, cx: &Context<'_>) -> BTreeMap<String, String> {
+    let mut metadata = graph(cx);
+    let mut say = |key: &str, value: &str| metadata.insert(format!("modelspec.{key}"), value.to_owned());
+    match model.sampling.prediction() {
+        Prediction::Epsilon => say("predict_key", "epsilon"),
+        Prediction::Velocity => say("predict_key", "v"),
+        _ => None,
+    };
+    if model.layout.id == "sdxl" {
+        say("architecture", "stable-diffusion-xl-v1-base");
+        say("sai_model_spec", "1.0.0");
+        say("implementation", "sgm");
+    }
+    metadata
+}

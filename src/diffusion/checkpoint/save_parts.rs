@@ -1,0 +1,147 @@
+//! Writing networks that are in use, with all that acts on their layers worked in, under the names that they were loaded from. What no
+//! adapter changed keeps its bytes; a changed weight is written in single precision, so that the file says what was computed with.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use candle_core::{DType, Device};
+use serde_json::{Map, Value, json};
+
+use super::save::{MARKERS, Outputs, collect, collect_open_clip, output};
+use super::{Layout, TextPlace};
+use crate::adapters::{self, Store};
+use crate::error::Result;
+use crate::nn::{Layers, Renamed, Weights};
+use crate::text::{ClipText, Encoders};
+use crate::unet::UNet;
+use crate::vae::Vae;
+
+/// Networks to be written into one file.
+pub struct Networks<'a> {
+    /// The architecture, whose names the file gets.
+    pub layout: &'static Layout,
+    /// The network that predicts the noise.
+    pub unet: Option<&'a UNet>,
+    /// The text encoders; those that the architecture does not have are left out.
+    pub clip: Option<&'a Encoders>,
+    /// The autoencoder. A tiny one is left out: no checkpoint holds it.
+    pub vae: Option<&'a Vae>,
+    /// Whether names begin with the part's place in a checkpoint. Files of one part have them without.
+    pub prefixed: bool,
+}
+
+/// Tensors that are ready to be written.
+pub struct Gathered {
+    unet: Option<Weights>,
+    /// The whole file that the network is from.
+    root: Option<Weights>,
+    texts: Vec<(&'static TextPlace, Weights)>,
+    vae: Option<(&'static str, Weights)>,
+    prefixed: bool,
+}
+
+impl Networks<'_> {
+    /// Works adapters into the weights.
+    ///
+    /// # Errors
+    /// Adapters that do not fit, and what reading the files says.
+    pub fn gather(&self) -> Result<Gathered> {
+        let unet = self.unet.map(|unet| with_changes(unet, unet.source(), |_| false, str::to_owned));
+        let mut texts = Vec::new();
+        for encoder in self.clip.map(Encoders::parts).unwrap_or_default() {
+            let place = self.layout.texts.iter().find(|place| place.family.id == encoder.family().id);
+            if let Some(place) = place {
+                texts.push((place, text(encoder, place)?));
+            }
+        }
+        let vae = self.vae.and_then(Vae::source).map(|source| (self.layout.vae_prefix, source.clone()));
+        let root = self.unet.map(|unet| unet.source().whole());
+        Ok(Gathered { unet: unet.transpose()?, root, texts, vae, prefixed: self.prefixed })
+    }
+}
+
+impl Gathered {
+    /// Writes a safetensors file with these strings in its header.
+    ///
+    /// # Errors
+    /// Those of `to`, and tensors that cannot be read.
+    pub fn write(&self, metadata: &BTreeMap<String, String>, to: &mut dyn Write) -> io::Result<()> {
+        let mut outputs = self.outputs().map_err(|error| io::Error::other(error.to_string()))?;
+        // Wide numbers first, as other writers do it: every tensor lies at a multiple of its width.
+        outputs.sort_by(|(a, left), (b, right)| right.dtype.cmp(&left.dtype).then(a.cmp(b)));
+        let (mut header, mut end) = (Map::new(), 0);
+        header.insert("__metadata__".to_owned(), json!(metadata));
+        for (name, output) in &outputs {
+            let start = end;
+            end += output.bytes.len();
+            let entry = json!({"dtype": output.dtype, "shape": output.shape, "data_offsets": [start, end]});
+            header.insert(name.clone(), entry);
+        }
+        let mut header = Value::Object(header).to_string();
+        header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+        to.write_all(&(header.len() as u64).to_le_bytes())?;
+        to.write_all(header.as_bytes())?;
+        outputs.iter().try_for_each(|(_, output)| to.write_all(&output.bytes))
+    }
+
+    fn outputs(&self) -> Result<Outputs<'_>> {
+        let placed = |prefix: &'static str| if self.prefixed { prefix } else { "" };
+        let mut outputs = Outputs::new();
+        if let Some(unet) = &self.unet {
+            // A network alone keeps its place, by which it is known.
+            collect(unet, "model.diffusion_model.", &mut outputs)?;
+        }
+        for (place, text) in &self.texts {
+            match place.open_clip.split_whitespace().next().filter(|_| self.prefixed) {
+                Some(prefix) => collect_open_clip(text, prefix, &mut outputs)?,
+                None => collect(text, placed(place.prefix), &mut outputs)?,
+            }
+        }
+        if let Some((prefix, vae)) = &self.vae {
+            collect(vae, placed(prefix), &mut outputs)?;
+        }
+        for marker in MARKERS {
+            if let Some(root) = self.root.as_ref().filter(|root| root.contains(marker)) {
+                outputs.push((marker.to_owned(), output(root, marker)?));
+            }
+        }
+        Ok(outputs)
+    }
+}
+
+/// An encoder's tensors in the names of transformers.
+fn text(encoder: &ClipText, place: &TextPlace) -> Result<Weights> {
+    let source = encoder.source();
+    let nested = source.names().any(|name| name.starts_with("text_model."));
+    let inside =
+        |name: &str| if name.starts_with("text_projection") { name.to_owned() } else { format!("text_model.{name}") };
+    let source = if nested { source.clone() } else { source.renamed(|name| vec![Renamed::whole(inside(name))]) };
+    // OpenCLIP's files have queries, keys and values as one tensor, which is of one type.
+    let joined = !place.open_clip.is_empty();
+    let attends = |layer: &str| joined && ["q_proj", "k_proj", "v_proj"].iter().any(|end| layer.ends_with(end));
+    with_changes(encoder, &source, attends, inside)
+}
+
+/// A network's tensors as they are now; `along` says which weights are written anew where any is, `key` what the file calls a layer.
+fn with_changes<M: Layers + Clone>(
+    network: &M,
+    source: &Weights,
+    along: impl Fn(&str) -> bool,
+    key: impl Fn(&str) -> String,
+) -> Result<Weights> {
+    let weights = adapters::on_layers(network);
+    let any = weights.iter().any(|weight| weight.is_changed());
+    let mut tensors = Vec::new();
+    for weight in weights.iter().filter(|weight| weight.is_changed() || (any && along(weight.layer()))) {
+        let name = format!("{}.weight", key(weight.layer()));
+        let tensor = weight.effective()?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+        // A matrix may be a convolution of one pixel in the file.
+        let shape = source.shape(&name).unwrap_or(weight.shape()).to_vec();
+        tensors.push((name, tensor.reshape(shape)?, Store::F32));
+    }
+    if tensors.is_empty() {
+        return Ok(source.clone());
+    }
+    let changed = Weights::from_bytes(source.file(), adapters::write(&tensors, &BTreeMap::new())?)?;
+    Ok(Weights::joined(source.file(), &[changed, source.clone()]))
+}

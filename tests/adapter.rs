@@ -1,0 +1,169 @@
+//! `paraflow adapter`, whole: what a person types, and everything that comes back.
+
+#![expect(clippy::unwrap_used, reason = "a test that unwraps says where it failed")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+/// A layer of Toyland's with 192 outputs and as many inputs, as files spell it.
+const LAYER: &str = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q";
+const OTHER: &str = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_v";
+const WIDTH: usize = 192;
+
+struct Ran {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Ran {
+    /// Both streams, told apart.
+    fn whole(&self) -> String {
+        format!("code {}\n--- stdout\n{}--- stderr\n{}", self.code, self.stdout, self.stderr)
+    }
+
+    fn json(&self) -> Value {
+        assert_eq!(self.code, 0, "{}", self.stderr);
+        serde_json::from_str(&self.stdout).unwrap()
+    }
+}
+
+fn adapter(base: &Path, args: &[&str]) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_paraflow"));
+    command.arg("adapter").args(args).arg("--base-dir").arg(base).current_dir(base).stdin(Stdio::null());
+    let output = command.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap().replace(base.to_str().unwrap(), "BASE");
+    Ran { code: output.status.code().unwrap(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+}
+
+/// A safetensors file of f32 tensors.
+fn file(tensors: &[(String, Vec<usize>, Vec<f32>)], metadata: &Value) -> Vec<u8> {
+    let mut header = json!({"__metadata__": metadata});
+    let mut data: Vec<u8> = Vec::new();
+    for (name, shape, numbers) in tensors {
+        let start = data.len();
+        data.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+        header[name] = json!({"dtype": "F32", "shape": shape, "data_offsets": [start, data.len()]});
+    }
+    let header = header.to_string();
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &data].concat()
+}
+
+/// A PaRa that takes single outputs of layers out: `(layer, outputs)`.
+fn para(layers: &[(&str, &[usize])]) -> Vec<u8> {
+    let tensors: Vec<_> = layers
+        .iter()
+        .map(|(layer, outputs)| {
+            let mut columns = vec![0.0; WIDTH * outputs.len()];
+            outputs.iter().enumerate().for_each(|(column, row)| columns[row * outputs.len() + column] = 1.0);
+            (format!("{layer}.para_q"), vec![WIDTH, outputs.len()], columns)
+        })
+        .collect();
+    file(&tensors, &json!({"para.version": "1", "para.class": "bear", "para.trigger": "zor"}))
+}
+
+fn lora() -> Vec<u8> {
+    let tensors = [
+        (format!("{LAYER}.lora_down.weight"), vec![1, WIDTH], vec![0.5; WIDTH]),
+        (format!("{LAYER}.lora_up.weight"), vec![WIDTH, 1], vec![0.5; WIDTH]),
+        (format!("{LAYER}.alpha"), vec![], vec![1.0]),
+    ];
+    file(&tensors, &json!({"ss_network_module": "networks.lora"}))
+}
+
+/// A base directory with adapters among its models.
+fn base() -> tempfile::TempDir {
+    let base = tempfile::tempdir().unwrap();
+    let folder = base.path().join("models/loras");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("one.safetensors"), para(&[(LAYER, &[0, 1])])).unwrap();
+    fs::write(folder.join("two.safetensors"), para(&[(LAYER, &[1, 2, 3]), (OTHER, &[5])])).unwrap();
+    fs::write(folder.join("lora.safetensors"), lora()).unwrap();
+    base
+}
+
+#[test]
+fn adapters_are_described() {
+    let base = base();
+    let ran = adapter(base.path(), &["info", "one.safetensors", "two.safetensors", "lora.safetensors"]);
+    insta::assert_snapshot!("adapter_info", ran.whole());
+    let told = adapter(base.path(), &["info", "two.safetensors", "--json"]).json();
+    assert_eq!(told["kind"], "para");
+    assert_eq!(told["layers"][LAYER], json!({"kind": "PaRa", "rank": 3, "outputs": WIDTH}));
+    assert_eq!(told["metadata"]["para.class"], "bear");
+}
+
+#[test]
+fn two_paras_become_one() {
+    let base = base();
+    let ran = adapter(base.path(), &["merge", "both.safetensors", "one.safetensors", "two.safetensors"]);
+    insta::assert_snapshot!("adapter_merge", ran.whole());
+    let told = adapter(base.path(), &["info", "both.safetensors", "--json"]).json();
+    assert_eq!(told["layers"][LAYER]["rank"], 5, "two stages side by side");
+    let args = ["merge", "union.safetensors", "one.safetensors", "two.safetensors", "--how", "union"];
+    assert_eq!(adapter(base.path(), &args).code, 0);
+    let told = adapter(base.path(), &["info", "union.safetensors", "--json"]).json();
+    assert_eq!(told["layers"][LAYER]["rank"], 4, "the output that both take out counts once");
+    assert_eq!(told["metadata"]["para.merge"], "union");
+}
+
+#[test]
+fn a_para_is_exported_for_its_base() {
+    let base = base();
+    let args = ["export", "toyland.safetensors", "two.safetensors", "exported.safetensors", "--json"];
+    let told = adapter(base.path(), &args).json();
+    let errors = told["errors"].as_object().unwrap();
+    assert_eq!(errors.len(), 2);
+    assert!(errors.values().all(|error| error.as_f64().unwrap() < 1e-6), "{errors:?}");
+    let told = adapter(base.path(), &["info", "exported.safetensors", "--json"]).json();
+    assert_eq!((&told["kind"], &told["layers"][OTHER]["rank"]), (&json!("lora"), &json!(1)));
+    assert!(told["metadata"]["para.base_print"].is_string());
+    let args = ["export", "toyland.safetensors", "one.safetensors", "half.safetensors", "--dtype", "f16"];
+    let ran = adapter(base.path(), &args);
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "half.safetensors\n"));
+    let size = |name: &str| fs::metadata(base.path().join(name)).unwrap().len();
+    assert!(size("half.safetensors") < size("exported.safetensors"));
+}
+
+#[test]
+fn adapters_are_compared_layer_by_layer() {
+    let base = base();
+    let ran = adapter(base.path(), &["diff", "one.safetensors", "two.safetensors"]);
+    insta::assert_snapshot!("adapter_diff", ran.whole());
+    let told = adapter(base.path(), &["diff", "one.safetensors", "one.safetensors", "--json"]).json();
+    assert!((told["common"][LAYER]["overlap"].as_f64().unwrap() - 1.0).abs() < 1e-6);
+    let told = adapter(base.path(), &["diff", "one.safetensors", "lora.safetensors", "--json"]).json();
+    // The LoRA's only direction has all outputs alike: 2 of 192 lie in the PaRa.
+    let overlap = told["common"][LAYER]["overlap"].as_f64().unwrap();
+    assert!((overlap - 2.0 / WIDTH as f64).abs() < 1e-6, "{overlap}");
+}
+
+#[test]
+fn what_cannot_be_done_is_told_and_nothing_is_written() {
+    let base = base();
+    fs::write(base.path().join("taken.safetensors"), "kept").unwrap();
+    fs::write(base.path().join("page.safetensors"), "<!DOCTYPE html>").unwrap();
+    let mut told = String::new();
+    for args in [
+        &["info", "oen.safetensors"][..],
+        &["info", "page.safetensors"],
+        &["merge", "out.safetensors", "one.safetensors", "lora.safetensors"],
+        &["merge", "taken.safetensors", "one.safetensors", "two.safetensors"],
+        &["merge", "out.safetensors", "one.safetensors", "two.safetensors", "--gamma", "0.01"],
+        &["merge", "out.safetensors", "one.safetensors", "two.safetensors", "--gamma", "0"],
+        &["export", "absent.safetensors", "one.safetensors", "out.safetensors"],
+        &["diff", "one.safetensors", "absent.safetensors"],
+    ] {
+        let ran = adapter(base.path(), args);
+        assert_eq!((ran.code, ran.stdout.as_str()), (1, ""), "{args:?}: {}", ran.stderr);
+        told += &ran.stderr;
+    }
+    insta::assert_snapshot!("adapter_faults", told);
+    assert!(!base.path().join("out.safetensors").exists());
+    assert_eq!(fs::read(base.path().join("taken.safetensors")).unwrap(), b"kept");
+    assert_eq!(adapter(base.path(), &["merge", "out.safetensors", "one.safetensors"]).code, 2, "one is none to merge");
+    assert_eq!(adapter(base.path(), &["export", "toyland.safetensors"]).code, 2);
+}
