@@ -8,6 +8,8 @@ mod compare;
 mod dense;
 mod export;
 mod fault;
+#[cfg(test)]
+mod file_tests;
 mod fingerprint;
 mod lora;
 mod lora_file;
