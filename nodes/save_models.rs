@@ -3,7 +3,7 @@
 use crate::error::{Error, tell};
 use crate::wires::{Clip, Model, Vae};
 use paraflow_assets::{Assets, python_json};
-use paraflow_diffusion::checkpoint::{LAYOUTS, Layout, Networks};
+use paraflow_diffusion::checkpoint::{LAYOUTS, Networks};
 use paraflow_diffusion::schedule::Prediction;
 use paraflow_diffusion::text::Encoders;
 use paraflow_engine::{Context, Json, Node, NodeDef, Result, Run, Shared, Sink};
@@ -100,8 +100,8 @@ impl Run for CLIPSave {
             let mut files = Vec::new();
             for encoder in encoders.parts() {
                 let id = encoder.family().id;
-                let has = |layout: &&&'static Layout| layout.text_families().any(|family| family.id == id);
-                let layout = LAYOUTS.iter().find(|layout| has(&layout)).expect("every family is some layout's");
+                let layout = LAYOUTS.iter().find(|layout| layout.text_families().any(|family| family.id == id));
+                let layout = layout.expect("every family is some layout's");
                 let alone = Encoders::new(vec![encoder.clone()]);
                 let networks = Networks { layout, unet: None, clip: Some(&alone), vae: None, prefixed: false };
                 files.push(write(&networks, &format!("{}_{id}", self.filename_prefix), metadata.clone(), cx)?);

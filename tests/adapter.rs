@@ -94,6 +94,15 @@ fn adapters_are_described() {
     assert_eq!(told["kind"], "para");
     assert_eq!(told["layers"][LAYER], json!({"kind": "PaRa", "rank": 3, "outputs": WIDTH}));
     assert_eq!(told["metadata"]["para.class"], "bear");
+    let args = ["info", "one.safetensors", "two.safetensors", "--base", "toyland.safetensors", "--json"];
+    let ran = adapter(base.path(), &args);
+    let changes: Vec<f64> = ran
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["layers"][LAYER]["change"].as_f64().unwrap())
+        .collect();
+    // Two and three outputs of 192; a weight's rows are about alike.
+    assert!(changes.iter().all(|change| (0.001..0.1).contains(change)), "{changes:?}");
 }
 
 #[test]

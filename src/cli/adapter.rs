@@ -3,16 +3,18 @@
 use clap::{Args, Subcommand, ValueEnum};
 use paraflow_assets::Assets;
 use paraflow_diffusion::adapters::{
-    AnyAdapter, Boundary, Comparison, Excess, LoraModel, Merge, Para, Store, Summary, compare, merge, table, to_lora,
+    AnyAdapter, Boundary, Common, Comparison, Excess, LoraModel, Merge, Names, Para, Store, Summary, compare, merge,
+    relative_changes, table, to_lora,
 };
 use paraflow_diffusion::checkpoint::Checkpoint;
+use paraflow_diffusion::unet::UNet;
 use serde_json::{Map, Value as Json, json};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::models::{embedded, resolve};
+use super::models::{embedded, excerpt, resolve};
 use super::{Exit, Places, base, report};
 
 /// Arguments of `paraflow adapter`.
@@ -29,6 +31,9 @@ enum AdapterCommand {
         /// A .safetensors file, a folder of PEFT's, or the name of an adapter in models/loras; several may be named
         #[arg(required = true)]
         files: Vec<PathBuf>,
+        /// A checkpoint: tell how much of its weights each adapter changes (for a PaRa: the energy that it takes out)
+        #[arg(long, value_name = "CHECKPOINT")]
+        base: Option<PathBuf>,
         /// Print one JSON object a file, with every layer
         #[arg(long)]
         json: bool,
@@ -111,7 +116,7 @@ pub(crate) fn adapter(args: &AdapterArgs, places: &Places) -> Exit {
     let Some(base) = base::open(places, None, None) else { return Exit::Failed };
     let assets = &base.assets;
     let outcome = match &args.command {
-        AdapterCommand::Info { files, json } => return info(assets, files, *json),
+        AdapterCommand::Info { files, base, json } => return info(assets, files, base.as_deref(), *json),
         AdapterCommand::Merge { output, inputs, how, gamma, rank_boundary, json } => {
             merge_into(assets, output, inputs, *how, *gamma, *rank_boundary, *json)
         }
@@ -182,29 +187,56 @@ fn write(output: &Path, bytes: &[u8]) -> Told<()> {
     })
 }
 
-fn info(assets: &Assets, files: &[PathBuf], as_json: bool) -> Exit {
+/// How much of each layer's weight an adapter changes, by the layers' names.
+type Changes = BTreeMap<String, f64>;
+
+fn info(assets: &Assets, files: &[PathBuf], base: Option<&Path>, as_json: bool) -> Exit {
+    let unet = match base.map(|base| open_unet(assets, base)).transpose() {
+        Ok(unet) => unet,
+        Err(fault) => {
+            report::error(fault, None);
+            return Exit::Failed;
+        }
+    };
     let mut exit = Exit::Done;
     for file in files {
-        let told =
-            open(assets, file).and_then(|(path, adapter)| Ok((adapter.layers(None).map_err(told)?, path, adapter)));
-        match told {
-            Ok((layers, path, adapter)) if as_json => report::data(to_json(&path, &adapter, &layers)),
-            Ok((layers, path, adapter)) => describe(&path, &adapter, &layers),
-            Err(fault) => {
-                report::error(fault, None);
-                exit = Exit::Failed;
-            }
+        if let Err(fault) = tell_one(assets, file, unet.as_ref(), as_json) {
+            report::error(fault, None);
+            exit = Exit::Failed;
         }
     }
     exit
 }
 
-fn describe(path: &Path, adapter: &AnyAdapter, layers: &BTreeMap<String, Summary>) {
+fn tell_one(assets: &Assets, file: &Path, unet: Option<&UNet>, as_json: bool) -> Told<()> {
+    let (path, adapter) = open(assets, file)?;
+    let names = unet.map(|unet| Names::of(unet, None));
+    let layers = adapter.layers(names.as_ref()).map_err(told)?;
+    let changes = unet.map(|unet| relative_changes(&adapter, unet)).transpose().map_err(told)?;
+    if as_json {
+        report::data(to_json(&path, &adapter, &layers, changes.as_ref()));
+    } else {
+        describe(&path, &adapter, &layers, changes.as_ref());
+    }
+    Ok(())
+}
+
+fn open_unet(assets: &Assets, base: &Path) -> Told<UNet> {
+    let path = resolve(assets, base);
+    let opened = match embedded(&path) {
+        Some(bytes) => Checkpoint::from_bytes(path.to_string_lossy(), bytes),
+        None => Checkpoint::open(&path),
+    };
+    opened.and_then(|checkpoint| checkpoint.unet()).map_err(told)
+}
+
+fn describe(path: &Path, adapter: &AnyAdapter, layers: &BTreeMap<String, Summary>, changes: Option<&Changes>) {
     report::data(path.display());
     let mut kinds = BTreeMap::<&str, Vec<Option<usize>>>::new();
     layers.values().for_each(|layer| kinds.entry(layer.kind).or_default().push(layer.rank));
     for (kind, ranks) in kinds {
-        report::data(format_args!("  {kind} on {} layers{}", ranks.len(), span_of(&ranks)));
+        let plural = if ranks.len() == 1 { "" } else { "s" };
+        report::data(format_args!("  {kind} on {} layer{plural}{}", ranks.len(), span_of(&ranks)));
     }
     if let AnyAdapter::Para(para) = adapter
         && para.depth() > 1
@@ -213,7 +245,12 @@ fn describe(path: &Path, adapter: &AnyAdapter, layers: &BTreeMap<String, Summary
     }
     report::data(format_args!("  {} parameters", adapter.parameters()));
     for (key, value) in adapter.metadata() {
-        report::data(format_args!("  {key}: {}", super::models::excerpt(value)));
+        report::data(format_args!("  {key}: {}", excerpt(value)));
+    }
+    let Some(changes) = changes else { return };
+    report::data("  part of each weight that it changes, by squared length:");
+    for (layer, change) in changes {
+        report::data(format_args!("    {layer}  {:.2} %", 100.0 * change));
     }
 }
 
@@ -227,9 +264,13 @@ fn span_of(ranks: &[Option<usize>]) -> String {
     }
 }
 
-fn to_json(path: &Path, adapter: &AnyAdapter, layers: &BTreeMap<String, Summary>) -> Json {
+fn to_json(path: &Path, adapter: &AnyAdapter, layers: &BTreeMap<String, Summary>, changes: Option<&Changes>) -> Json {
     let layer = |(name, layer): (&String, &Summary)| {
-        (name.clone(), json!({"kind": layer.kind, "rank": layer.rank, "outputs": layer.outputs}))
+        let mut told = json!({"kind": layer.kind, "rank": layer.rank, "outputs": layer.outputs});
+        if let Some(change) = changes.and_then(|changes| changes.get(name)) {
+            told["change"] = json!(change);
+        }
+        (name.clone(), told)
     };
     json!({
         "path": path, "kind": match adapter { AnyAdapter::Para(_) => "para", AnyAdapter::Lora(_) => "lora" },
@@ -276,12 +317,7 @@ fn merge_into(
 fn export(assets: &Assets, base: &Path, para: &Path, output: &Path, dtype: Numbers, as_json: bool) -> Told<()> {
     require_absent(output)?;
     let para = open_para(assets, para)?;
-    let path = resolve(assets, base);
-    let opened = match embedded(&path) {
-        Some(bytes) => Checkpoint::from_bytes(path.to_string_lossy(), bytes),
-        None => Checkpoint::open(&path),
-    };
-    let unet = opened.and_then(|checkpoint| checkpoint.unet()).map_err(told)?;
+    let unet = open_unet(assets, base)?;
     let store = match dtype {
         Numbers::F32 => Store::F32,
         Numbers::F16 => Store::F16,
@@ -305,7 +341,7 @@ fn diff(assets: &Assets, first: &Path, second: &Path, as_json: bool) -> Told<()>
     let ((first, a), (second, b)) = (open(assets, first)?, open(assets, second)?);
     let compared = compare(&a, &b, None).map_err(told)?;
     if as_json {
-        let layer = |(name, common): (&String, &paraflow_diffusion::adapters::Common)| {
+        let layer = |(name, common): (&String, &Common)| {
             (name.clone(), json!({"ranks": common.ranks, "overlap": common.overlap}))
         };
         report::data(json!({
@@ -317,7 +353,7 @@ fn diff(assets: &Assets, first: &Path, second: &Path, as_json: bool) -> Told<()>
     }
     tell(&compared, &first, &second);
     for (key, [one, other]) in metadata(&a, &b) {
-        let shown = |value: Option<&String>| value.map_or("-".to_owned(), |value| super::models::excerpt(value));
+        let shown = |value: Option<&String>| value.map_or("-".to_owned(), |value| excerpt(value));
         report::data(format_args!("{key}: {} | {}", shown(one), shown(other)));
     }
     Ok(())

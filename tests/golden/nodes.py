@@ -35,6 +35,7 @@ ControlNetApply ControlNetApplyAdvanced ControlNetLoader DiffControlNetLoader Fr
 ImageRGBToYUV ImageStitch ImageUpscaleWithModel ImageYUVToRGB LatentCutToBatch Morphology PatchModelAddDownscale
 PerpNeg PerturbedAttentionGuidance PorterDuffImageComposite ResizeAndPadImage SelfAttentionGuidance TomePatchModel
 UpscaleModelLoader VAEDecodeTiled VAEEncodeTiled
+CheckpointSave CLIPSave ModelSave VAESave
 """.split()
 # Inputs whose choices are files.
 FILES = {"ckpt_name", "image", "clip_name", "clip_name1", "clip_name2", "unet_name", "vae_name", "model_path",
