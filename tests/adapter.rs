@@ -49,7 +49,7 @@ fn file(tensors: &[(String, Vec<usize>, Vec<f32>)], metadata: &Value) -> Vec<u8>
         header[name] = json!({"dtype": "F32", "shape": shape, "data_offsets": [start, data.len()]});
     }
     let header = header.to_string();
-    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &data].concat()
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data[..]].concat()
 }
 
 /// A PaRa that takes single outputs of layers out: `(layer, outputs)`.

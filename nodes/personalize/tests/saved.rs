@@ -54,7 +54,8 @@ fn adapted_bench() -> Bench {
     write_para(&bench, "p", &para(1));
     let mut lora = lora(3);
     let form = Form::LowRank { up: drawn(4, &[256, 2]), down: drawn(5, &[2, 64]) };
-    lora.modules.insert(ENCODER.to_owned(), Module { form, scale: 0.1, magnitude: None });
+    lora.modules.insert(ENCODER.to_owned(), Module { form, scale: 1.0, magnitude: None });
+    lora.modules.values_mut().for_each(|module| module.scale = 1.0);
     write_lora(&bench, "l", &lora);
     bench
 }
@@ -73,7 +74,7 @@ fn a_saved_checkpoint_paints_what_the_adapters_did() {
     let again = bench.run(pictures("saved.safetensors"));
     let near = psnr(&again.value::<Image>("plain"), &adapted);
     let far = psnr(&plain, &adapted);
-    assert!(near >= 60.0 && far < 50.0, "saved {near:.1} dB, without adapters {far:.1} dB");
+    assert!(near >= 60.0 && far < 40.0, "saved {near:.1} dB, without adapters {far:.1} dB");
 
     let (before, after) = (
         Weights::from_bytes("tiny", tiny::checkpoint()).unwrap(),
