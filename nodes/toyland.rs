@@ -50,7 +50,7 @@ fn toyland_draws_what_diffusers_draws_with_its_weights() {
 /// Toyland's autoencoder has latents of its own, in which Stable Diffusion's colours mean nothing.
 #[test]
 fn a_preview_has_the_colours_of_the_picture_that_comes() {
-    let bench = Bench::with_service(Previews { size_px: 128 });
+    let bench = Bench::with_service(Previews { size_px: 128, tiny: false });
     let graph = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../graphs/text-to-image.json")).unwrap();
     let outcome = bench.run_file(&graph);
     let mut previews = outcome.events.iter().filter_map(|event| match event {
