@@ -109,7 +109,7 @@ fn previews_are_drawn_where_they_are_wanted() {
     let count = |outcome: &Outcome| outcome.events.iter().filter(|e| matches!(e, Event::Preview { .. })).count();
     assert_eq!(count(&bench.run(text_to_image())), 0);
 
-    let wanted = Bench::with_service(Previews { size_px: 64 });
+    let wanted = Bench::with_service(Previews { size_px: 64, tiny: false });
     wanted.write("models/checkpoints/tiny.safetensors", tiny::checkpoint());
     let outcome = wanted.run(text_to_image());
     assert_eq!(count(&outcome), 4);

@@ -139,6 +139,12 @@ fn caught(value: &Value) -> Tensor {
     if let Some(image) = value.get::<Image>() {
         return image.pixels().clone();
     }
+    if let Some(prompts) = value.get::<Conditioning>() {
+        return prompts.0[0].condition.picture.latent.clone().unwrap();
+    }
+    if let Some(number) = value.get::<f64>() {
+        return Tensor::new(&[*number as f32], &Device::Cpu).unwrap();
+    }
     value.get::<Mask>().unwrap_or_else(|| panic!("{value:?}")).values().clone()
 }
 
@@ -273,4 +279,37 @@ fn the_sdxl_graph_runs_on_a_checkpoint_of_its_shape() {
     assert_eq!(picture.dimensions(), (128, 192));
     let colours: std::collections::BTreeSet<_> = picture.pixels().map(|pixel| pixel.0.map(|c| c / 32)).collect();
     assert!(colours.len() > 8, "{} colours", colours.len());
+}
+
+/// A preview by the tiny autoencoder is the picture that it decodes, of the model's own latents; without its file there are
+/// colours.
+#[test]
+fn previews_are_drawn_by_the_tiny_autoencoder_where_there_is_one() {
+    let golden = Golden::open();
+    let shown = |with_file: bool| {
+        let bench = Bench::with_service(crate::Previews { size_px: 96, tiny: true });
+        bench.write("models/checkpoints/tiny.safetensors", tiny::checkpoint());
+        if with_file {
+            let smaller = golden.listing["smaller"].as_f64().unwrap() as f32;
+            let file = tiny::drawn_as(&golden.shapes("taesd_decoder"), smaller, &BTreeMap::new());
+            bench.write("models/vae_approx/taesd_decoder.safetensors", &file);
+        }
+        let outcome = bench.run(json!({
+            "1": ["CheckpointLoaderSimple", {"ckpt_name": "tiny.safetensors"}],
+            "2": ["CLIPTextEncode", {"text": "a bear", "clip": ["1", 1]}],
+            "3": ["EmptyLatentImage", {"width": 64, "height": 96, "batch_size": 1}],
+            "4": ["KSampler", {
+                "model": ["1", 0], "seed": 7, "steps": 1, "cfg": 1.0, "sampler_name": "euler", "scheduler": "normal",
+                "positive": ["2", 0], "negative": ["2", 0], "latent_image": ["3", 0], "denoise": 1.0,
+            }],
+            "out": ["Catch", {"value": ["4", 0]}],
+        }));
+        outcome.events.iter().find_map(|event| match event {
+            paraflow_engine::Event::Preview { image, .. } => Some(image::load_from_memory(image).unwrap().to_rgb8()),
+            _ => None,
+        })
+    };
+    let (colours, drawn) = (shown(false).unwrap(), shown(true).unwrap());
+    assert_eq!((colours.dimensions(), drawn.dimensions()), ((64, 96), (64, 96)));
+    assert_ne!(colours.as_raw(), drawn.as_raw());
 }

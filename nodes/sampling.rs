@@ -3,7 +3,7 @@
 use crate::error::tell;
 use crate::latent::CELL;
 use crate::memory::Memory;
-use crate::previews::Previews;
+use crate::previews::{Look, Previews};
 use crate::wires::{Conditioning, Guider, Latent, Model, NoiseSource, SamplerChoice};
 use candle_core::Tensor;
 use paraflow_diffusion::samplers::{self, Sampler, Step};
@@ -202,9 +202,11 @@ impl Sampling<'_> {
 /// Tells of each step, with a preview where there are any.
 fn watching<'a>(model: &'a Model, cx: &'a Context<'_>) -> impl FnMut(Step, &Tensor) -> ControlFlow<()> + 'a {
     let previews = cx.services().get::<Previews>();
+    let look = previews.map(|previews| Look::of(model, previews, cx.services()));
     move |step: Step, denoised: &Tensor| {
         // A preview that cannot be drawn is no reason to lose the picture.
-        if let Some(jpeg) = previews.and_then(|previews| previews.draw(denoised, &model.colours).ok()) {
+        if let Some(jpeg) = previews.zip(look.as_ref()).and_then(|(previews, look)| previews.draw(denoised, look).ok())
+        {
             cx.preview(jpeg, paraflow_engine::ImageFormat::Jpeg);
         }
         match cx.progress(step.index as u32 + 1, step.total as u32) {

@@ -54,7 +54,7 @@ pub(crate) struct ServeArgs {
     /// Compress JSON and text for clients that accept gzip
     #[arg(long)]
     enable_compress_response_body: bool,
-    /// Previews for prompts that do not say which: none, auto, latent2rgb [default: none]
+    /// Previews for prompts that do not say which: none, auto, latent2rgb, taesd [default: none]
     #[arg(long, value_name = "METHOD", value_parser = preview_method)]
     preview_method: Option<PreviewMethod>,
     /// The longer side of a preview in pixels [default: 512]
@@ -121,8 +121,9 @@ struct Config {
 fn preview_method(name: &str) -> Result<PreviewMethod, String> {
     match name {
         "none" => Ok(PreviewMethod::None),
-        "auto" | "latent2rgb" | "taesd" => Ok(PreviewMethod::Latent2Rgb),
-        other => Err(format!("expected none, auto or latent2rgb, found `{other}`")),
+        "auto" | "latent2rgb" => Ok(PreviewMethod::Latent2Rgb),
+        "taesd" => Ok(PreviewMethod::Taesd),
+        other => Err(format!("expected none, auto, latent2rgb or taesd, found `{other}`")),
     }
 }
 
@@ -293,10 +294,11 @@ fn start_log(chosen: &Chosen, logs: &Arc<Logs>) {
 
 fn run(chosen: Chosen, assets: Arc<Assets>, logs: Arc<Logs>) -> Result<(), paraflow_server::Error> {
     let services = || Services::new().with(Arc::clone(&assets));
-    let previews = Previews { size_px: chosen.preview_size };
+    let previews = Previews { size_px: chosen.preview_size, tiny: false };
     let world = World {
         plain: paraflow_nodes::registry(services()),
         previewing: paraflow_nodes::registry(services().with(previews)),
+        previewing_sharply: paraflow_nodes::registry(services().with(Previews { tiny: true, ..previews })),
         embedded_models: |folder| paraflow_nodes::embedded_names(folder).map(str::to_owned).collect(),
         cache_bytes: chosen.cache_bytes,
         assets,

@@ -70,6 +70,8 @@ pub struct World {
     pub plain: Registry,
     /// All nodes, their samplers with previews.
     pub previewing: Registry,
+    /// All nodes, their samplers with previews by a tiny autoencoder where there is one.
+    pub previewing_sharply: Registry,
     /// Models that the program brings, by folder.
     pub embedded_models: fn(&str) -> Vec<String>,
     /// How many bytes of results to keep between runs.
@@ -96,14 +98,14 @@ impl Server {
     /// Options that are not safe, a queue that cannot be opened.
     pub fn open(options: Options, world: World) -> Result<Self, Error> {
         check(&options)?;
-        let World { assets, plain, previewing, embedded_models, cache_bytes, logs } = world;
+        let World { assets, plain, previewing, previewing_sharply, embedded_models, cache_bytes, logs } = world;
         empty_temp(&assets);
         let hub = Arc::new(Hub::default());
         let for_status = Arc::clone(&hub);
         let on_change = move |remaining| for_status.send(To::All, &status(remaining, None), Keep::Always);
         let file = assets.base_dir().join("user/paraflow.db");
         let queue: Arc<dyn Queue> = Arc::new(SqliteQueue::open(&file, options.durable, Box::new(on_change))?);
-        let (nodes, feed) = (Arc::new(Nodes::new(plain, previewing)), Arc::new(Feed::default()));
+        let (nodes, feed) = (Arc::new(Nodes::new(plain, previewing, previewing_sharply)), Arc::new(Feed::default()));
         let kept = Arc::new(Kept::new(Arc::clone(&hub), Arc::clone(&feed)));
         let runner = Arc::new(Runner::new(Parts {
             queue: Arc::clone(&queue),

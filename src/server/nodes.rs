@@ -7,12 +7,14 @@ use paraflow_engine::Registry;
 
 use crate::object_info;
 
-/// Both registries of one moment.
+/// The registries of one moment.
 pub(crate) struct Snapshot {
     /// Whose samplers draw no previews.
     pub(crate) plain: Registry,
     /// Whose samplers do.
     pub(crate) previewing: Registry,
+    /// Whose samplers draw them with a tiny autoencoder.
+    pub(crate) previewing_sharply: Registry,
     object_info: OnceLock<(Bytes, String)>,
 }
 
@@ -33,8 +35,8 @@ pub(crate) struct Nodes {
 }
 
 impl Nodes {
-    pub(crate) fn new(plain: Registry, previewing: Registry) -> Self {
-        let now = Snapshot { plain, previewing, object_info: OnceLock::new() };
+    pub(crate) fn new(plain: Registry, previewing: Registry, previewing_sharply: Registry) -> Self {
+        let now = Snapshot { plain, previewing, previewing_sharply, object_info: OnceLock::new() };
         Self { now: RwLock::new(Arc::new(now)) }
     }
 
@@ -46,7 +48,8 @@ impl Nodes {
     pub(crate) fn refresh(&self) {
         let now = self.now();
         let (plain, previewing) = (now.plain.refreshed(), now.previewing.refreshed());
-        let renewed = Arc::new(Snapshot { plain, previewing, object_info: OnceLock::new() });
+        let previewing_sharply = now.previewing_sharply.refreshed();
+        let renewed = Arc::new(Snapshot { plain, previewing, previewing_sharply, object_info: OnceLock::new() });
         *self.now.write().unwrap_or_else(PoisonError::into_inner) = renewed;
     }
 }

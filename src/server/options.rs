@@ -77,4 +77,6 @@ pub enum PreviewMethod {
     None,
     /// A linear map from latents to colours.
     Latent2Rgb,
+    /// A tiny autoencoder, where its file is there; else as [`Latent2Rgb`](Self::Latent2Rgb).
+    Taesd,
 }

@@ -156,7 +156,11 @@ impl Runner {
 
         let method = PreviewMethod::of(&job.extra).unwrap_or(self.default_previews);
         let nodes = self.nodes.now();
-        let registry = if method == PreviewMethod::None { &nodes.plain } else { &nodes.previewing };
+        let registry = match method {
+            PreviewMethod::None => &nodes.plain,
+            PreviewMethod::Latent2Rgb => &nodes.previewing,
+            PreviewMethod::Taesd => &nodes.previewing_sharply,
+        };
         let ears = Ears { hub: &self.hub, feed: &self.feed, kept: &self.kept, assets: &self.assets };
         let report = Report::new(ears, job, registry, method != PreviewMethod::None);
         report.start();
@@ -280,7 +284,8 @@ impl PreviewMethod {
     fn of(extra: &Json) -> Option<Self> {
         match extra.get("preview_method")?.as_str()? {
             "none" => Some(Self::None),
-            "auto" | "latent2rgb" | "taesd" => Some(Self::Latent2Rgb),
+            "auto" | "latent2rgb" => Some(Self::Latent2Rgb),
+            "taesd" => Some(Self::Taesd),
             _ => None,
         }
     }

@@ -45,7 +45,7 @@ from safetensors.torch import save_file
 HERE = Path(__file__).resolve().parent
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 EXTRAS = ("custom_sampler model_advanced freelunch hypertile tomesd model_downscale pag sag perpneg cfg differential_diffusion "
-          "upscale_model images post_processing latent mask compositing morphology rebatch")
+          "upscale_model images post_processing latent mask compositing morphology ip2p")
 THIN = 7
 
 
@@ -464,6 +464,19 @@ CASES = {
                                              "destination_alpha": ["mask", 0], "mode": mode}]}
        for mode in ("ADD", "CLEAR", "DARKEN", "DST", "DST_ATOP", "DST_IN", "DST_OUT", "DST_OVER", "LIGHTEN", "MULTIPLY", "OVERLAY",
                     "SCREEN", "SRC", "SRC_ATOP", "SRC_IN", "SRC_OUT", "SRC_OVER", "XOR")},
+    "inpaint_conditioning": {"end": ["InpaintModelConditioning", both | {
+        "vae": ["vae", 0], "pixels": ["picture", 0], "mask": ["mask", 0], "noise_mask": True}]},
+    "instruct_conditioning": {"end": ["InstructPixToPixConditioning", both | {"vae": ["vae", 0], "pixels": ["picture", 0]}]},
+    "area_strength": {
+        "area": ["ConditioningSetArea", {"conditioning": ["positive", 0], "width": 64, "height": 64, "x": 32, "y": 16,
+                                         "strength": 1.0}],
+        "strong": ["ConditioningSetAreaStrength", {"conditioning": ["area", 0], "strength": 2.5}],
+        "two": ["ConditioningCombine", {"conditioning_1": ["strong", 0], "conditioning_2": ["other", 0]}],
+        "end": sampler(["model", 0], positive=["two", 0]),
+    },
+    **{f"percent_{number}": {"end": ["SamplingPercentToSigma", {"model": ["model", 0], "sampling_percent": percent,
+                                                               "return_actual_sigma": actual}]}
+       for number, (percent, actual) in enumerate(((0.0, True), (0.35, False), (1.0, True)))},
     "cut_to_batch": {"end": ["LatentCutToBatch", {"samples": ["latent", 0], "dim": "x", "slice_size": 5}]},
 }
 
@@ -489,6 +502,15 @@ def run(graph):
     return node("end")
 
 
+def plain(output):
+    """The tensor of an output: of prompts, the picture to change."""
+    if isinstance(output, dict):
+        return output["samples"]
+    if isinstance(output, list):
+        return output[0][1]["concat_latent_image"]
+    return torch.tensor([output]) if isinstance(output, float) else output
+
+
 async def load():
     found = dict(nodes.NODE_CLASS_MAPPINGS)
     for name in EXTRAS.split():
@@ -509,7 +531,7 @@ for name, graph in CASES.items():
         outputs = run(graph)
     made = []
     for slot, output in enumerate(outputs):
-        output = output["samples"] if isinstance(output, dict) else output
+        output = plain(output)
         key, flat = f"{name}/{slot}", output.float().flatten()
         tensors[key] = (flat[::THIN] if len(flat) > 2000 else flat).clone().contiguous()
         made.append(list(output.shape))

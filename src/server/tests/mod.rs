@@ -64,6 +64,7 @@ impl Bench {
         let world = World {
             plain: toys::registry(&assets, false),
             previewing: toys::registry(&assets, true),
+            previewing_sharply: toys::registry(&assets, true),
             embedded_models: |folder| if folder == "checkpoints" { vec!["toy.safetensors".into()] } else { vec![] },
             cache_bytes: 1 << 20,
             assets,
