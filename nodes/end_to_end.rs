@@ -353,3 +353,32 @@ fn graphs_that_ship_run_with_the_embedded_model() {
         assert!(colours.len() > 8, "{name} has {} colours", colours.len());
     }
 }
+
+/// The graphs that train, cut to two steps each: every node of them runs, and nobody is warned. What they make is for eyes.
+#[test]
+fn graphs_that_train_run_with_the_embedded_model() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../graphs");
+    for (name, files) in
+        [("para-then-lora", 4), ("two-subjects", 2), ("edit-one-image", 1), ("para-vs-lora", 2), ("export-para", 2)]
+    {
+        let mut graph: Json = serde_json::from_slice(&fs::read(format!("{folder}/{name}.json")).unwrap()).unwrap();
+        for node in graph.as_object_mut().unwrap().values_mut() {
+            let class = node["class_type"].as_str().unwrap().to_owned();
+            let set: &[(&str, u32)] = match class.as_str() {
+                "PaRaTrain" | "LoRATrain" => &[("steps", 2), ("batch_size", 1), ("validate_every", 0)],
+                "KSampler" => &[("steps", 1)],
+                "EmptyLatentImage" => &[("batch_size", 1)],
+                _ => &[],
+            };
+            set.iter().for_each(|(input, value)| node["inputs"][input] = (*value).into());
+        }
+        let bench = Bench::with_inputs(folder);
+        let outcome = bench.run_file(graph.to_string().as_bytes());
+        let failed = outcome.events.iter().any(|event| matches!(event, Event::Failed { .. }));
+        assert!(!failed && outcome.warnings().is_empty(), "{name}: {:#?}", outcome.events);
+        let saved =
+            fs::read_dir(bench.path("output")).unwrap().flatten().filter(|entry| entry.path().is_file()).count();
+        let adapters = fs::read_dir(bench.path("output/loras")).map_or(0, |folder| folder.flatten().count());
+        assert_eq!(saved + adapters, files, "{name}");
+    }
+}

@@ -80,9 +80,9 @@ impl Bench {
         Self::with_services(Services::new().with(service))
     }
 
-    /// A bench that finds pictures in `input/` of a folder of graphs, too.
+    /// A bench that finds pictures in `input/` and `subjects/` of a folder of graphs, too.
     pub(crate) fn with_inputs(graphs: &str) -> Self {
-        let input_dirs = vec![Path::new(graphs).join("input")];
+        let input_dirs = ["input", "subjects"].map(|name| Path::new(graphs).join(name)).to_vec();
         Self::with(Services::new(), Settings { input_dirs, ..Settings::default() })
     }
 
