@@ -159,6 +159,10 @@ pub(crate) fn put(
     strictness: Strictness,
     cx: &Context<'_>,
 ) -> Result<(Model, Clip), Error> {
+    // A PaRa that was exported is exact on its own checkpoint only.
+    if lora.0.metadata.contains_key("para.export_error") {
+        require_base(&lora.0.metadata, model, false, cx)?;
+    }
     let strength = |part| if part == Part::Unet { on_model } else { on_clip };
     let placement = lora.0.place(&model.names(clip), strength, None)?;
     settle(&placement, strictness, cx)?;

@@ -176,6 +176,12 @@ fn the_exported_lora_does_what_the_para_does() {
     let loaded = bench.run(graph(nodes, "2"));
     assert!(loaded.warnings().is_empty(), "{:?}", loaded.warnings());
     assert_eq!(predict(&loaded, "out"), predict(&outcome, "out"), "saved and loaded");
+
+    let other = tiny::file(&tiny::tensors(), |_, values| values.iter().map(|value| value * 1.05).collect());
+    bench.write("models/checkpoints/tiny.safetensors", &other);
+    let nodes = json!({"2": ["LoraLoaderModelOnly", {"model": ["1", 0], "lora_name": "exported.safetensors"}]});
+    let elsewhere = bench.run(graph(nodes, "2"));
+    assert!(elsewhere.warnings()[0].contains("this checkpoint differs from it"), "{:?}", elsewhere.warnings());
 }
 
 #[test]

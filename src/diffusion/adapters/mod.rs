@@ -7,6 +7,8 @@ mod combine;
 mod dense;
 mod export;
 mod fault;
+#[cfg(test)]
+mod file_tests;
 mod fingerprint;
 mod lora;
 mod lora_file;
