@@ -141,22 +141,26 @@ fn dataset(out: &Path, count: u64, seed: u64, captions: usize) -> io::Result<()>
     meta.flush()
 }
 
-/// Half of the pictures show an individual, a quarter another one of its class (in its own colour as often as not), and a
-/// quarter any scene.
+/// Of eight pictures three show an individual alone, two beside another one or any subject, two others of its class (in its
+/// own colour as often as not), one any scene.
 fn identity(out: &Path, count: u64, seed: u64) -> io::Result<()> {
     fs::create_dir_all(out)?;
     let mut images = BufWriter::new(File::create(out.join("images.bin"))?);
     let mut meta = BufWriter::new(File::create(out.join("meta.jsonl"))?);
     let mut random = Random::new(seed);
     for index in 0..count {
-        let individual = &INDIVIDUALS[random.below(INDIVIDUALS.len())];
-        let (picture, name) = match index % 4 {
-            0 | 1 => (personal::anywhere(individual, &mut random), Some(individual.name)),
-            2 => (render(&lookalike(individual, &mut random)), None),
-            _ => (render(&Scene::sample(&mut random)), None),
+        let first = random.below(INDIVIDUALS.len());
+        let individual = &INDIVIDUALS[first];
+        let second = &INDIVIDUALS[(first + 1 + random.below(INDIVIDUALS.len() - 1)) % INDIVIDUALS.len()];
+        let (picture, shown) = match index % 8 {
+            0..3 => (personal::anywhere(individual, &mut random), vec![individual.name]),
+            3 => (personal::together(individual, Some(second), &mut random), vec![individual.name, second.name]),
+            4 => (personal::together(individual, None, &mut random), vec![individual.name]),
+            5 | 6 => (render(&lookalike(individual, &mut random)), Vec::new()),
+            _ => (render(&Scene::sample(&mut random)), Vec::new()),
         };
         images.write_all(picture.as_raw())?;
-        writeln!(meta, "{}", json!({ "individual": name }))?;
+        writeln!(meta, "{}", json!({ "individuals": shown }))?;
     }
     images.flush()?;
     meta.flush()

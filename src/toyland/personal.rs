@@ -7,8 +7,8 @@ use tiny_skia::{Pixmap, Transform};
 use crate::draw::sketch::{oval, path, pill};
 use crate::draw::{Rgb, SIZE_PX, Sketch, Tone, draw_actor, subjects, to_rgb};
 use crate::random::Random;
-use crate::scene::{Position, Scene, Size};
-use crate::world::{PLACES, STYLES, Style};
+use crate::scene::{Position, Scene, Size, beside};
+use crate::world::{COLOURS, PLACES, STYLES, SUBJECTS, Style};
 use Tone::{Body, Fixed};
 
 /// One individual and the pictures there are of it.
@@ -84,14 +84,41 @@ pub fn anywhere(individual: &Individual, random: &mut Random) -> RgbImage {
     portrait(individual, &scene, random)
 }
 
+/// An individual beside another one, or beside any subject of the world, in any place and style: what a judge of identity
+/// learns pairs from.
+pub fn together(individual: &Individual, other: Option<&Individual>, random: &mut Random) -> RgbImage {
+    let place = random.below(PLACES.len());
+    let style = STYLES[random.below(STYLES.len())].0;
+    let (subject, colour) = (random.below(SUBJECTS.len()), random.below(COLOURS.len()));
+    let mut scene = Scene::of(individual.subject, 0, place, style, random);
+    let beside_it = Scene::of(other.map_or(subject, |other| other.subject), colour, place, style, random);
+    scene.actors.extend(beside_it.actors);
+    if random.chance(0.5) {
+        scene.actors.swap(0, 1);
+    }
+    let own = scene.actors.iter().position(|actor| std::ptr::eq(actor.subject, &SUBJECTS[individual.subject]));
+    for (actor, (x, position)) in scene.actors.iter_mut().zip([(0.27, Position::Left), (0.73, Position::Right)]) {
+        beside(actor, x, position, random);
+    }
+    let who = (0..2).map(|index| if Some(index) == own { Some(individual) } else { other }).collect::<Vec<_>>();
+    drawn(&scene, &who, random)
+}
+
 /// The scene with the individual in the place of its only actor.
 fn portrait(individual: &Individual, scene: &Scene, random: &mut Random) -> RgbImage {
-    let mut actor = scene.actors[0].clone();
-    actor.rgb = individual.rgb;
+    drawn(scene, &[Some(individual)], random)
+}
+
+/// The scene with individuals in the places of some of its actors.
+fn drawn(scene: &Scene, individuals: &[Option<&Individual>], random: &mut Random) -> RgbImage {
     let mut pixmap = Pixmap::new(SIZE_PX, SIZE_PX).expect("the size is not zero");
     let full = Transform::from_scale(SIZE_PX as f32, SIZE_PX as f32);
     (scene.place.draw)(&mut Sketch::backdrop(&mut pixmap, scene.style, full), random);
-    draw_actor(&mut pixmap, scene.style, &actor, individual.draw);
+    for (actor, individual) in scene.actors.iter().zip(individuals) {
+        let mut actor = actor.clone();
+        actor.rgb = individual.map_or(actor.rgb, |individual| individual.rgb);
+        draw_actor(&mut pixmap, scene.style, &actor, individual.map_or(actor.subject.draw, |individual| individual.draw));
+    }
     to_rgb(&pixmap)
 }
 
@@ -174,6 +201,18 @@ mod tests {
             let changed = plain.pixels().zip(all[0].pixels()).filter(|(a, b)| a != b).count();
             assert!(changed > 1000, "{}: only {changed} pixels", individual.name);
         }
+    }
+
+    #[test]
+    fn pairs_show_the_individual_on_either_side() {
+        let seen = |seed| together(&INDIVIDUALS[0], Some(&INDIVIDUALS[3]), &mut Random::new(seed));
+        let scarf = |picture: &RgbImage, from: u32| {
+            let half = picture.enumerate_pixels().filter(|(x, _, _)| (from..from + SIZE_PX / 2).contains(x));
+            half.filter(|(_, _, pixel)| pixel.0 == [RED.0, RED.1, RED.2]).count()
+        };
+        let sides: Vec<_> = (0..40).map(seen).map(|picture| (scarf(&picture, 0), scarf(&picture, SIZE_PX / 2))).collect();
+        assert!(sides.iter().any(|(left, right)| *left > 20 && *right == 0));
+        assert!(sides.iter().any(|(left, right)| *left == 0 && *right > 20));
     }
 
     #[test]

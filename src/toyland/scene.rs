@@ -110,14 +110,19 @@ fn pair(random: &mut Random, place: usize) -> Vec<Actor> {
     let spots = [(left, left_colour, 0.27, Position::Left), (right, right_colour, 0.73, Position::Right)];
     let actors = spots.map(|(subject, colour, x, position)| {
         let mut actor = posed(random, subject, colour);
-        actor.x = x + random.between(-0.02, 0.02);
-        actor.height = random.between(0.42, 0.48);
-        actor.floor = random.between(0.86, 0.92);
-        actor.position = position;
-        actor.size = Size::Normal;
+        beside(&mut actor, x, position, random);
         actor
     });
     actors.into()
+}
+
+/// Gives an actor its half of a scene that it shares.
+pub(crate) fn beside(actor: &mut Actor, x: f32, position: Position, random: &mut Random) {
+    actor.x = x + random.between(-0.02, 0.02);
+    actor.height = random.between(0.42, 0.48);
+    actor.floor = random.between(0.86, 0.92);
+    actor.position = position;
+    actor.size = Size::Normal;
 }
 
 fn allowed(random: &mut Random, place: usize) -> (usize, usize) {
