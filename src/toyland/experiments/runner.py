@@ -4,7 +4,10 @@ import json
 import shutil
 import struct
 import subprocess
+import threading
 import time
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import graphs
@@ -16,6 +19,7 @@ class Runner:
     def __init__(self, binary, work, dry=False):
         self.binary, self.work, self.dry = Path(binary), Path(work), dry
         self.output = self.work / "output"
+        self.locks = defaultdict(threading.Lock)
         for folder in ["graphs", "results", "output/states"]:
             (self.work / folder).mkdir(parents=True, exist_ok=True)
         subjects = self.work / "graphs" / "subjects"
@@ -24,27 +28,37 @@ class Runner:
 
     def train(self, spec):
         """What a training's state tells, `None` where it was not run."""
-        state = self.output / "states" / f"{graphs.key(spec)}.para-state.safetensors"
-        done = state.exists() and told(state)["step"] == spec["steps"]
-        if not done and not self.dry:
-            self.run("train-" + graphs.key(spec), graphs.train_graph(spec))
-            done = True
+        name = graphs.key(spec)
+        state = self.output / "states" / f"{name}.para-state.safetensors"
+        with self.locks[name]:
+            done = state.exists() and told(state)["step"] == spec["steps"]
+            if not done and not self.dry:
+                self.run("train-" + name, graphs.train_graph(spec))
+                done = True
         return told(state) if done else None
 
     def cell(self, cell):
         """The pictures of a cell, a list of files a prompt, `None` where it was not run."""
         name = graphs.key(cell)
         kept = self.work / "results" / f"{name}.json"
-        if not kept.exists():
-            if self.dry:
-                return None
-            shutil.rmtree(self.output / "cells" / name, ignore_errors=True)
-            for spec in cell["trainings"]:
-                self.train(spec)
-            self.run("cell-" + name, graphs.cell_graph(cell, name))
-            kept.write_text(json.dumps(cell, indent=1))
+        with self.locks[name]:
+            if not kept.exists():
+                if self.dry:
+                    return None
+                shutil.rmtree(self.output / "cells" / name, ignore_errors=True)
+                for spec in cell["trainings"]:
+                    self.train(spec)
+                self.run("cell-" + name, graphs.cell_graph(cell, name))
+                kept.write_text(json.dumps(cell, indent=1))
         folder = self.output / "cells" / name
         return [sorted(folder.glob(f"{index:02}_*.png")) for index in range(len(cell["prompts"]))]
+
+    def all(self, trainings, cells, jobs):
+        """Runs trainings, then cells, a few at a time; the first failure is raised after the others have ended."""
+        with ThreadPoolExecutor(jobs) as pool:
+            ends = [pool.submit(self.train, spec) for spec in trainings] + [pool.submit(self.cell, cell) for cell in cells]
+        for end in ends:
+            end.result()
 
     def run(self, name, graph):
         path = self.work / "graphs" / f"{name}.json"
