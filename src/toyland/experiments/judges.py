@@ -1,5 +1,6 @@
 """What the judges say of pictures, and how alike pictures are."""
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -32,19 +33,33 @@ class Judges:
 
     def __init__(self, folder):
         folder = Path(folder)
-        self.classes, self.individuals = judge.load(folder / "judge.pt"), identity.load(folder / "identity.pt")
+        files = [folder / "judge.pt", folder / "identity.pt"]
+        self.classes, self.individuals = judge.load(files[0]), identity.load(files[1])
+        self.name = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+        known = folder / f"measured-{self.name}.pt"
+        if not known.exists():
+            torch.save(self.measure(folder), known)
+        facts = torch.load(known, weights_only=True)
+        self.middle, self.spread, self.own, self.renders = (facts[n] for n in ("middle", "spread", "own", "renders"))
+        self.real = self.real_features()
+
+    def real_features(self):
+        folders = {name: REPOSITORY / "graphs/subjects" / name for name in graphs.CLASSES}
+        return {name: self.features(bytes_to(pixels(sorted(folder.glob("*.png"))))) for name, folder in folders.items()}
+
+    def measure(self, folder):
+        """What fresh renders tell of the judges themselves."""
         fresh, marked = Renders(folder / "worldfresh"), Renders(folder / "identfresh")
         self.middle, self.spread = torch.zeros(256), torch.ones(256)
         seen = self.features(fresh.pixels(range(len(fresh))))
         self.middle, self.spread = seen.mean(0), seen.std(0).clamp(min=1e-6)
-        self.own = dict(identity=identity.accuracy(self.individuals, marked), classes=self.class_accuracy(fresh))
-        real = {name: REPOSITORY / "graphs/subjects" / name for name in graphs.CLASSES}
-        self.real = {name: self.features(bytes_to(pixels(sorted(folder.glob("*.png"))))) for name, folder in real.items()}
-        rows = [i for i, row in enumerate(marked.meta) if len(row["individuals"]) == 1]
-        self.renders = {
-            name: self.alikeness(marked.pixels([i for i in rows if marked.meta[i]["individuals"] == [name]]), name).mean().item()
-            for name in graphs.CLASSES
-        }
+        self.real = self.real_features()
+        own = dict(identity=identity.accuracy(self.individuals, marked), classes=self.class_accuracy(fresh))
+        renders = {}
+        for name in graphs.CLASSES:
+            rows = [i for i, row in enumerate(marked.meta) if row["individuals"] == [name]]
+            renders[name] = self.alikeness(marked.pixels(rows), name).mean().item()
+        return dict(middle=self.middle, spread=self.spread, own=own, renders=renders)
 
     def class_accuracy(self, fresh):
         alone = judge.singles(fresh)
@@ -72,7 +87,7 @@ class Judges:
         base = None if base is None else pixels(base).astype(np.float32) / 255
         rows = []
         for i in range(len(bytes_)):
-            row = dict(role=prompt["role"], file=str(files[i]))
+            row = dict(role=prompt["role"], file=files[i].name)
             for name, classes in judge.CLASSES.items():
                 if name in prompt:
                     row[name] = float(classes[seen[name][i]] == prompt[name])

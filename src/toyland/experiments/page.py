@@ -137,7 +137,7 @@ class Page:
             if told:
                 rows.append([label, f"{told['losses'][0]:.4f}", f"{last(told):.4f}", f"{told['numbers']:,}"])
         if rows:
-            self.say(words.SWEEP)
+            self.say(words.SWEEP.format(steps=self.options.steps))
             self.table(["setting", "first loss", "validation loss", "numbers"], rows)
 
     def rank(self):

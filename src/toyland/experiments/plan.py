@@ -10,18 +10,18 @@ import graphs
 from graphs import CLASSES, STYLE_SET, training
 
 BEST = dict(
-    projection=dict(kind="para", mode="projection"),
-    deft=dict(kind="para", mode="deft"),
-    release=dict(kind="para", mode="release", init="unit"),
-    lora=dict(kind="lora", rank=4, learning_rate=0.003),
+    projection=dict(kind="para", mode="projection", rank=8, angular_rate=0.4),
+    deft=dict(kind="para", mode="deft", rank=4, angular_rate=0.15),
+    release=dict(kind="para", mode="release", init="unit", rank=4, angular_rate=0.15),
+    lora=dict(kind="lora", rank=4, learning_rate=0.01),
     svdiff=dict(kind="svdiff", learning_rate=0.03),
 )
 METHODS = list(BEST)
 NAMES = dict(
     base="base, nothing applied",
-    projection="PaRa, projection",
-    deft="PaRa, DEFT",
-    release="PaRa, release",
+    projection="PaRa, rank 8",
+    deft="DEFT, rank 4",
+    release="release, rank 4",
     lora="LoRA, rank 4",
     svdiff="SVDiff",
 )
@@ -46,12 +46,12 @@ OTHERS = [
 @dataclass
 class Options:
     seeds: int = 1
-    steps: int = 200
+    steps: int = 100
     subjects: list = field(default_factory=lambda: list(CLASSES))
 
 
 def best(method, subject, options, seed=1, **changes):
-    made = {**BEST[method], "steps": options.steps, "seed": seed, **changes}
+    made = {**BEST[method], "steps": options.steps, "validate_every": options.steps, "seed": seed, **changes}
     return training(made.pop("kind"), subject, **made)
 
 
@@ -145,7 +145,7 @@ def subset(options):
 
 
 def style_lora(options):
-    return training("lora", STYLE_SET, count=12, rank=4, learning_rate=0.003, steps=options.steps)
+    return training("lora", STYLE_SET, count=12, rank=4, learning_rate=0.003, steps=options.steps, validate_every=options.steps)
 
 
 def order(options):
@@ -201,7 +201,7 @@ def sweep(options):
     rows = []
     for words, kind, changes in SWEEP:
         for s in options.subjects[:1]:
-            rows.append((words, s, training(kind, s, **{"steps": 100, "validate_every": 100, **changes})))
+            rows.append((words, s, training(kind, s, **{"steps": options.steps, "validate_every": options.steps, **changes})))
     return rows
 
 

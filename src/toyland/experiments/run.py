@@ -25,7 +25,7 @@ def main():
     parser.add_argument("--binary", type=Path, default=REPOSITORY / "target/release/paraflow")
     parser.add_argument("--only", nargs="+", choices=ALL, default=ALL, help="these experiments, in this order")
     parser.add_argument("--seeds", type=int, default=1, help="trainings a subject and method")
-    parser.add_argument("--steps", type=int, default=200, help="steps a training")
+    parser.add_argument("--steps", type=int, default=100, help="steps a training")
     parser.add_argument("--subjects", nargs="+", choices=CLASSES, default=list(CLASSES))
     parser.add_argument("--jobs", type=int, default=1, help="how many graphs run at a time")
     parser.add_argument("--page", action="store_true", help="run nothing, write the page from what there is")

@@ -1,9 +1,11 @@
 """From cells to numbers: what the judges say of each cell's pictures, grouped for the intervals."""
 
 import itertools
+import json
 
 import numpy as np
 
+import graphs
 import judges as looking
 import plan
 from intervals import difference, interval
@@ -43,10 +45,13 @@ class Scored:
             base = runner.cell(plan.cell([], cell["prompts"]))
             if files is None or base is None:
                 continue
-            seen = []
-            for prompt, some, plain in zip(cell["prompts"], files, base):
-                seen += judge.rows(some, prompt, subjects_of(group), plain)
-            self.rows.setdefault(label, {})[group] = seen
+            kept = runner.work / "results" / f"{graphs.key(cell)}.{judge.name}.json"
+            if not kept.exists():
+                seen = []
+                for prompt, some, plain in zip(cell["prompts"], files, base):
+                    seen += judge.rows(some, prompt, subjects_of(group), plain)
+                kept.write_text(json.dumps(seen))
+            self.rows.setdefault(label, {})[group] = json.loads(kept.read_text())
             self.files.setdefault(label, {})[group] = files
             self.cells.setdefault(label, {})[group] = cell
 

@@ -52,7 +52,7 @@ times as many.
 SWEEP = """
 ## Settings
 
-The loss on noise that stays the same, after 100 steps on the first subject, one seed. "First loss" is the training loss of
+The loss on noise that stays the same, after {steps} steps on the first subject, one seed. "First loss" is the training loss of
 the first step: the distance of the start from the base shows there.
 """
 
