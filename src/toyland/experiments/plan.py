@@ -206,16 +206,16 @@ def sweep(options):
 
 
 SWEEP = [
-    *[(f"rank 8, angular rate {a}", "para", dict(angular_rate=a)) for a in (0.05, 0.15, 0.4)],
+    *[(f"rank 8, angular rate {a}", "para", dict(angular_rate=a)) for a in (0.05, 0.15, 0.4, 0.8)],
     *[(f"rank 8, angular rate {a}, start `min_energy`", "para", dict(angular_rate=a, init="min_energy")) for a in (0.15, 0.4)],
     ("rank 8, angular rate 0.3, cosine", "para", dict(angular_rate=0.3, schedule="cosine")),
     ("rank 4, angular rate 0.15", "para", dict(rank=4)),
-    ("rank 16 (gamma 1/4), angular rate 0.15", "para", dict(rank=16, gamma=0.25)),
+    *[(f"rank 16 (gamma 1/4), angular rate {a}", "para", dict(rank=16, gamma=0.25, angular_rate=a)) for a in (0.15, 0.4)],
     *[(f"rank 8, angular rate 0.15, layers `{n}`", "para", dict(layers=n)) for n in ("full", "wide")],
-    *[(f"DEFT, rank 8, angular rate {a}", "para", dict(mode="deft", angular_rate=a)) for a in (0.05, 0.15)],
-    *[(f"release, rank 8, angular rate {a}", "para", dict(mode="release", init="unit", angular_rate=a)) for a in (0.05, 0.15)],
-    *[(f"LoRA, rank 4, rate {a}", "lora", dict(learning_rate=a)) for a in (0.001, 0.003, 0.01)],
-    *[(f"SVDiff, rate {a}", "svdiff", dict(learning_rate=a)) for a in (0.01, 0.03)],
+    *[(f"DEFT, rank {r}, angular rate {a}", "para", dict(mode="deft", rank=r, angular_rate=a)) for r, a in ((4, 0.15), (4, 0.4), (8, 0.15))],
+    *[(f"release, rank {r}, angular rate {a}", "para", dict(mode="release", init="unit", rank=r, angular_rate=a)) for r, a in ((4, 0.15), (8, 0.15))],
+    *[(f"LoRA, rank 4, rate {a}", "lora", dict(learning_rate=a)) for a in (0.001, 0.003, 0.01, 0.03)],
+    *[(f"SVDiff, rate {a}", "svdiff", dict(learning_rate=a)) for a in (0.01, 0.03, 0.1)],
 ]
 
 

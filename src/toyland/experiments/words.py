@@ -33,7 +33,7 @@ Prompts for an individual: eight places (four or five of them are on its trainin
 places; four pictures of other subjects, four of others of its class. Four training pictures, 128 x 128, batch 4, `sks` as
 the unique word, no class pictures. Sampling: DPM++ 2M, Karras, 12 steps, cfg 4. Square brackets hold 95 % bootstrap
 intervals, over trainings first and pictures second: with one training in a row they speak of that training's pictures
-alone. `sks` is a word that Toyland's text encoder reads as zeros, as any other it does not know.
+alone. An interval without width says that all pictures agreed, no more. `sks` is a word that Toyland's text encoder reads as zeros, as any other it does not know.
 """
 
 MAIN = """
