@@ -5,9 +5,9 @@ from PIL import Image, ImageDraw
 INK, PALE, COLOURS = "#333", "#ddd", ["#2166c9", "#d6601e", "#2c8c46", "#8040a0"]
 
 
-def lines(title, labels, series, low=0.0, high=1.0):
-    """Points with their intervals over labelled places: `series` is name to a list of `(mean, low, high)` or `None`."""
-    width, height, left, top, right, bottom = 560, 280, 50, 46, 16, 40
+def lines(title, labels, series, low=0.0, high=1.0, joined=True):
+    """Points with their intervals over labelled places, side by side if not joined: `series` is name to a list of `(mean, low, high)` or `None`."""
+    width, height, left, top, right, bottom = 600, 280, 60, 46, 50, 40
     span = (width - left - right) / max(1, len(labels) - 1)
 
     def at(index, value):
@@ -15,7 +15,7 @@ def lines(title, labels, series, low=0.0, high=1.0):
         return left + index * span, top + (height - top - bottom) * (1 - share)
 
     out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="11">',
         f'<rect width="{width}" height="{height}" fill="white"/><text x="{left}" y="18" fill="{INK}">{title}</text>',
     ]
     for step in range(5):
@@ -30,9 +30,11 @@ def lines(title, labels, series, low=0.0, high=1.0):
         colour = COLOURS[number % len(COLOURS)]
         there = [(index, point) for index, point in enumerate(points) if point is not None]
         path = "L".join("{:.1f} {:.1f}".format(*at(index, point[0])) for index, point in there)
-        out.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        if joined:
+            out.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         for index, (mean, down, up) in there:
             x, y = at(index, mean)
+            x += 0 if joined else 7 * number
             out.append(f'<path d="M{x:.1f} {at(index, down)[1]:.1f}V{at(index, up)[1]:.1f}" stroke="{colour}"/>')
             out.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>')
         out.append(f'<text x="{left + number * 170}" y="36" fill="{colour}">{name}</text>')

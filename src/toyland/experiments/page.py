@@ -74,6 +74,11 @@ class Page:
         self.say(words.MAIN.format(steps=self.options.steps))
         self.measured(scored, ["found", "alike", "place", "both"], NAMES)
         self.measured(scored, ["style", "class", "others", "drift"], NAMES)
+        labels = list(scored.rows)
+        series = {WORDS[m]: [scored.interval(label, m) for label in labels] for m in ("found", "place", "class")}
+        short = [NAMES[label].split(",")[0] for label in labels]
+        (self.pictures / "methods.svg").write_text(charts.lines("By method", short, series, joined=False))
+        self.say("![By method](experiments/methods.svg)")
         self.say("Differences, subject by subject (95 % intervals; those without 0 are set in bold):")
         pairs = [("projection", "lora"), ("projection", "svdiff"), ("deft", "lora"), ("release", "lora"), ("deft", "projection")]
         pairs = [p for p in pairs if p[0] in scored.rows and p[1] in scored.rows]

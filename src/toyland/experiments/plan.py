@@ -63,7 +63,7 @@ def single_prompts(subject):
     """The individual everywhere and in other styles; other subjects; others of its class."""
     noun = CLASSES[subject]
     rows = [
-        dict(role="individual", text=f"a sks {noun} {words}", pictures=2, noise=100 + i, subject=noun, place=place)
+        dict(role="individual", text=f"a sks {noun} {words}", pictures=1, noise=100 + i, subject=noun, place=place)
         for i, (place, words) in enumerate(PLACES)
     ]
     for i, (style, words) in enumerate([("line drawing", "line drawing of"), ("pixel art", "pixel art of")]):

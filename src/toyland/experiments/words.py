@@ -29,7 +29,7 @@ Two judges, both trained on renders only; neither has seen a generated picture.
 - **found in the right place**: both at once.
 - **drift**: root mean square difference (0 to 1) to the base's pictures of prompts without the individual, equal noise.
 
-Prompts for an individual: eight places (four or five of them are on its training pictures), twice; two other styles in two
+Prompts for an individual: eight places (four or five of them are on its training pictures); two other styles in two
 places; four pictures of other subjects, four of others of its class. Four training pictures, 128 x 128, batch 4, `sks` as
 the unique word, no class pictures. Sampling: DPM++ 2M, Karras, 12 steps, cfg 4. Square brackets hold 95 % bootstrap
 intervals, over trainings first and pictures second: with one training in a row they speak of that training's pictures
