@@ -117,7 +117,12 @@ fn drawn(scene: &Scene, individuals: &[Option<&Individual>], random: &mut Random
     for (actor, individual) in scene.actors.iter().zip(individuals) {
         let mut actor = actor.clone();
         actor.rgb = individual.map_or(actor.rgb, |individual| individual.rgb);
-        draw_actor(&mut pixmap, scene.style, &actor, individual.map_or(actor.subject.draw, |individual| individual.draw));
+        draw_actor(
+            &mut pixmap,
+            scene.style,
+            &actor,
+            individual.map_or(actor.subject.draw, |individual| individual.draw),
+        );
     }
     to_rgb(&pixmap)
 }
@@ -210,7 +215,8 @@ mod tests {
             let half = picture.enumerate_pixels().filter(|(x, _, _)| (from..from + SIZE_PX / 2).contains(x));
             half.filter(|(_, _, pixel)| pixel.0 == [RED.0, RED.1, RED.2]).count()
         };
-        let sides: Vec<_> = (0..40).map(seen).map(|picture| (scarf(&picture, 0), scarf(&picture, SIZE_PX / 2))).collect();
+        let sides: Vec<_> =
+            (0..40).map(seen).map(|picture| (scarf(&picture, 0), scarf(&picture, SIZE_PX / 2))).collect();
         assert!(sides.iter().any(|(left, right)| *left > 20 && *right == 0));
         assert!(sides.iter().any(|(left, right)| *left == 0 && *right > 20));
     }
