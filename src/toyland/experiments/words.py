@@ -120,6 +120,8 @@ python src/toyland/experiments/run.py JUDGES WORK --only main rank        # some
 python src/toyland/experiments/run.py JUDGES WORK --page                  # only writes the page
 ```
 
+What people concluded is in `docs/experiments/notes.md`, which the page takes in as it is: read it again after a new run.
+
 Each cell's graph is kept in `WORK/graphs` and opens in the editor. A setting that changes gives new names, and only what it
 touches runs again.
 """
