@@ -39,7 +39,7 @@ alone. An interval without width says that all pictures agreed, no more. `sks` i
 MAIN = """
 ## PaRa against LoRA and SVDiff
 
-Each method for {steps} steps at the best rate of the sweep below: PaRa at rank 8 with gamma 1/8, LoRA at rank 4, layers
+Each method for {steps} steps at the best rate tried in the sweep below: PaRa at rank 8 with gamma 1/8, LoRA at rank 4, layers
 `exca` throughout. `projection` is the paper's formula; `release` is what the authors' program trains, and `deft` (arXiv
 2509.22793) puts something in the place of what it takes out; the last two give a LoRA.
 """
