@@ -331,6 +331,17 @@ fn wrong_settings_are_told_with_a_way_out() {
 }
 
 #[test]
+fn pictures_are_read_and_saved_where_comfyuis_flags_say() {
+    let (dir, inputs) = (tempfile::tempdir().unwrap(), base());
+    let (input, output) = (inputs.path().join("input"), dir.path().join("elsewhere"));
+    let flags = ["--input-directory", input.to_str().unwrap(), "--output-directory", output.to_str().unwrap()];
+    let server = Served::start(dir.path(), &flags);
+    assert_eq!(server.submit("kept"), Some(200));
+    server.wait();
+    assert!(is_whole(&output.join("kept_00001_.png")));
+}
+
+#[test]
 fn a_second_server_over_the_same_folder_is_refused() {
     let dir = base();
     let _first = Served::start(dir.path(), &[]);

@@ -50,13 +50,13 @@ enum Command {
 #[command(next_help_heading = "Places")]
 pub(crate) struct Places {
     /// Folder with models/, input/ and output/ [default: here, if it has models/; else your data directory]
-    #[arg(long, value_name = "DIR", global = true)]
+    #[arg(long, alias = "base-directory", value_name = "DIR", global = true)]
     base_dir: Option<PathBuf>,
     /// A further models folder, ComfyUI's for example; may be repeated
     #[arg(long = "models", value_name = "DIR", global = true)]
     model_dirs: Vec<PathBuf>,
     /// ComfyUI's extra_model_paths.yaml; may be repeated
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, alias = "extra-model-paths-config", value_name = "FILE", global = true)]
     extra_model_paths: Vec<PathBuf>,
 }
 

@@ -41,6 +41,12 @@ pub(crate) struct ServeArgs {
     /// Serve this front end instead of the built-in editor
     #[arg(long, value_name = "DIR")]
     front_end_root: Option<PathBuf>,
+    /// Save pictures here instead of in output/ of the base directory
+    #[arg(long, value_name = "DIR")]
+    output_directory: Option<PathBuf>,
+    /// Also read pictures from here
+    #[arg(long, value_name = "DIR")]
+    input_directory: Option<PathBuf>,
     /// The largest request, in MB [default: 100]
     #[arg(long, value_name = "MB")]
     max_upload_size: Option<f64>,
@@ -133,7 +139,8 @@ pub(crate) fn serve(args: ServeArgs, places: &Places) -> Exit {
         base_dir: places.base_dir.clone(),
         model_dirs: places.model_dirs.clone(),
         extra_model_paths: places.extra_model_paths.clone(),
-        ..Settings::default()
+        input_dirs: args.input_directory.iter().cloned().collect(),
+        output_dir: args.output_directory.clone(),
     };
     let assets = match Assets::open(&settings) {
         Ok(assets) => Arc::new(assets),

@@ -20,6 +20,9 @@ class Page:
 
     def write(self):
         self.say(words.INTRODUCTION)
+        notes = self.pictures / "notes.md"
+        if notes.exists():
+            self.say(notes.read_text())
         self.measures()
         sections = [
             ("main", self.main), ("sweep", self.sweep), ("rank", self.rank), ("subset", self.subset), ("two", self.two),

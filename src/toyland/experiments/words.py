@@ -39,7 +39,7 @@ alone. An interval without width says that all pictures agreed, no more. `sks` i
 MAIN = """
 ## PaRa against LoRA and SVDiff
 
-Each method for {steps} steps at the best rate of the sweep below: PaRa at rank 8 with gamma 1/8, LoRA at rank 4, layers
+Each method for {steps} steps at the best rate tried in the sweep below: PaRa at rank 8 with gamma 1/8, LoRA at rank 4, layers
 `exca` throughout. `projection` is the paper's formula; `release` is what the authors' program trains, and `deft` (arXiv
 2509.22793) puts something in the place of what it takes out; the last two give a LoRA.
 """
@@ -119,6 +119,8 @@ python src/toyland/experiments/run.py JUDGES WORK --seeds 3               # ever
 python src/toyland/experiments/run.py JUDGES WORK --only main rank        # some of it
 python src/toyland/experiments/run.py JUDGES WORK --page                  # only writes the page
 ```
+
+What people concluded is in `docs/experiments/notes.md`, which the page takes in as it is: read it again after a new run.
 
 Each cell's graph is kept in `WORK/graphs` and opens in the editor. A setting that changes gives new names, and only what it
 touches runs again.
