@@ -235,8 +235,7 @@ fn describe(path: &Path, adapter: &AnyAdapter, layers: &BTreeMap<String, Summary
     let mut kinds = BTreeMap::<&str, Vec<Option<usize>>>::new();
     layers.values().for_each(|layer| kinds.entry(layer.kind).or_default().push(layer.rank));
     for (kind, ranks) in kinds {
-        let plural = if ranks.len() == 1 { "" } else { "s" };
-        report::data(format_args!("  {kind} on {} layer{plural}{}", ranks.len(), span_of(&ranks)));
+        report::data(format_args!("  {kind} on {}{}", layers_of(ranks.len()), span_of(&ranks)));
     }
     if let AnyAdapter::Para(para) = adapter
         && para.depth() > 1
@@ -331,7 +330,7 @@ fn export(assets: &Assets, base: &Path, para: &Path, output: &Path, dtype: Numbe
     }
     if let Some(worst) = errors.iter().max_by(|a, b| a.relative.total_cmp(&b.relative)) {
         let (relative, layer) = (worst.relative, &worst.layer);
-        report::note(format_args!("{} layers, the greatest error is {relative:.1e} in {layer}", errors.len()));
+        report::note(format_args!("{}, the greatest error is {relative:.1e} in {layer}", layers_of(errors.len())));
     }
     report::data(output.display());
     Ok(())
@@ -359,10 +358,15 @@ fn diff(assets: &Assets, first: &Path, second: &Path, as_json: bool) -> Told<()>
     Ok(())
 }
 
+/// That many layers, in words.
+fn layers_of(count: usize) -> String {
+    format!("{count} layer{}", if count == 1 { "" } else { "s" })
+}
+
 fn tell(compared: &Comparison, first: &Path, second: &Path) {
     for (names, path) in [(&compared.only_first, first), (&compared.only_second, second)] {
         if !names.is_empty() {
-            report::data(format_args!("{} layers only in {}", names.len(), path.display()));
+            report::data(format_args!("{} only in {}", layers_of(names.len()), path.display()));
             names.iter().for_each(|name| report::data(format_args!("  {name}")));
         }
     }
@@ -370,7 +374,7 @@ fn tell(compared: &Comparison, first: &Path, second: &Path) {
         report::data("no layer in common");
         return;
     }
-    report::data(format_args!("{} layers in both: ranks, overlap of their spaces", compared.common.len()));
+    report::data(format_args!("{} in both: ranks, overlap of their spaces", layers_of(compared.common.len())));
     let width = compared.common.keys().map(String::len).max().unwrap_or(0);
     for (name, common) in &compared.common {
         let [one, other] = common.ranks.map(|rank| rank.map_or("-".to_owned(), |rank| rank.to_string()));
