@@ -83,7 +83,7 @@ test("first load: under 400 KB compressed", async ({ page, mock }) => {
   });
   await page.goto(mock.url);
   await expect(page.locator(".app[data-ready=true]")).toBeVisible();
-  await expect(page.getByRole("button", { name: /text to image/i })).toBeEnabled();
+  await expect(page.getByRole("button", { name: /^text to image/i })).toBeEnabled();
   await page.waitForFunction(() => performance.getEntriesByName("paraflow-ready").length > 0);
   const times = await page.evaluate(() => ({ paint: performance.getEntriesByName("first-contentful-paint")[0]?.startTime ?? 0, ready: performance.getEntriesByName("paraflow-ready")[0]?.startTime ?? 0 }));
   const size = files.reduce((sum, file) => sum + gzipSync(readFileSync(new URL(`../dist${file}`, import.meta.url)), { level: 9 }).length, 0);

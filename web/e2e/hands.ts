@@ -3,8 +3,8 @@
 import type { Page } from "@playwright/test";
 import { addByKeys, dragTo, expect, input, node, output, settled, wireByKeys, wires } from "./kit.ts";
 
-/** Adds, wires and runs by mouse; a wire that does not fit is refused with the reason. */
-export async function buildByMouse(page: Page): Promise<void> {
+/** Adds, wires and runs by mouse; a wire that does not fit is refused with the reason. `before` is done before the run. */
+export async function buildByMouse(page: Page, before?: () => Promise<void>): Promise<void> {
   await page.getByRole("button", { name: "Empty graph" }).click();
   const add = async (x: number, y: number, query: string) => {
     await page.mouse.dblclick(x, y);
@@ -38,12 +38,13 @@ export async function buildByMouse(page: Page): Promise<void> {
   await dragTo(page, output(page, "Load Checkpoint", 2), node(page, "VAE Decode").locator("header .title"));
   await dragTo(page, output(page, "VAE Decode", 0), input(page, "Save Image", "images"));
   await expect(wires(page)).toHaveCount(8);
+  await before?.();
   await page.keyboard.press("Control+Enter");
-  await expect(node(page, "Save Image").getByAltText(/^Result 1/)).toBeVisible();
+  await expect(node(page, "Save Image").getByAltText(/^Result 1/)).toBeVisible({ timeout: 60_000 });
 }
 
 /** The same without a mouse. */
-export async function buildByKeyboard(page: Page): Promise<void> {
+export async function buildByKeyboard(page: Page, before?: () => Promise<void>): Promise<void> {
   await page.getByRole("button", { name: "Empty graph" }).focus();
   await page.keyboard.press("Enter");
   await settled(page);
@@ -67,8 +68,9 @@ export async function buildByKeyboard(page: Page): Promise<void> {
   await page.keyboard.press("Enter");
   await expect(wires(page)).toHaveCount(8);
   await page.keyboard.press("l");
+  await before?.();
   await page.keyboard.press("Control+Enter");
-  await expect(node(page, "Save Image").getByAltText(/^Result 1/)).toBeVisible();
+  await expect(node(page, "Save Image").getByAltText(/^Result 1/)).toBeVisible({ timeout: 60_000 });
   await expect(node(page, "CLIP Text Encode \\(Prompt\\)").getByRole("textbox")).toHaveValue("a cat in the snow");
 }
 

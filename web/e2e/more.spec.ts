@@ -4,7 +4,7 @@ import { devices } from "@playwright/test";
 import { addByKeys, dragTo, expect, field, node, openTemplate, output, settled, shot, test } from "./kit.ts";
 
 test("numbers by drag and by typing, choices by search, weights by keys", async ({ editor: page }) => {
-  await openTemplate(page, /text to image/i);
+  await openTemplate(page, /^text to image/i);
   const steps = field(page, "Sampler", "steps");
   const box = (await steps.boundingBox())!;
   await page.mouse.move(box.x + 20, box.y + 8);
@@ -62,7 +62,7 @@ test("upload a picture and paint a mask on it", async ({ editor: page, mock }) =
 });
 
 test("files: save, save as, a change elsewhere is not written over unasked", async ({ editor: page, mock }) => {
-  await openTemplate(page, /text to image/i);
+  await openTemplate(page, /^text to image/i);
   await page.keyboard.press("Control+s");
   await page.getByRole("textbox", { name: "Name", exact: true }).fill("mine");
   await page.keyboard.press("Enter");
@@ -90,7 +90,7 @@ test("files: save, save as, a change elsewhere is not written over unasked", asy
 });
 
 test("a selection becomes a subgraph that opens, and runs", async ({ editor: page }) => {
-  await openTemplate(page, /text to image/i);
+  await openTemplate(page, /^text to image/i);
   await node(page, "Sampler").locator("header .title").click();
   await node(page, "Decode").locator("header .title").click({ modifiers: ["Control"] });
   await page.keyboard.press("Control+Shift+e");
@@ -107,7 +107,7 @@ test("a selection becomes a subgraph that opens, and runs", async ({ editor: pag
 });
 
 test("copy and paste, reroute, note, and a result dropped on a picture input", async ({ editor: page }) => {
-  await openTemplate(page, /text to image/i);
+  await openTemplate(page, /^text to image/i);
   await page.keyboard.press("Control+Enter");
   await expect(node(page, "Save").getByAltText(/^Result 1/)).toBeVisible();
   await node(page, "Prompt").locator("header .title").click();
@@ -125,7 +125,7 @@ test("copy and paste, reroute, note, and a result dropped on a picture input", a
 });
 
 test("light, and readable", async ({ editor: page }) => {
-  await openTemplate(page, /text to image/i);
+  await openTemplate(page, /^text to image/i);
   await page.getByRole("button", { name: "Dark or light" }).click();
   await expect(page.locator("html")).toHaveAttribute("data-theme", "light");
   await page.keyboard.press("Control+Enter");
@@ -150,7 +150,7 @@ test("light, and readable", async ({ editor: page }) => {
 });
 
 test("every control has a name", async ({ editor: page }) => {
-  await openTemplate(page, /text to image/i);
+  await openTemplate(page, /^text to image/i);
   const nameless = await page.evaluate(() => [...document.querySelectorAll("button, input, textarea, select")].filter((it) => !it.getAttribute("aria-label") && !it.textContent?.trim() && !it.closest("label") && !it.getAttribute("title") && !(it as HTMLInputElement).hidden).map((it) => it.outerHTML.slice(0, 120)));
   expect(nameless).toEqual([]);
 });
@@ -170,12 +170,12 @@ test("the form on a phone", async ({ editor: page }) => {
 });
 
 async function openTemplateOnPhone(page: Parameters<typeof openTemplate>[0]): Promise<void> {
-  await page.getByRole("button", { name: /text to image/i }).click();
+  await page.getByRole("button", { name: /^text to image/i }).click();
   await settled(page);
 }
 
 test("a wire to a value, and off again", async ({ editor: page }) => {
-  await openTemplate(page, /text to image/i);
+  await openTemplate(page, /^text to image/i);
   await page.keyboard.press("Escape");
   await page.mouse.move(300, 720);
   await addByKeys(page, "int");

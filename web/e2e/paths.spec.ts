@@ -6,7 +6,7 @@ import { picture } from "./mock/png.mjs";
 
 test("first run: change the prompt of a ready graph, run it, watch the picture form", async ({ editor: page }) => {
   await shot(page, "start");
-  await openTemplate(page, /text to image/i);
+  await openTemplate(page, /^text to image/i);
   const prompt = node(page, "Prompt").getByRole("textbox", { name: "text" });
   await prompt.fill("a green bear on the beach");
   await page.keyboard.press("Control+Enter");
@@ -65,7 +65,7 @@ test("drop a PNG to get its graph back", async ({ editor: page }) => {
 });
 
 test("mend a fault that is shown at its node and socket", async ({ editor: page }) => {
-  await openTemplate(page, /text to image/i);
+  await openTemplate(page, /^text to image/i);
   await dragTo(page, input(page, "Sampler", "negative"), { x: 700, y: 760 });
   await page.keyboard.press("Control+Enter");
   const errors = node(page, "Sampler").locator(".node-errors");
@@ -80,7 +80,7 @@ test("mend a fault that is shown at its node and socket", async ({ editor: page 
 });
 
 test("a node that fails says what to do", async ({ editor: page }) => {
-  await openTemplate(page, /text to image/i);
+  await openTemplate(page, /^text to image/i);
   await field(page, "Sampler", "cfg").click();
   await field(page, "Sampler", "cfg").fill("66");
   await page.keyboard.press("Enter");
@@ -91,7 +91,7 @@ test("a node that fails says what to do", async ({ editor: page }) => {
 
 test("cancel what runs and what waits", async ({ editor: page, mock }) => {
   mock.world.step = 120;
-  await openTemplate(page, /text to image/i);
+  await openTemplate(page, /^text to image/i);
   await node(page, "Sampler").getByRole("radio", { name: "+1" }).click();
   await page.getByRole("spinbutton", { name: "How many runs" }).fill("3");
   await page.getByRole("button", { name: "Run", exact: true }).click();
@@ -109,7 +109,7 @@ test("cancel what runs and what waits", async ({ editor: page, mock }) => {
 
 test("train and watch the curve; apply it, and compare with the slider", async ({ editor: page, mock }) => {
   mock.world.step = 8;
-  await openTemplate(page, /text to image/i);
+  await openTemplate(page, /^text to image/i);
   await page.keyboard.press("Control+Enter");
   await expect(node(page, "Save").getByAltText(/^Result 1/)).toBeVisible();
   await dragTo(page, output(page, "Model", 0), { x: 120, y: 560 });
@@ -147,7 +147,7 @@ test("train and watch the curve; apply it, and compare with the slider", async (
 });
 
 test("undo everything, and redo it", async ({ editor: page }) => {
-  await openTemplate(page, /text to image/i);
+  await openTemplate(page, /^text to image/i);
   const before = await page.locator(".react-flow__node").count();
   await node(page, "Sampler").locator("header .title").click();
   await page.keyboard.press("Control+d");
@@ -167,7 +167,7 @@ test("undo everything, and redo it", async ({ editor: page }) => {
 
 test("a reload in the middle of a run shows the run, and unsaved work is still there", async ({ editor: page, mock }) => {
   mock.world.step = 150;
-  await openTemplate(page, /text to image/i);
+  await openTemplate(page, /^text to image/i);
   await node(page, "Prompt").getByRole("textbox").fill("a boat at night");
   await page.keyboard.press("Control+Enter");
   await expect(node(page, "Sampler").getByAltText("The picture as it forms")).toBeVisible();
@@ -183,7 +183,7 @@ test("a reload in the middle of a run shows the run, and unsaved work is still t
 
 test("no event is lost or doubled when the socket drops and returns", async ({ editor: page, mock }) => {
   mock.world.step = 60;
-  await openTemplate(page, /text to image/i);
+  await openTemplate(page, /^text to image/i);
   await page.keyboard.press("Control+Enter");
   await expect(node(page, "Sampler").locator("header .time")).toHaveText(/\d+\/20/);
   for (const socket of mock.world.sockets.values()) socket.drop();
@@ -206,7 +206,7 @@ test("no event is lost or doubled when the socket drops and returns", async ({ e
 });
 
 test("run up to a node runs no more than that", async ({ editor: page, mock }) => {
-  await openTemplate(page, /text to image/i);
+  await openTemplate(page, /^text to image/i);
   await node(page, "Sampler").locator("header .title").click();
   await page.keyboard.press("Control+Shift+Enter");
   await expect(node(page, "Sampler").locator(".time")).toContainText(/ms| s/);
@@ -215,7 +215,7 @@ test("run up to a node runs no more than that", async ({ editor: page, mock }) =
 });
 
 test("pause the queue, let another run go first, and go on", async ({ editor: page, mock }) => {
-  await openTemplate(page, /text to image/i);
+  await openTemplate(page, /^text to image/i);
   await page.keyboard.press("q");
   await page.getByRole("button", { name: "Pause the queue" }).click();
   await node(page, "Sampler").getByRole("radio", { name: "+1" }).click();

@@ -120,7 +120,7 @@ function faultsOf(prompt) {
   for (const [id, node] of Object.entries(prompt)) {
     const info = OBJECT_INFO[node.class_type];
     const missing = Object.keys(info?.input.required ?? {}).filter((name) => node.inputs[name] === undefined);
-    if (missing.length) faults[id] = { class_type: node.class_type, dependent_outputs: [], errors: missing.map((name) => ({ type: "required_input_missing", message: "Required input is missing", details: name, extra_info: { input_name: name }, hint: `wire a ${info.input.required[name][0]} to it` })) };
+    if (missing.length) faults[id] = { class_type: node.class_type, dependent_outputs: [], errors: missing.map((name) => ({ type: "required_input_missing", message: "Required input is missing", details: name, extra_info: { input_name: name, hint: `wire a ${info.input.required[name][0]} to it` } })) };
   }
   return faults;
 }
@@ -241,6 +241,7 @@ async function runNode(world, job, id) {
   if (node.inputs.cfg === 66) return { kind: "failed", data: { node_id: id, node_type: node.class_type, exception_message: "the latent became NaN at step 3\nhint: use a smaller `cfg`\n", exception_type: "toy", traceback: [] } };
   if (OBJECT_INFO[node.class_type].output_node && node.class_type !== "ToyTrain") show(world, job, id, { images: [keep(world, job, seedOf(job, id))] });
   table(world, job, id, steps, steps, "finished");
+  send(world, job.client, "paraflow.ran", { node: id, elapsed_ms: steps * world.step, bytes: 65536, why: "first", inputs: [], nodes: [], prompt_id: job.id });
   return undefined;
 }
 

@@ -19,6 +19,14 @@ async function type(page: Page, title: string, name: string, value: string): Pro
   await expect(field(page, title, name)).toHaveValue(value);
 }
 
+/** A picture that is soon made. */
+async function small(page: Page): Promise<void> {
+  await type(page, "Empty Latent Image", "width", "128");
+  await type(page, "Empty Latent Image", "height", "128");
+  await type(page, "KSampler", "steps", "6");
+  await page.keyboard.press("Escape");
+}
+
 async function cancelAll(page: Page): Promise<void> {
   await page.keyboard.press("Control+Alt+Enter");
   await expect(page.getByRole("progressbar", { name: /Run of/ })).toHaveCount(0, LONG);
@@ -39,7 +47,7 @@ test("first load: under 400 KB on the wire", async ({ page, server }) => {
     files++;
   });
   await page.goto(server.url);
-  await expect(page.getByRole("button", { name: /text to image/i })).toBeEnabled();
+  await expect(page.getByRole("button", { name: /^text to image/i })).toBeEnabled();
   await page.waitForFunction(() => performance.getEntriesByName("paraflow-ready").length > 0);
   const times = await page.evaluate(() => [performance.getEntriesByName("first-contentful-paint")[0]?.startTime ?? 0, performance.getEntriesByName("paraflow-ready")[0]!.startTime].map(Math.round));
   console.log(`first load from the program: ${(bytes / 1024).toFixed(1)} KB in ${files} answers, pictures and /object_info included; first paint ${times[0]} ms, interactive ${times[1]} ms`);
@@ -49,7 +57,7 @@ test("first load: under 400 KB on the wire", async ({ page, server }) => {
 
 test("first run: change the prompt of a ready graph, run it, watch the picture form", async ({ editor: page }) => {
   await shot(page, "real-start");
-  await openTemplate(page, /text to image/i);
+  await openTemplate(page, /^text to image/i);
   await node(page, "Prompt").getByRole("textbox", { name: "text" }).fill("a blue bear in the snow");
   await type(page, "Sampler", "steps", "60");
   await page.keyboard.press("Control+Enter");
@@ -63,15 +71,24 @@ test("first run: change the prompt of a ready graph, run it, watch the picture f
   await shot(page, "real-first-run");
   await page.keyboard.press("Control+Enter");
   await expect(node(page, "Sampler").locator(".badge.cached")).toBeVisible(LONG);
+  // Another seed: the sampler runs for that, the decoder for the sampler, and the prompt does not.
+  await type(page, "Sampler", "seed", "8");
+  await page.keyboard.press("Control+Enter");
+  await expect(node(page, "Save").locator("header .time")).toBeVisible(LONG);
+  await expect(node(page, "Prompt").locator(".badge.cached")).toBeVisible();
+  await node(page, "Sampler").locator("header .time").click();
+  await expect(page.getByRole("dialog", { name: "The last run" })).toContainText("`seed` is other than when it ran before");
+  await expect(page.getByRole("row", { name: /^Decode/ })).toContainText(/B\s*reads what ran/);
+  await shot(page, "real-report");
 });
 
 test("a graph from nothing by mouse", async ({ editor: page }) => {
-  await buildByMouse(page);
+  await buildByMouse(page, () => small(page));
   await shot(page, "real-by-mouse");
 });
 
 test("a graph from nothing by keyboard", async ({ editor: page }) => {
-  await buildByKeyboard(page);
+  await buildByKeyboard(page, () => small(page));
 });
 
 test("drop a ComfyUI workflow; a missing node is kept with values and wires", async ({ editor: page, server }) => {
@@ -89,7 +106,7 @@ test("drop a ComfyUI workflow; a missing node is kept with values and wires", as
 });
 
 test("drop a picture that the program saved to get its graph back", async ({ editor: page, server }) => {
-  await openTemplate(page, /text to image/i);
+  await openTemplate(page, /^text to image/i);
   await node(page, "Prompt").getByRole("textbox", { name: "text" }).fill("a yellow duck at night");
   await type(page, "Sampler", "steps", "3");
   await page.keyboard.press("Control+Enter");
@@ -104,7 +121,7 @@ test("drop a picture that the program saved to get its graph back", async ({ edi
 });
 
 test("mend a fault that is shown at its node and socket", async ({ editor: page }) => {
-  await openTemplate(page, /text to image/i);
+  await openTemplate(page, /^text to image/i);
   await type(page, "Sampler", "steps", "2");
   await dragTo(page, input(page, "Sampler", "negative"), { x: 700, y: 760 });
   await page.keyboard.press("Control+Enter");
@@ -118,7 +135,7 @@ test("mend a fault that is shown at its node and socket", async ({ editor: page 
 });
 
 test("cancel what runs and what waits", async ({ editor: page }) => {
-  await openTemplate(page, /text to image/i);
+  await openTemplate(page, /^text to image/i);
   await type(page, "Sampler", "steps", "5000");
   await node(page, "Sampler").getByRole("radio", { name: "+1" }).click();
   await page.getByRole("spinbutton", { name: "How many runs" }).fill("2");
@@ -135,7 +152,7 @@ test("cancel what runs and what waits", async ({ editor: page }) => {
 });
 
 test("a reload in the middle of a run shows the run, and unsaved work is still there", async ({ editor: page }) => {
-  await openTemplate(page, /text to image/i);
+  await openTemplate(page, /^text to image/i);
   await node(page, "Prompt").getByRole("textbox", { name: "text" }).fill("a green cat by the sea");
   await type(page, "Sampler", "steps", "5000");
   await page.keyboard.press("Control+Enter");
@@ -155,6 +172,8 @@ test("a reload in the middle of a run shows the run, and unsaved work is still t
 
 test("train a PaRa and watch the curve", async ({ editor: page }) => {
   await openTemplate(page, /train para/i);
+  // Its pictures come with it, also into a folder that was empty.
+  await expect(node(page, "Subject").locator(".choice.unknown")).toHaveCount(0);
   await type(page, "Train", "steps", "12");
   await type(page, "Train", "batch_size", "1");
   await type(page, "Train", "validate_every", "4");
