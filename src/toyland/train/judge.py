@@ -34,7 +34,7 @@ def singles(renders):
 def train(settings, data, out):
     renders = Renders(data)
     chosen, target = singles(renders)
-    return classifier.train(CLASSES, renders, chosen, target, settings, out)
+    classifier.train(CLASSES, renders, chosen, target, settings, out)
 
 
 def load(path):
