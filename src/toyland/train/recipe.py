@@ -122,12 +122,13 @@ class Workshop:
         return self.out / name
 
     def stage(self, name, work, *arguments):
-        """Does a stage unless it is done, and gives what it came to."""
+        """Does a stage unless it is done, and gives the figures it came to. A network that it gives lies in its file."""
         if name not in self.done["stages"]:
             print(f"== {name}", flush=True)
             began = time.time()
             result = work(*arguments)
-            self.done["stages"][name] = dict(seconds=round(time.time() - began), result=result)
+            figures = result if isinstance(result, dict) else None
+            self.done["stages"][name] = dict(seconds=round(time.time() - began), result=figures)
             whole = self.record.with_suffix(".new")
             whole.write_text(json.dumps(self.done, indent=1) + "\n")
             whole.replace(self.record)

@@ -37,7 +37,8 @@ def individuals(args):
 
 
 def classes(args):
-    model, (alone, wanted) = judge.train(Judge(args.steps), args.data, args.out), judge.singles(Renders(args.fresh))
+    judge.train(Judge(args.steps), args.data, args.out)
+    model, (alone, wanted) = judge.load(args.out), judge.singles(Renders(args.fresh))
     print(judge.shares(judge.verdicts(model, Renders(args.fresh).pixels(alone.numpy())), wanted))
 
 
