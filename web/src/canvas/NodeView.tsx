@@ -142,6 +142,8 @@ function Body({ node, ports, path, doc, errors }: { node: GraphNode; ports: Port
         </div>
       )}
       {node.type === PRIMITIVE && <PrimitiveValue node={node} />}
+      {/* Above the values: a training has many, and its curve is what one watches. */}
+      <Training doc={doc} path={path} />
       {widgets.map((input) => (
         <div key={input.name} className={`widget-row${bad.has(input.name) ? " bad" : ""}${wired.has(input.name) ? " wired" : ""}${input.widget?.kind === "text" && input.widget.multiline ? " grows" : ""}`}>
           {!(node.type in (promoted ?? {})) && !input.name.includes(":") && <Port type="target" id={inHandle(input.name)} kind={input.type} name={input.name} small node={node.id} />}
@@ -150,7 +152,6 @@ function Body({ node, ports, path, doc, errors }: { node: GraphNode; ports: Port
         </div>
       ))}
       {!ports.known && <MissingValues node={node} />}
-      <Training doc={doc} path={path} />
       <Preview doc={doc} path={path} />
       <Shown doc={doc} path={path} />
     </div>
