@@ -51,6 +51,7 @@ test("drop a ComfyUI workflow; a missing node is kept with values and wires", as
   expect(file.id).toBe(comfy.id);
   expect(file.nodes[2]).toMatchObject({ type: "SomebodysSharpener", widgets_values: [0.7, "soft"], properties: { cnr_id: "x" }, inputs: [{ name: "model", type: "MODEL", link: 2 }] });
   expect(file.links).toEqual(comfy.links);
+  await expect(page.getByRole("dialog")).toHaveCount(0);
   await page.keyboard.press("Control+Enter");
   await expect(page.locator(".pf-node.missing .node-errors")).toContainText("there is no class");
 });

@@ -38,7 +38,9 @@ export const test = base.extend<{ editor: Page }, { server: Server }>({
       await use({ url, folder });
       const ended = new Promise((resolve) => process.once("exit", resolve));
       process.kill("SIGTERM");
+      const late = setTimeout(() => process.kill("SIGKILL"), 10_000);
       await ended;
+      clearTimeout(late);
       rmSync(folder, { recursive: true, force: true });
     },
     { scope: "worker", timeout: 60_000 },
