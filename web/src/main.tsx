@@ -5,7 +5,7 @@ import "./style.css";
 import { createRoot } from "react-dom/client";
 import * as api from "./api.ts";
 import { App } from "./App.tsx";
-import { setSpecs, toast, update } from "./state/app.ts";
+import { app, setSpecs, toast, update } from "./state/app.ts";
 import { autosave, restore } from "./state/files.ts";
 import { follow, recall } from "./state/running.ts";
 
@@ -19,8 +19,9 @@ async function begin(): Promise<void> {
     setTimeout(() => void begin(), 2000);
     return;
   }
-  const count = await restore().catch(() => 0);
-  update({ view: count ? "canvas" : "start" });
+  await restore().catch(() => undefined);
+  // Not sooner, or what is opened meanwhile would be lost from view.
+  update({ view: app.get().tabs.length ? "canvas" : "start", ready: true });
   autosave();
   follow();
   await recall().catch((error: unknown) => toast(error instanceof Error ? error.message : String(error), "error"));

@@ -86,7 +86,7 @@ export function update(change: Partial<AppState>): void {
 }
 
 export function setSpecs(info: Json): void {
-  update({ specs: readSpecs(info), ready: true });
+  update({ specs: readSpecs(info) });
 }
 
 export function tabOf(state: AppState): Tab | undefined {

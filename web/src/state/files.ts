@@ -145,27 +145,24 @@ function request<T>(run: (store: IDBObjectStore) => IDBRequest<T>, mode: IDBTran
   }).finally(() => db.close()));
 }
 
-/** Brings back the tabs of this window, or of windows that are gone. Gives how many there were. */
-export async function restore(): Promise<number> {
+/** Brings back the tabs of this window, or of windows that are gone. */
+export async function restore(): Promise<void> {
   holdLock();
   const keys = (await request((store) => store.getAllKeys(), "readonly")).map(String);
   const held = new Set(((await navigator.locks?.query())?.held ?? []).map((lock) => lock.name));
   const own = keys.includes(windowKey);
   const adopted = own ? [windowKey] : keys.filter((key) => !held.has(`paraflow-window-${key}`));
-  let count = 0;
   let active = "";
   for (const key of adopted) {
     const kept = asKept(await request((store) => store.get(key), "readonly"));
     for (const tab of kept) {
       const restored = restoreTab(tab);
       if (!restored) continue;
-      count++;
       if (tab.active) active = restored.key;
     }
     if (key !== windowKey) await request((store) => store.delete(key), "readwrite");
   }
   if (active) update({ active });
-  return count;
 }
 
 function asKept(value: unknown): KeptTab[] {
