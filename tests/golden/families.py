@@ -5,16 +5,15 @@
 Recorded with ComfyUI 0.8.0 (commit 618b803d), torch 2.15.0, transformers 5, on x86-64 with AVX-512, in f32.
 
 `families/<family>.json` lists the tensors of a checkpoint in the names that such files have, and the requests; their numbers are
-drawn by name as in `networks.py`. `families/tensors.safetensors` holds `<family>/cond` (every seventh token), `<family>/pooled` and
+drawn by name as in `drawing.py`. `families/tensors.safetensors` holds `<family>/cond` (every seventh token), `<family>/pooled` and
 `<family>/end`.
 """
 
 import json
-import math
 import sys
 from pathlib import Path
 
-import numpy as np
+from drawing import open_clip, parameter, transformers, value
 
 sys.argv = [sys.argv[0], "--cpu"]
 # ComfyUI's `nodes` is wanted, not the script beside this one.
@@ -36,34 +35,6 @@ HERE = Path(__file__).resolve().parent
 UNET = "model.diffusion_model."
 PROMPT, NEGATIVE = "a (red:1.3) bear on the beach, ((snow))", "blurry"
 L, G = 64, 128
-
-
-def uniform(key, count):
-    """`count` numbers in [-1, 1): a splitmix64 stream seeded by the FNV-1a hash of `key`, as in `networks.py`."""
-    seed = 0xCBF29CE484222325
-    for byte in key.encode():
-        seed = ((seed ^ byte) * 0x100000001B3) & (2**64 - 1)
-    with np.errstate(over="ignore"):
-        z = np.uint64(seed) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z = z ^ (z >> np.uint64(31))
-    return 2.0 * ((z >> np.uint64(11)).astype(np.float64) * 2.0**-53) - 1.0
-
-
-def parameter(key, shape):
-    values = uniform(key, math.prod(shape))
-    if key.endswith("bias"):
-        values = 0.1 * values
-    elif len(shape) == 1:
-        values = 1.0 + 0.1 * values
-    else:
-        values = values * math.sqrt(3.0 / math.prod(shape[1:]))
-    return torch.from_numpy(values.reshape(shape).astype(np.float32))
-
-
-def value(key, shape, scale):
-    return torch.from_numpy((scale * uniform(key, math.prod(shape))).reshape(shape).astype(np.float32))
 
 
 def unet_config(inputs, context, linear, label):
@@ -89,41 +60,6 @@ def text_config(width, layers, activation):
         "model_type": "clip_text_model", "num_positions": 77, "torch_dtype": "float32", "attention_dropout": 0.0,
         "bos_token_id": 0, "dropout": 0.0, "pad_token_id": 1, "architectures": ["CLIPTextModel"],
     }
-
-
-def open_clip(prefix, width, layers):
-    """Names and shapes of an OpenCLIP text encoder."""
-    shapes = {
-        "positional_embedding": [77, width], "token_embedding.weight": [49408, width], "text_projection": [width, width],
-        "ln_final.weight": [width], "ln_final.bias": [width],
-    }
-    for i in range(layers):
-        block = f"transformer.resblocks.{i}."
-        shapes |= {
-            f"{block}attn.in_proj_weight": [3 * width, width], f"{block}attn.in_proj_bias": [3 * width],
-            f"{block}attn.out_proj.weight": [width, width], f"{block}attn.out_proj.bias": [width],
-            f"{block}mlp.c_fc.weight": [3 * width, width], f"{block}mlp.c_fc.bias": [3 * width],
-            f"{block}mlp.c_proj.weight": [width, 3 * width], f"{block}mlp.c_proj.bias": [width],
-        }
-        for norm in ("ln_1", "ln_2"):
-            shapes |= {f"{block}{norm}.weight": [width], f"{block}{norm}.bias": [width]}
-    return {prefix + name: shape for name, shape in shapes.items()}
-
-
-def transformers(prefix, width, layers):
-    shapes = {
-        "embeddings.token_embedding.weight": [49408, width], "embeddings.position_embedding.weight": [77, width],
-        "final_layer_norm.weight": [width], "final_layer_norm.bias": [width],
-    }
-    for i in range(layers):
-        block = f"encoder.layers.{i}."
-        linears = {f"self_attn.{name}_proj": [width, width] for name in ("q", "k", "v", "out")}
-        linears |= {"mlp.fc1": [3 * width, width], "mlp.fc2": [width, 3 * width]}
-        for name, shape in linears.items():
-            shapes |= {f"{block}{name}.weight": shape, f"{block}{name}.bias": shape[:1]}
-        for norm in ("layer_norm1", "layer_norm2"):
-            shapes |= {f"{block}{norm}.weight": [width], f"{block}{norm}.bias": [width]}
-    return {f"{prefix}text_model.{name}": shape for name, shape in shapes.items()}
 
 
 def encoder(shapes, prefix, width, layers, family):
@@ -189,21 +125,19 @@ def inpaint(config):
     return inner
 
 
-
-
 import comfy.ops
 
 with torch.no_grad():
     # Stable Diffusion 2.
     unet = unet_config(4, G, True, None)
-    shapes = unet_shapes(unet) | open_clip("cond_stage_model.model.", G, 3)
+    shapes = unet_shapes(unet) | open_clip("cond_stage_model.model.", G, 3, 3 * G)
     record("sd2", shapes, unet, comfy.supported_models.SD20, eps(comfy.model_base.BaseModel),
            encoder(shapes, "cond_stage_model.model.", G, 3, "h"))
 
     # SDXL and its refiner.
     unet = unet_config(4, L + G, True, G + 1536)
     small, large = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
-    shapes = unet_shapes(unet) | transformers(small, L, 3) | open_clip(large, G, 3)
+    shapes = unet_shapes(unet) | transformers(small, L, 3, 3 * L) | open_clip(large, G, 3, 3 * G)
     both = encoder(shapes, small, L, 3, "l"), encoder(shapes, large, G, 3, "g")
 
     def sdxl(text):
@@ -214,20 +148,20 @@ with torch.no_grad():
 
     unet = unet_config(4, G, True, G + 1280)
     only = "conditioner.embedders.0.model."
-    shapes = unet_shapes(unet) | open_clip(only, G, 3)
+    shapes = unet_shapes(unet) | open_clip(only, G, 3, 3 * G)
     record("refiner", shapes, unet, comfy.supported_models.SDXLRefiner, eps(comfy.model_base.SDXLRefiner),
            encoder(shapes, only, G, 3, "g"))
 
     # Models that see a picture, with the text encoder of SD 2 for the sake of a small file.
     picture, mask = value("picture", [1, 4, 8, 12], 3.0), (value("mask", [1, 1, 64, 96], 1.0) + 1) / 2
     unet = unet_config(9, G, True, None)
-    shapes = unet_shapes(unet) | open_clip("cond_stage_model.model.", G, 3)
+    shapes = unet_shapes(unet) | open_clip("cond_stage_model.model.", G, 3, 3 * G)
     record("inpaint", shapes, unet, comfy.supported_models.SD20, inpaint,
            encoder(shapes, "cond_stage_model.model.", G, 3, "h"),
            lambda side: {"concat_latent_image": picture, "concat_mask": mask})
     unet = unet_config(8, G, False, None)
     unet |= {"num_heads": 8, "num_head_channels": -1}
-    shapes = unet_shapes(unet) | transformers("cond_stage_model.transformer.", G, 3)
+    shapes = unet_shapes(unet) | transformers("cond_stage_model.transformer.", G, 3, 3 * G)
     encode_last = encoder(shapes, "cond_stage_model.transformer.", G, 3, "sd1")
     record("instruct", shapes, unet, comfy.supported_models.SD15_instructpix2pix,
            eps(comfy.model_base.SD15_instructpix2pix), encode_last, lambda side: {"concat_latent_image": picture})

@@ -11,6 +11,7 @@ import struct
 import sys
 
 import numpy as np
+from drawing import open_clip, transformers
 
 family, path = sys.argv[1:3]
 sys.argv = [sys.argv[0], "--cpu"]
@@ -36,40 +37,6 @@ PARAMS = {
 }
 
 
-def transformers(prefix, width, layers):
-    shapes = {
-        "embeddings.token_embedding.weight": [49408, width], "embeddings.position_embedding.weight": [77, width],
-        "final_layer_norm.weight": [width], "final_layer_norm.bias": [width],
-    }
-    for i in range(layers):
-        block = f"encoder.layers.{i}."
-        linears = {f"self_attn.{name}_proj": [width, width] for name in ("q", "k", "v", "out")}
-        linears |= {"mlp.fc1": [4 * width, width], "mlp.fc2": [width, 4 * width]}
-        for name, shape in linears.items():
-            shapes |= {f"{block}{name}.weight": shape, f"{block}{name}.bias": shape[:1]}
-        for norm in ("layer_norm1", "layer_norm2"):
-            shapes |= {f"{block}{norm}.weight": [width], f"{block}{norm}.bias": [width]}
-    return {f"{prefix}text_model.{name}": shape for name, shape in shapes.items()}
-
-
-def open_clip(prefix, width, layers):
-    shapes = {
-        "positional_embedding": [77, width], "token_embedding.weight": [49408, width], "text_projection": [width, width],
-        "ln_final.weight": [width], "ln_final.bias": [width],
-    }
-    for i in range(layers):
-        block = f"transformer.resblocks.{i}."
-        shapes |= {
-            f"{block}attn.in_proj_weight": [3 * width, width], f"{block}attn.in_proj_bias": [3 * width],
-            f"{block}attn.out_proj.weight": [width, width], f"{block}attn.out_proj.bias": [width],
-            f"{block}mlp.c_fc.weight": [4 * width, width], f"{block}mlp.c_fc.bias": [4 * width],
-            f"{block}mlp.c_proj.weight": [width, 4 * width], f"{block}mlp.c_proj.bias": [width],
-        }
-        for norm in ("ln_1", "ln_2"):
-            shapes |= {f"{block}{norm}.weight": [width], f"{block}{norm}.bias": [width]}
-    return {prefix + name: shape for name, shape in shapes.items()}
-
-
 base = {"image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "legacy": False,
         "use_spatial_transformer": True, "dtype": torch.float16}
 base.pop("legacy")
@@ -79,10 +46,10 @@ with torch.device("meta"):
     vae = comfy.ldm.models.autoencoder.AutoencoderKL(**PARAMS)
 shapes |= {f"first_stage_model.{key}": list(weight.shape) for key, weight in vae.state_dict().items()}
 if family == "sd15":
-    shapes |= transformers("cond_stage_model.transformer.", 768, 12)
+    shapes |= transformers("cond_stage_model.transformer.", 768, 12, 4 * 768)
 else:
-    shapes |= transformers("conditioner.embedders.0.transformer.", 768, 12)
-    shapes |= open_clip("conditioner.embedders.1.model.", 1280, 32)
+    shapes |= transformers("conditioner.embedders.0.transformer.", 768, 12, 4 * 768)
+    shapes |= open_clip("conditioner.embedders.1.model.", 1280, 32, 4 * 1280)
 
 noise = np.random.default_rng(0).uniform(-1, 1, 1 << 19).astype(np.float16)
 header, offset = {}, 0

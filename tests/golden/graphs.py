@@ -4,18 +4,17 @@
 
 Recorded with ComfyUI 0.8.0 (commit 618b803d), torch 2.15.0, spandrel 0.4, on x86-64 with AVX-512, in f32.
 
-`graphs/models.json` lists the tensors of each model file, whose numbers are drawn by name as in `networks.py`;
+`graphs/models.json` lists the tensors of each model file, whose numbers are drawn by name as in `drawing.py`;
 `graphs/cases.json` the graphs, in which a wire from a name that is no node is a value that both sides make; and
 `graphs/tensors.safetensors` what came out, of long results every seventh number.
 """
 
 import json
-import math
 import re
 import sys
 from pathlib import Path
 
-import numpy as np
+from drawing import parameter, value
 
 sys.argv = [sys.argv[0], "--cpu"]
 # ComfyUI's `nodes` is wanted, not the script beside this one.
@@ -47,34 +46,6 @@ UNET, VAE = "model.diffusion_model.", "first_stage_model."
 EXTRAS = ("custom_sampler model_advanced freelunch hypertile tomesd model_downscale pag sag perpneg cfg differential_diffusion "
           "upscale_model images post_processing latent mask compositing morphology ip2p")
 THIN = 7
-
-
-def uniform(key, count):
-    """`count` numbers in [-1, 1): a splitmix64 stream seeded by the FNV-1a hash of `key`, as in `networks.py`."""
-    seed = 0xCBF29CE484222325
-    for byte in key.encode():
-        seed = ((seed ^ byte) * 0x100000001B3) & (2**64 - 1)
-    with np.errstate(over="ignore"):
-        z = np.uint64(seed) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z = z ^ (z >> np.uint64(31))
-    return 2.0 * ((z >> np.uint64(11)).astype(np.float64) * 2.0**-53) - 1.0
-
-
-def parameter(key, shape):
-    values = uniform(key, math.prod(shape))
-    if key.endswith("bias"):
-        values = 0.1 * values
-    elif len(shape) == 1:
-        values = 1.0 + 0.1 * values
-    else:
-        values = values * math.sqrt(3.0 / math.prod(shape[1:]))
-    return torch.from_numpy(values.reshape(shape).astype(np.float32))
-
-
-def value(key, shape, scale):
-    return torch.from_numpy((scale * uniform(key, math.prod(shape))).reshape(shape).astype(np.float32))
 
 
 def drawn(shapes, prefix=""):

@@ -9,45 +9,15 @@ Made with torch 2.15.0 (CPU), diffusers 0.42.1, safetensors, numpy:
 """
 
 import json
-import math
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 
+from drawing import parameter, value
+
 OUT = Path(__file__).with_suffix("")
-
-
-def uniform(key: str, count: int) -> np.ndarray:
-    """`count` numbers in [-1, 1): a splitmix64 stream seeded by the FNV-1a hash of `key`."""
-    seed = 0xCBF29CE484222325
-    for byte in key.encode():
-        seed = ((seed ^ byte) * 0x100000001B3) & (2**64 - 1)
-    with np.errstate(over="ignore"):
-        z = np.uint64(seed) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z = z ^ (z >> np.uint64(31))
-    return 2.0 * ((z >> np.uint64(11)).astype(np.float64) * 2.0**-53) - 1.0
-
-
-def parameter(key: str, shape: list[int]) -> torch.Tensor:
-    """Weights that keep the variance of what passes, scales near 1, biases near 0."""
-    values = uniform(key, math.prod(shape))
-    if key.endswith("bias"):
-        values = 0.1 * values
-    elif len(shape) == 1:
-        values = 1.0 + 0.1 * values
-    else:
-        values = values * math.sqrt(3.0 / math.prod(shape[1:]))
-    return torch.from_numpy(values.reshape(shape).astype(np.float32))
-
-
-def value(key: str, shape: list[int], scale: float) -> torch.Tensor:
-    return torch.from_numpy((scale * uniform(key, math.prod(shape))).reshape(shape).astype(np.float32))
-
 
 # Keys of diffusers, rewritten as single-file checkpoints spell them.
 

@@ -1,6 +1,6 @@
 """Records how torch trains adapters: results, gradients by autograd through `torch.linalg.qr`, steps of AdamW.
 
-Inputs and weights are drawn as in `networks.py`; only results are stored.
+Inputs and weights are drawn as in `drawing.py`; only results are stored.
 
 - `layers.safetensors`, f64: one linear layer and convolutions of several strides, each with a PaRa, a DEFT, a LoRA and
   shifted singular values: output, gradients, what one and ten steps of AdamW make of the trained numbers; and peft's
@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
-from networks import fill, uniform, unet_keys
+from drawing import uniform
+from networks import fill, unet_keys
 from peft import DeftConfig, get_peft_model
 from safetensors.torch import save_file
 
