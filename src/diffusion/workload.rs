@@ -36,6 +36,8 @@ pub enum Workload {
     Para(Training),
     /// The same of a LoRA.
     Lora(Training),
+    /// The same of spectral shifts.
+    SvDiff(Training),
     /// The convolution of Stable Diffusion 1.5's second level: 3x3, 640 to 640 channels, 32x32 pixels, two pictures. Needs no
     /// model.
     Convolution,
@@ -57,7 +59,7 @@ pub struct Training {
 impl FromStr for Workload {
     type Err = String;
 
-    /// `step 32 2`, `decode 64`, `text`, `para 32 1`, `lora 32 1 checkpointing`, `convolution`, `attention`.
+    /// `step 32 2`, `decode 64`, `text`, `para 32 1`, `lora 32 1 checkpointing`, `svdiff 32 1`, `convolution`, `attention`.
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let words: Vec<&str> = text.split_whitespace().collect();
         let number = |word: &str| word.parse::<usize>().ok().filter(|number| *number > 0);
@@ -72,12 +74,14 @@ impl FromStr for Workload {
             ["para", side, batch, "checkpointing"] => training(side, batch, true).map(Self::Para),
             ["lora", side, batch] => training(side, batch, false).map(Self::Lora),
             ["lora", side, batch, "checkpointing"] => training(side, batch, true).map(Self::Lora),
+            ["svdiff", side, batch] => training(side, batch, false).map(Self::SvDiff),
+            ["svdiff", side, batch, "checkpointing"] => training(side, batch, true).map(Self::SvDiff),
             ["convolution"] => Some(Self::Convolution),
             ["attention"] => Some(Self::Attention),
             _ => None,
         };
         found.ok_or_else(|| {
-            format!("expects `step SIDE BATCH`, `decode SIDE`, `text`, `para` or `lora SIDE BATCH [checkpointing]`, `convolution` or `attention`, found `{text}`")
+            format!("expects `step SIDE BATCH`, `decode SIDE`, `text`, `para`, `lora` or `svdiff SIDE BATCH [checkpointing]`, `convolution` or `attention`, found `{text}`")
         })
     }
 }
@@ -113,6 +117,7 @@ impl Workload {
                 let method = Method::Lora { rank: 4, alpha: 4.0, rate: 1e-3 };
                 Ok(train_with(unet(file, precision)?, method, training))
             }
+            Self::SvDiff(training) => Ok(train_with(unet(file, precision)?, Method::SvDiff { rate: 1e-2 }, training)),
             Self::Convolution => convolution(precision),
             Self::Attention => {
                 let x = tensor(&[1, 4096, 320])?;
@@ -267,6 +272,7 @@ mod tests {
             ("decode 4", Some(&vae)),
             ("para 8 2", Some(&unet)),
             ("lora 8 1 checkpointing", Some(&unet)),
+            ("svdiff 8 1", Some(&unet)),
             ("convolution", None),
         ] {
             for precision in [Precision::Single, Precision::Bf16] {

@@ -2,50 +2,22 @@
 //!
 //! `cargo bench -p paraflow-diffusion` measures on all cores; `RAYON_NUM_THREADS=1` on one.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+mod drawn;
 
 use candle_core::{Device, Tensor};
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use paraflow_diffusion::nn::{Conv2d, Mask, Weights, attention};
+use drawn::{file, golden, numbers};
+use paraflow_diffusion::nn::{Conv2d, Mask, attention};
 use paraflow_diffusion::unet::UNet;
 use paraflow_diffusion::vae::Vae;
-use safetensors::tensor::{Dtype, TensorView};
 
 fn main() {
     divan::main();
 }
 
-/// Numbers in [-1, 1) that look random.
-fn numbers(count: usize) -> Vec<f32> {
-    (0..count as u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f32 / 8_388_608.0 - 1.0).collect()
-}
-
 fn tensor(shape: &[usize]) -> Tensor {
     Tensor::from_vec(numbers(shape.iter().product()), shape, &Device::Cpu).expect("as many numbers as the shape has")
-}
-
-/// A file with small numbers in these tensors.
-fn file(tensors: &BTreeMap<String, Vec<usize>>) -> Weights {
-    let fill = |(name, shape): (&String, &Vec<usize>)| {
-        let bytes: Vec<u8> = numbers(shape.iter().product()).iter().flat_map(|x| (0.05 * x).to_le_bytes()).collect();
-        (name.clone(), shape.clone(), bytes)
-    };
-    let filled: Vec<_> = tensors.iter().map(fill).collect();
-    let view = |(name, shape, bytes): &'static (String, Vec<usize>, Vec<u8>)| {
-        (name, TensorView::new(Dtype::F32, shape.clone(), bytes).expect("as many bytes as the shape has"))
-    };
-    let bytes = safetensors::serialize(filled.leak().iter().map(view), None).expect("fits in memory");
-    Weights::from_bytes("bench.safetensors", bytes).expect("written a line ago")
-}
-
-/// The tensors of a recorded network.
-fn golden(case: &str) -> Weights {
-    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/networks")).join(case);
-    let listing = std::fs::read_to_string(path).expect("the recordings are beside the code");
-    let mut listing: serde_json::Value = serde_json::from_str(&listing).expect("a listing of tensors");
-    file(&serde_json::from_value(listing["tensors"].take()).expect("names and shapes"))
 }
 
 /// A step of a model of Toyland's size: both halves of guidance at 128 pixels.

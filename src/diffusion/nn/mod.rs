@@ -13,6 +13,7 @@ mod header;
 mod linear;
 pub mod low_rank;
 mod norm;
+mod numbers;
 mod plain;
 mod weight;
 mod weights;

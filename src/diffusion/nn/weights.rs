@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Device, Tensor};
-use half::{bf16, f16, slice::HalfFloatSliceExt};
 use paraflow_kernels::Precision;
 
 use super::header::{Entry, Header};
+use super::numbers::Numbers;
 use crate::error::{Error, Result};
 
 /// What a file says of one tensor.
@@ -458,62 +458,6 @@ fn map(path: &Path) -> std::io::Result<Bytes> {
     Ok(Bytes::Mapped(map))
 }
 
-/// The types that weights are stored in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Numbers {
-    F16,
-    Bf16,
-    F32,
-    F64,
-    /// One sign, four of exponent, three of fraction; no infinity.
-    F8E4M3,
-    /// One sign, five of exponent, two of fraction.
-    F8E5M2,
-}
-
-impl Numbers {
-    fn named(dtype: &str) -> Option<Self> {
-        match dtype {
-            "F16" => Some(Self::F16),
-            "BF16" => Some(Self::Bf16),
-            "F32" => Some(Self::F32),
-            "F64" => Some(Self::F64),
-            "F8_E4M3" => Some(Self::F8E4M3),
-            "F8_E5M2" => Some(Self::F8E5M2),
-            _ => None,
-        }
-    }
-
-    fn width(self) -> usize {
-        match self {
-            Self::F16 | Self::Bf16 => 2,
-            Self::F32 => 4,
-            Self::F64 => 8,
-            Self::F8E4M3 | Self::F8E5M2 => 1,
-        }
-    }
-
-    fn is_eight_bits(self) -> bool {
-        matches!(self, Self::F8E4M3 | Self::F8E5M2)
-    }
-}
-
-/// The value of an 8-bit float with four bits of exponent, bias 7. All ones but the sign is NaN.
-fn from_e4m3(byte: u8) -> f32 {
-    let (exponent, fraction) = (i32::from(byte >> 3 & 15), f32::from(byte & 7));
-    let size = match byte & 0x7f {
-        0x7f => f32::NAN,
-        _ if exponent == 0 => fraction * 2f32.powi(-9),
-        _ => (8.0 + fraction) * 2f32.powi(exponent - 10),
-    };
-    if byte & 0x80 == 0 { size } else { -size }
-}
-
-/// The value of an 8-bit float with five bits of exponent: the upper half of an `f16`.
-fn from_e5m2(byte: u8) -> f32 {
-    f16::from_bits(u16::from(byte) << 8).to_f32()
-}
-
 /// One tensor's place in its file: known to be there, of a fitting shape and a readable type.
 #[derive(Clone)]
 pub(super) struct Stored {
@@ -544,23 +488,12 @@ impl Stored {
             let mut number = [0.0];
             for (at, out) in (start..).zip(out) {
                 let from = at % columns * rows + at / columns;
-                self.convert(&all[from * width..(from + 1) * width], &mut number);
+                self.numbers.convert(self.scale, &all[from * width..(from + 1) * width], &mut number);
                 *out = number[0];
             }
             return;
         }
-        self.convert(&all[start * width..(start + out.len()) * width], out);
-    }
-
-    fn convert(&self, bytes: &[u8], out: &mut [f32]) {
-        match self.numbers {
-            Numbers::F16 => convert_f16(bytes, out),
-            Numbers::Bf16 => convert(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
-            Numbers::F32 => convert(bytes, out, f32::from_le_bytes),
-            Numbers::F64 => convert(bytes, out, |b| f64::from_le_bytes(b) as f32),
-            Numbers::F8E4M3 => convert(bytes, out, |[b]: [u8; 1]| from_e4m3(b) * self.scale),
-            Numbers::F8E5M2 => convert(bytes, out, |[b]: [u8; 1]| from_e5m2(b) * self.scale),
-        }
+        self.numbers.convert(self.scale, &all[start * width..(start + out.len()) * width], out);
     }
 
     /// The whole tensor in the type and on the device of its [`Weights`].
@@ -570,28 +503,11 @@ impl Stored {
     }
 }
 
-/// A few numbers at a time, because the machine has an instruction for many.
-fn convert_f16(bytes: &[u8], out: &mut [f32]) {
-    let mut block = [f16::ZERO; 256];
-    let (elements, _) = bytes.as_chunks::<2>();
-    for (out, elements) in out.chunks_mut(block.len()).zip(elements.chunks(block.len())) {
-        let block = &mut block[..elements.len()];
-        block.iter_mut().zip(elements).for_each(|(number, bytes)| *number = f16::from_le_bytes(*bytes));
-        block.convert_to_f32_slice(out);
-    }
-}
-
-fn convert<const WIDTH: usize>(bytes: &[u8], out: &mut [f32], number: impl Fn([u8; WIDTH]) -> f32) {
-    let (elements, _) = bytes.as_chunks::<WIDTH>();
-    for (out, element) in out.iter_mut().zip(elements) {
-        *out = number(*element);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
+    use half::{bf16, f16};
     use safetensors::tensor::{Dtype, TensorView};
 
     use super::super::{Conv2d, Embedding, GroupNorm, Linear};
@@ -634,15 +550,6 @@ mod tests {
     }
 
     /// The values that torch gives these bytes.
-    #[test]
-    fn eight_bit_floats_are_torchs() {
-        let e4m3 = [(0x01, 0.001_953_125), (0x38, 1.0), (0x7e, 448.0), (0xb9, -1.125), (0x08, 0.015_625), (0x80, -0.0)];
-        assert!(e4m3.iter().all(|&(byte, value)| from_e4m3(byte) == value));
-        assert!(from_e4m3(0x7f).is_nan() && from_e4m3(0xff).is_nan());
-        let e5m2 = [(0x01, 1.525_878_9e-5), (0x3c, 1.0), (0x7b, 57_344.0), (0xbd, -1.25), (0x7c, f32::INFINITY)];
-        assert!(e5m2.iter().all(|&(byte, value)| from_e5m2(byte) == value));
-    }
-
     fn eight_bits(scale: Option<f32>, marked: bool) -> Weights {
         let numbers = [0x38, 0x40, 0xb8, 0x30];
         let scale = scale.map(f32::to_le_bytes);

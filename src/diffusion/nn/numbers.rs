@@ -1,0 +1,103 @@
+//! The numbers of a file, and how they become `f32`.
+
+use half::{bf16, f16, slice::HalfFloatSliceExt};
+
+/// The types that weights are stored in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Numbers {
+    F16,
+    Bf16,
+    F32,
+    F64,
+    /// One sign, four of exponent, three of fraction; no infinity.
+    F8E4M3,
+    /// One sign, five of exponent, two of fraction.
+    F8E5M2,
+}
+
+impl Numbers {
+    pub(super) fn named(dtype: &str) -> Option<Self> {
+        match dtype {
+            "F16" => Some(Self::F16),
+            "BF16" => Some(Self::Bf16),
+            "F32" => Some(Self::F32),
+            "F64" => Some(Self::F64),
+            "F8_E4M3" => Some(Self::F8E4M3),
+            "F8_E5M2" => Some(Self::F8E5M2),
+            _ => None,
+        }
+    }
+
+    pub(super) fn width(self) -> usize {
+        match self {
+            Self::F16 | Self::Bf16 => 2,
+            Self::F32 => 4,
+            Self::F64 => 8,
+            Self::F8E4M3 | Self::F8E5M2 => 1,
+        }
+    }
+
+    pub(super) fn is_eight_bits(self) -> bool {
+        matches!(self, Self::F8E4M3 | Self::F8E5M2)
+    }
+
+    /// As many numbers as `out` takes; 8-bit ones are multiplied by `scale`.
+    pub(super) fn convert(self, scale: f32, bytes: &[u8], out: &mut [f32]) {
+        match self {
+            Self::F16 => convert_f16(bytes, out),
+            Self::Bf16 => convert(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
+            Self::F32 => convert(bytes, out, f32::from_le_bytes),
+            Self::F64 => convert(bytes, out, |b| f64::from_le_bytes(b) as f32),
+            Self::F8E4M3 => convert(bytes, out, |[b]: [u8; 1]| from_e4m3(b) * scale),
+            Self::F8E5M2 => convert(bytes, out, |[b]: [u8; 1]| from_e5m2(b) * scale),
+        }
+    }
+}
+
+/// The value of an 8-bit float with four bits of exponent, bias 7. All ones but the sign is NaN.
+fn from_e4m3(byte: u8) -> f32 {
+    let (exponent, fraction) = (i32::from(byte >> 3 & 15), f32::from(byte & 7));
+    let size = match byte & 0x7f {
+        0x7f => f32::NAN,
+        _ if exponent == 0 => fraction * 2f32.powi(-9),
+        _ => (8.0 + fraction) * 2f32.powi(exponent - 10),
+    };
+    if byte & 0x80 == 0 { size } else { -size }
+}
+
+/// The value of an 8-bit float with five bits of exponent: the upper half of an `f16`.
+fn from_e5m2(byte: u8) -> f32 {
+    f16::from_bits(u16::from(byte) << 8).to_f32()
+}
+
+/// A few numbers at a time, because the machine has an instruction for many.
+fn convert_f16(bytes: &[u8], out: &mut [f32]) {
+    let mut block = [f16::ZERO; 256];
+    let (elements, _) = bytes.as_chunks::<2>();
+    for (out, elements) in out.chunks_mut(block.len()).zip(elements.chunks(block.len())) {
+        let block = &mut block[..elements.len()];
+        block.iter_mut().zip(elements).for_each(|(number, bytes)| *number = f16::from_le_bytes(*bytes));
+        block.convert_to_f32_slice(out);
+    }
+}
+
+fn convert<const WIDTH: usize>(bytes: &[u8], out: &mut [f32], number: impl Fn([u8; WIDTH]) -> f32) {
+    let (elements, _) = bytes.as_chunks::<WIDTH>();
+    for (out, element) in out.iter_mut().zip(elements) {
+        *out = number(*element);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eight_bit_floats_are_torchs() {
+        let e4m3 = [(0x01, 0.001_953_125), (0x38, 1.0), (0x7e, 448.0), (0xb9, -1.125), (0x08, 0.015_625), (0x80, -0.0)];
+        assert!(e4m3.iter().all(|&(byte, value)| from_e4m3(byte) == value));
+        assert!(from_e4m3(0x7f).is_nan() && from_e4m3(0xff).is_nan());
+        let e5m2 = [(0x01, 1.525_878_9e-5), (0x3c, 1.0), (0x7b, 57_344.0), (0xbd, -1.25), (0x7c, f32::INFINITY)];
+        assert!(e5m2.iter().all(|&(byte, value)| from_e5m2(byte) == value));
+    }
+}
