@@ -52,7 +52,8 @@ test("late frames change nothing after the end", () => {
 test("an end that was missed is found in queue and history", () => {
   const queue = { queue_running: [], queue_pending: [] };
   const cutOff = play(start(), RUN.slice(0, 5));
-  expect(missedEnds(cutOff, queue)).toEqual(["p"]);
+  expect(missedEnds(cutOff, queue, cutOff)).toEqual(["p"]);
+  expect(missedEnds(cutOff, queue, NO_RUNS), "queued after the queue was asked for").toEqual([]);
   const entry = { prompt: [1, "p", {}, {}, []] as never, meta: {}, outputs: { "3": { images: [] } }, status: { status_str: "success", completed: true, messages: [["execution_success", { prompt_id: "p", timestamp: 5000 }]] as [string, JsonObject][] } };
   const run = settleHistory(cutOff, "p", entry, 6000).runs["p"]!;
   expect([run.status, run.ended, Object.keys(run.outputs)]).toEqual(["done", 5000, ["3"]]);

@@ -285,10 +285,11 @@ export function settleQueue(state: RunState, queue: Queue): RunState {
   return { ...settled, remaining: queue.queue_running.length + queue.queue_pending.length };
 }
 
-/** Runs that we think are on their way but the queue does not have: their end was missed. */
-export function missedEnds(state: RunState, queue: Queue): string[] {
+/** Runs that we think are on their way but the queue does not have: their end was missed. `asked` is what was known when the
+ * queue was asked for: a run that came later is none of them. */
+export function missedEnds(state: RunState, queue: Queue, asked: RunState): string[] {
   const there = new Set([...queue.queue_running, ...queue.queue_pending].map((item) => item[1]));
-  return Object.values(state.runs).filter((run) => !isOver(run) && !there.has(run.id)).map((run) => run.id);
+  return Object.values(state.runs).filter((run) => asked.runs[run.id] && !isOver(run) && !there.has(run.id)).map((run) => run.id);
 }
 
 /** A run as the history has it: the frames that it was told by are told again. */

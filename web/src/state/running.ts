@@ -44,9 +44,10 @@ export function follow(): void {
 /** Asks for what was missed. */
 export async function settle(): Promise<void> {
   try {
+    const asked = runs.get();
     const queue = await api.queue();
     runs.set((state) => settleQueue(state, queue));
-    const missed = missedEnds(runs.get(), queue);
+    const missed = missedEnds(runs.get(), queue, asked);
     for (const id of missed) {
       const entry = await api.historyOf(id);
       runs.set((state) => settleHistory(state, id, entry, Date.now()));
