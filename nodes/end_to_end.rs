@@ -1,9 +1,9 @@
 //! Whole graphs over a tiny checkpoint: what they make, what they do not do again, and how they fail.
 
-use crate::Previews;
 use crate::testing::{Bench, Outcome};
 use crate::tiny;
 use crate::wires::{Image, Latent, Mask};
+use crate::{Previews, WholeCells};
 use candle_core::{DType, Device, Tensor};
 use paraflow_engine::{Event, Json, Value};
 use serde_json::json;
@@ -266,6 +266,14 @@ fn sizes_are_checked_before_the_work() {
 
     let outcome = bench.run(with(text_to_image(), "4", "width", json!(39)));
     assert_eq!(outcome.warnings(), ["width 39 is no multiple of 8: the picture gets 32"]);
+
+    // The command line takes no size that it would have to cut.
+    let strict = Bench::with_service(WholeCells);
+    strict.write("models/checkpoints/tiny.safetensors", tiny::checkpoint());
+    let faults = strict.plan(with(text_to_image(), "4", "width", json!(39))).err().unwrap();
+    let told: Vec<_> = faults.iter().map(|fault| (fault.to_string(), fault.hint())).collect();
+    let fact = "node 4 (EmptyLatentImage): input `width` expects a multiple of 8 pixels, found 39";
+    assert_eq!(told, [(fact.to_owned(), Some("take 32 or 40".to_owned()))]);
 
     // Over a wire, it is only seen at the node.
     let mut graph = with(text_to_image(), "4", "width", json!(["0", 0]));

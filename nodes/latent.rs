@@ -6,7 +6,10 @@ use crate::scaling::{CROPS, Crop, round};
 use crate::wires::{Latent, MAX_SIZE, Mask};
 use candle_core::{DType, Device, Tensor};
 use paraflow_diffusion::resize::{Method, crop_to_aspect, resize};
-use paraflow_engine::{Choice, Context, Node, NodeDef, Result, Run, Shared};
+use paraflow_engine::{
+    Choice, Context, Given, Input, Mismatch, Node, NodeDef, Numeric, Result, Run, Services, Shared, Value, Widget,
+};
+use std::ops::RangeInclusive;
 
 pub(crate) fn nodes() -> Vec<NodeDef> {
     vec![
@@ -59,16 +62,61 @@ impl Run for LatentCutToBatch {
     }
 }
 
+/// A service: a picture's side that fills no whole cells is a fault of the graph, as the command line has it.
+///
+/// Without it such a side is cut down and told of, because ComfyUI's server takes it. ComfyUI's editor writes none.
+#[derive(Clone, Copy, Debug)]
+pub struct WholeCells;
+
+/// A side of a picture in pixels, a multiple of [`CELL`].
+#[derive(Clone, Copy)]
+struct Side(u32);
+
+impl Input for Side {
+    const KIND: &'static str = u32::KIND;
+
+    fn widget(services: &Services) -> Widget {
+        u32::widget(services)
+    }
+
+    fn check(literal: &Value, services: &Services) -> Result<(), Mismatch> {
+        let pixels = literal.get::<i128>().copied().unwrap_or_default();
+        let cell = CELL as i128;
+        let below = pixels / cell * cell;
+        if services.get::<WholeCells>().is_none() || pixels == below {
+            return Ok(());
+        }
+        let expected = format!("a multiple of {CELL} pixels");
+        Err(Mismatch::new(expected, pixels.to_string()).with_hint(format!("take {below} or {}", below + cell)))
+    }
+
+    fn take(given: Given<'_>) -> Result<Self, Mismatch> {
+        u32::take(given).map(Self)
+    }
+}
+
+impl Numeric for Side {
+    type Number = u32;
+
+    fn bound(widget: &mut Widget, range: RangeInclusive<u32>) {
+        u32::bound(widget, range);
+    }
+
+    fn step(widget: &mut Widget, by: u32) {
+        u32::step(widget, by);
+    }
+}
+
 /// An empty canvas: where text-to-image starts.
 #[derive(Node)]
 #[node(category = "latent", display_name = "Empty Latent Image")]
 struct EmptyLatentImage {
     /// Width of the pictures in pixels, a multiple of 8.
     #[input(default = 512, range = 16..=MAX_SIZE, step = 8)]
-    width: u32,
+    width: Side,
     /// Height of the pictures in pixels, a multiple of 8.
     #[input(default = 512, range = 16..=MAX_SIZE, step = 8)]
-    height: u32,
+    height: Side,
     /// How many pictures to make at once.
     #[input(default = 1, range = 1..=4096)]
     batch_size: u32,
@@ -78,12 +126,13 @@ impl Run for EmptyLatentImage {
     type Output = Latent;
 
     fn run(self, cx: &Context<'_>) -> Result<Latent> {
-        warn_of_rest(self.width, "width", cx);
-        warn_of_rest(self.height, "height", cx);
-        let shape = (self.batch_size as usize, 4, self.height as usize / CELL, self.width as usize / CELL);
+        let (width, height) = (self.width.0, self.height.0);
+        warn_of_rest(width, "width", cx);
+        warn_of_rest(height, "height", cx);
+        let shape = (self.batch_size as usize, 4, height as usize / CELL, width as usize / CELL);
         let bytes = (shape.0 * shape.1 * shape.2 * shape.3 * DType::F32.size_in_bytes()) as u64;
         Memory::of(cx.services())
-            .require(bytes, || format!("{} latents of {} x {} pixels", self.batch_size, self.width, self.height))
+            .require(bytes, || format!("{} latents of {width} x {height} pixels", self.batch_size))
             .map_err(tell)?;
         Latent::new(Tensor::zeros(shape, DType::F32, &Device::Cpu).map_err(tell)?).map_err(tell)
     }
@@ -113,10 +162,10 @@ struct LatentUpscale {
     upscale_method: Choice<Method>,
     /// The new width in pixels; 0: whatever keeps the shape.
     #[input(default = 512, range = 0..=MAX_SIZE, step = 8)]
-    width: u32,
+    width: Side,
     /// The new height in pixels; 0: whatever keeps the shape.
     #[input(default = 512, range = 0..=MAX_SIZE, step = 8)]
-    height: u32,
+    height: Side,
     /// `center` cuts off what does not fit the new shape, `disabled` stretches.
     #[input(choices = CROPS)]
     crop: Choice<Crop>,
@@ -131,14 +180,14 @@ impl Run for LatentUpscale {
         let (_, _, rows, columns) = self.samples.dims();
         let in_proportion = |of: usize, new: usize, old: usize| round((of * new) as f64 / old as f64).max(LEAST);
         let at_least = |pixels: u32| (pixels as usize).max(LEAST);
-        let (width, height) = match (self.width, self.height) {
+        let (width, height) = match (self.width.0, self.height.0) {
             (0, 0) => return Ok(self.samples),
             (0, height) => (in_proportion(columns, at_least(height), rows), at_least(height)),
             (width, 0) => (at_least(width), in_proportion(rows, at_least(width), columns)),
             (width, height) => (at_least(width), at_least(height)),
         };
-        warn_of_rest(self.width, "width", cx);
-        warn_of_rest(self.height, "height", cx);
+        warn_of_rest(self.width.0, "width", cx);
+        warn_of_rest(self.height.0, "height", cx);
         let (columns, rows) = (width / CELL, height / CELL);
         scale(&self.samples, columns, rows, *self.upscale_method, *self.crop, cx).map(Shared::new).map_err(tell)
     }

@@ -54,6 +54,7 @@ pub mod wires;
 
 pub use embedded::{embedded_file, embedded_names};
 pub use error::Error;
+pub use latent::WholeCells;
 pub use memory::Memory;
 pub use previews::Previews;
 

@@ -161,7 +161,7 @@ fn what_is_no_graph_is_told_in_one_sentence() {
 fn a_wrong_set_names_the_nearest_right_one() {
     let base = base();
     let mut told = String::new();
-    for set in ["KSampler.sede=7", "KSamplr.seed=7", "KSampler.steps=many", "KSampler", "KSampler.steps=0"] {
+    for set in ["KSampler.sede=7", "KSamplr.seed=7", "KSampler.steps=many", "KSampler.steps=0"] {
         let ran = paraflow(base.path(), &["check", &graph("text-to-image"), "--set", set]);
         assert_eq!(ran.code, 1, "{set}");
         told += &ran.stderr;
@@ -192,6 +192,26 @@ fn wrong_usage_is_code_2() {
     assert_eq!(paraflow(base.path(), &["rum"]).code, 2);
     assert_eq!(paraflow(base.path(), &["run"]).code, 2);
     assert_eq!(paraflow(base.path(), &["run", "x.json", "--timeout", "soon"]).code, 2);
+    for set in ["seed", "seed=7", ".seed=7", "KSampler.=7", "KSampler.seed"] {
+        let ran = paraflow(base.path(), &["run", &graph("text-to-image"), "--set", set]);
+        assert_eq!(ran.code, 2, "{set}: {}", ran.stderr);
+        assert!(
+            ran.stderr.contains("is not of the form NODE.INPUT=VALUE, for example `KSampler.seed=7`"),
+            "{}",
+            ran.stderr
+        );
+    }
+}
+
+#[test]
+fn a_file_where_results_should_go_is_told_before_anything_runs() {
+    let base = base();
+    let file = written(base.path(), "pictures", "mine");
+    let ran = paraflow(base.path(), &["run", &graph("text-to-image"), "--out", &file]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.contains("`BASE/pictures` is a file, not a folder"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("results go into a folder"), "{}", ran.stderr);
+    assert_eq!(fs::read(base.path().join("pictures")).unwrap(), b"mine");
 }
 
 #[test]

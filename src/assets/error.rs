@@ -20,6 +20,12 @@ pub enum Error {
         /// As given, made absolute.
         path: PathBuf,
     },
+    /// A folder to write to that is something else.
+    #[error("`{}` is a file, not a folder", path.display())]
+    NotAFolder {
+        /// What is there.
+        path: PathBuf,
+    },
     /// A name that may not be joined to a folder.
     #[error("name \"{}\" {why}", name.escape_debug())]
     BadName {
@@ -150,6 +156,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NoDataDirectory => Some("name a base directory with `--base-dir`".to_owned()),
+            Self::NotAFolder { .. } => Some("results go into a folder; it is made if it is not there".to_owned()),
             Self::UnknownFolder { nearest, .. } => did_you_mean(nearest),
             Self::ModelNotFound { nearest, searched, .. } => Some(
                 did_you_mean(nearest)

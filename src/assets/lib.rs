@@ -69,14 +69,17 @@ impl Assets {
     /// Settles where everything lies. Makes no folder: that happens when something is first written.
     ///
     /// # Errors
-    /// A folder of `model_dirs` or a file of `extra_model_paths` that is not there or cannot be read, or no base
-    /// directory on a platform without a data directory.
+    /// A folder of `model_dirs` or a file of `extra_model_paths` that is not there or cannot be read, a file where the
+    /// output folder should be, or no base directory on a platform without a data directory.
     pub fn open(settings: &Settings) -> Result<Self> {
         let base_dir = base_dir(settings.base_dir.as_deref())?;
         let output_dir = match &settings.output_dir {
             Some(dir) => absolute(dir)?,
             None => base_dir.join("output"),
         };
+        if output_dir.exists() && !output_dir.is_dir() {
+            return Err(Error::NotAFolder { path: output_dir });
+        }
         let temp_dir = base_dir.join("temp");
 
         let mut folders = folders::Folders::below(&base_dir);

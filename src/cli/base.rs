@@ -48,7 +48,7 @@ pub(crate) fn open_for(
             return None;
         }
     };
-    let services = Services::new().with(Arc::clone(&assets)).with(precision);
+    let services = Services::new().with(Arc::clone(&assets)).with(precision).with(paraflow_nodes::WholeCells);
     Some(Base { registry: paraflow_nodes::registry(services), assets })
 }
 
@@ -83,6 +83,14 @@ pub(crate) fn read_graph(path: &Path, sets: &[String], registry: &Registry) -> O
         }
     }
     all_set.then_some(graph)
+}
+
+/// One `--set`, refused as wrong usage where it has not the form of one.
+pub(super) fn assignment(text: &str) -> Result<String, String> {
+    formats::check_form(text).map(|()| text.to_owned()).map_err(|error| match error.hint() {
+        Some(hint) => format!("{error}, {hint}"),
+        None => error.to_string(),
+    })
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {

@@ -12,7 +12,7 @@ pub(crate) struct CheckArgs {
     /// An API prompt, a UI workflow, a PNG that carries either, or `-` for stdin
     graph: PathBuf,
     /// Check it with this value, as `run` does; may be repeated
-    #[arg(long = "set", value_name = "NODE.INPUT=VALUE")]
+    #[arg(long = "set", value_name = "NODE.INPUT=VALUE", value_parser = base::assignment)]
     sets: Vec<String>,
 }
 

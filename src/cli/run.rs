@@ -21,7 +21,7 @@ pub(crate) struct RunArgs {
     /// An API prompt, a UI workflow, a PNG that carries either, or `-` for stdin
     graph: PathBuf,
     /// Give an input another value, `--set KSampler.seed=7`; NODE is an id, a title or a class; may be repeated
-    #[arg(long = "set", value_name = "NODE.INPUT=VALUE")]
+    #[arg(long = "set", value_name = "NODE.INPUT=VALUE", value_parser = base::assignment)]
     sets: Vec<String>,
     /// Save into this folder instead of output/ in the base directory
     #[arg(long, value_name = "DIR")]

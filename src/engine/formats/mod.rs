@@ -21,7 +21,7 @@ use serde_json::Value as Json;
 
 pub use self::error::{Fault, FormatError, Place, Problem};
 use self::json::Document;
-pub use self::set::{SetError, apply_set};
+pub use self::set::{SetError, apply_set, check_form};
 use crate::graph::Graph;
 use crate::spec::Specs;
 

@@ -91,6 +91,22 @@ impl SetError {
     }
 }
 
+/// Whether a text has the form `NODE.INPUT=VALUE`, without a graph to set anything in.
+///
+/// # Errors
+///
+/// [`SetError::Form`] where it has not.
+pub fn check_form(assignment: &str) -> Result<(), SetError> {
+    let names_input = |target: &str| {
+        let target = target.trim();
+        target.match_indices('.').any(|(dot, _)| dot > 0 && dot + 1 < target.len())
+    };
+    match assignment.split_once('=') {
+        Some((target, _)) if names_input(target) => Ok(()),
+        _ => Err(SetError::Form { assignment: assignment.to_owned() }),
+    }
+}
+
 fn listed(candidates: &[(NodeId, String)]) -> String {
     candidates.iter().map(|(id, title)| format!("{id} ({title})")).collect::<Vec<_>>().join(", ")
 }
