@@ -20,13 +20,18 @@ OWN = dict(
 COMMON = dict(layers="exca", steps=200, batch_size=4, schedule="constant", seed=1, validate_every=50)
 
 
-def training(kind, subject, count=4, **changes):
-    """One training. `changes` are inputs of its node; all others are written out, so that defaults may change."""
+def training(kind, subject, count=4, prior=None, **changes):
+    """One training. `changes` are inputs of its node; all others are written out, so that defaults may change.
+
+    `prior` is the prompt of class pictures that the graph makes itself (prior preservation).
+    """
     known = {**COMMON, **OWN[kind]}
     wrong = set(changes) - set(known)
     if wrong:
         raise ValueError(f"{NODES[kind]} has no input {sorted(wrong)} among those the experiments set")
     made = dict(kind=kind, subject=subject, count=count, **{**known, **changes})
+    if prior:
+        made["prior"] = prior
     if kind == "lora" and "rank" in changes and "alpha" not in changes:
         made["alpha"] = float(made["rank"])
     return made
@@ -65,7 +70,31 @@ class Graph:
         kind, subject, count = spec.pop("kind"), spec.pop("subject"), spec.pop("count")
         who = self.add("LoadSubject", subject, folder=subject, unique_token="sks", count=count, fit="crop")
         parts = dict(model=self.model(), clip=self.clip(), vae=self.vae(), subject=[who, 0])
+        prior = spec.pop("prior", None)
+        if prior:
+            nothing = self.add("CLIPTextEncode", "nothing", clip=self.clip(), text="")
+            pictures = self.sampled(self.model(), nothing, prior, pictures=16, noise=900)
+            parts.update(class_images=[pictures, 0], class_caption=prior)
         return self.add(NODES[kind], f"train {kind}", **parts, **spec, sample_every=0, state=state)
+
+    def sampled(self, model, nothing, words, pictures, noise):
+        """Pictures of a prompt; `nothing` is the empty prompt's node."""
+        text = self.add("CLIPTextEncode", words, clip=self.clip(), text=words)
+        canvas = self.add("EmptyLatentImage", width=128, height=128, batch_size=pictures)
+        sampler = self.add(
+            "KSampler",
+            model=model,
+            seed=noise,
+            steps=12,
+            cfg=4.0,
+            sampler_name="dpmpp_2m",
+            scheduler="karras",
+            positive=[text, 0],
+            negative=[nothing, 0],
+            latent_image=[canvas, 0],
+            denoise=1.0,
+        )
+        return self.add("VAEDecode", samples=[sampler, 0], vae=self.vae())
 
 
 def train_graph(spec):
@@ -111,21 +140,6 @@ def cell_graph(cell, name):
     model = applied(graph, cell["trainings"], cell["combine"])
     nothing = graph.add("CLIPTextEncode", "nothing", clip=graph.clip(), text="")
     for index, prompt in enumerate(cell["prompts"]):
-        text = graph.add("CLIPTextEncode", prompt["text"], clip=graph.clip(), text=prompt["text"])
-        canvas = graph.add("EmptyLatentImage", width=128, height=128, batch_size=prompt["pictures"])
-        sampler = graph.add(
-            "KSampler",
-            model=model,
-            seed=prompt["noise"],
-            steps=12,
-            cfg=4.0,
-            sampler_name="dpmpp_2m",
-            scheduler="karras",
-            positive=[text, 0],
-            negative=[nothing, 0],
-            latent_image=[canvas, 0],
-            denoise=1.0,
-        )
-        picture = graph.add("VAEDecode", samples=[sampler, 0], vae=graph.vae())
+        picture = graph.sampled(model, nothing, prompt["text"], prompt["pictures"], prompt["noise"])
         graph.add("SaveImage", images=[picture, 0], filename_prefix=f"cells/{name}/{index:02}")
     return graph.nodes

@@ -175,6 +175,10 @@ def two(options):
     rows.append(("PaRa, additive", group, cell([a, b], prompts, "additive")))
     for method in ["deft", "lora"]:
         rows.append((f"{NAMES[method]}, both", group, cell([best(method, s, options) for s in (first, second)], prompts)))
+    prior = f"a {CLASSES[first]} and a {CLASSES[second]}"
+    for method in ["projection", "deft", "lora"]:
+        own = [best(method, s, options, prior=prior) for s in (first, second)]
+        rows.append((f"{NAMES[method]}, class pictures", group, cell(own, prompts)))
     return rows
 
 

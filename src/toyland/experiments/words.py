@@ -84,7 +84,8 @@ TWO = """
 Two adapters trained apart, put on one model. `sequential` takes them one after the other, `union` removes all directions
 of either, `additive` adds both exports. "Alone" asks for one individual, "in pairs" for both. One training a subject.
 The base's row shows what the prompts alone give. Both individuals have the same word for a name, and differ in their class
-word only. The paper's claim: two PaRas work together where two LoRAs fail.
+word only. "Class pictures" were trained beside 16 pictures that the model itself drew of both classes together, prior
+preservation in the words of DreamBooth. The paper's claim: two PaRas work together where two LoRAs fail.
 """
 
 EDIT = """
