@@ -3,10 +3,11 @@
 //! Pictures are channels-last, `[batch, height, width, channels]`; numbers are f32. Each kernel is compiled for several
 //! instruction sets and picks the widest at run time. Results do not depend on the number of threads: what is shared among
 //! them is the output, never a sum.
-#![expect(unsafe_code, reason = "the only home of vector instructions, and of outputs that tasks fill tile by tile")]
+#![expect(unsafe_code, reason = "the only home of vector instructions, of outputs that tasks fill tile by tile, and of the process's environment")]
 
 mod attention;
 mod attention_back;
+mod environment;
 mod fill;
 mod half;
 mod isa;
@@ -23,6 +24,7 @@ mod testing;
 
 pub use attention::{Heads, attention, attention_in};
 pub use attention_back::attention_back;
+pub use environment::set_variable;
 pub(crate) use isa::Isa;
 pub use isa::{level, levels};
 pub use low_rank::{outer, thin, widen};
