@@ -5,6 +5,8 @@
 
 use std::sync::OnceLock;
 
+use crate::half;
+
 /// The environment's word for the instruction set, where the machine's widest is not wanted.
 const VARIABLE: &str = "PARAFLOW_CPU";
 
@@ -18,7 +20,7 @@ pub(crate) enum Isa {
     /// 16 lanes: AVX-512 F, BW, DQ and VL.
     Avx512,
     #[cfg(target_arch = "x86_64")]
-    /// 8 lanes: AVX2 with fused multiply-add.
+    /// 8 lanes: AVX2 with fused multiply-add and f16's conversion, as every processor with AVX2 has them.
     Avx2,
     #[cfg(target_arch = "aarch64")]
     /// 4 lanes: AArch64, all of them.
@@ -87,7 +89,9 @@ impl Isa {
             let wide = is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl");
-            let fused = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let fused = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c");
             match (is_x86_feature_detected!("avx512f") && wide && fused, fused) {
                 (true, _) if is_x86_feature_detected!("avx512bf16") => Self::Avx512Bf16,
                 (true, _) => Self::Avx512,
@@ -141,6 +145,11 @@ pub(crate) trait Simd: Copy + 'static {
     /// # Safety
     /// [`LANES`](Self::LANES) numbers must be writable.
     unsafe fn store(to: *mut f32, vector: Self::Vector);
+    /// The f32 of f16 numbers.
+    ///
+    /// # Safety
+    /// [`LANES`](Self::LANES) numbers must be readable.
+    unsafe fn load_f16(from: *const u16) -> Self::Vector;
     /// [`fma`](Self::fma) of single numbers, for loops that the compiler turns into vectors.
     fn fma1(a: f32, b: f32, c: f32) -> f32;
 }
@@ -180,6 +189,11 @@ impl Simd for Portable {
         unsafe { to.cast::<[f32; 4]>().write_unaligned(vector) }
     }
     #[inline(always)]
+    unsafe fn load_f16(from: *const u16) -> [f32; 4] {
+        // SAFETY: the caller's promise.
+        unsafe { from.cast::<[u16; 4]>().read_unaligned() }.map(half::from_f16)
+    }
+    #[inline(always)]
     fn fma1(a: f32, b: f32, c: f32) -> f32 {
         // Without the instruction a fused product would be a call into the maths library.
         a * b + c
@@ -189,7 +203,7 @@ impl Simd for Portable {
 /// A [`Simd`] of the given intrinsics.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! simd {
-    ($name:ident, $vector:ty, $lanes:literal, $splat:path, $fma:expr, $add:path, $dot:expr, $load:path, $store:path) => {
+    ($name:ident, $vector:ty, $lanes:literal, $splat:path, $fma:expr, $add:path, $dot:expr, $load:path, $store:path, $load_f16:expr) => {
         #[derive(Clone, Copy)]
         pub(crate) struct $name;
 
@@ -223,6 +237,10 @@ macro_rules! simd {
                 unsafe { $store(to, vector) }
             }
             #[inline(always)]
+            unsafe fn load_f16(from: *const u16) -> $vector {
+                unsafe { $load_f16(from) }
+            }
+            #[inline(always)]
             fn fma1(a: f32, b: f32, c: f32) -> f32 {
                 a.mul_add(b, c)
             }
@@ -249,7 +267,8 @@ mod x86 {
             _mm512_fmadd_ps(high(a), high(b), _mm512_fmadd_ps(low(a), low(b), c))
         },
         _mm512_loadu_ps,
-        _mm512_storeu_ps
+        _mm512_storeu_ps,
+        |from: *const u16| _mm512_cvtph_ps(_mm256_loadu_si256(from.cast()))
     );
     simd!(
         Avx512Bf16,
@@ -264,7 +283,8 @@ mod x86 {
             _mm512_dpbf16_ps(c, pairs(a), pairs(b))
         },
         _mm512_loadu_ps,
-        _mm512_storeu_ps
+        _mm512_storeu_ps,
+        |from: *const u16| _mm512_cvtph_ps(_mm256_loadu_si256(from.cast()))
     );
     simd!(
         Avx2,
@@ -279,7 +299,8 @@ mod x86 {
             _mm256_fmadd_ps(high(a), high(b), _mm256_fmadd_ps(low(a), low(b), c))
         },
         _mm256_loadu_ps,
-        _mm256_storeu_ps
+        _mm256_storeu_ps,
+        |from: *const u16| _mm256_cvtph_ps(_mm_loadu_si128(from.cast()))
     );
 }
 #[cfg(target_arch = "x86_64")]
@@ -305,7 +326,8 @@ mod arm {
             vfmaq_f32(vfmaq_f32(c, low(a), low(b)), high(a), high(b))
         },
         vld1q_f32,
-        vst1q_f32
+        vst1q_f32,
+        |from: *const u16| vld1q_f32(from.cast::<[u16; 4]>().read_unaligned().map(crate::half::from_f16).as_ptr())
     );
 }
 #[cfg(target_arch = "aarch64")]
@@ -320,12 +342,12 @@ macro_rules! dispatch {
         $(#[$meta])*
         $vis fn $name(isa: $crate::Isa, $($arg: $kind),*) $(-> $out)? {
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
             fn avx512($($arg: $kind),*) $(-> $out)? {
                 $body::<$crate::isa::Avx512>($($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma")]
+            #[target_feature(enable = "avx2,fma,f16c")]
             fn avx2($($arg: $kind),*) $(-> $out)? {
                 $body::<$crate::isa::Avx2>($($arg),*)
             }

@@ -19,17 +19,20 @@ mod parallel;
 mod pointwise;
 mod product;
 mod resample;
+mod right;
 #[cfg(test)]
 mod testing;
 
 pub use attention::{Heads, attention, attention_in};
 pub use attention_back::attention_back;
 pub use environment::set_variable;
+pub use half::Halves;
 pub(crate) use isa::Isa;
 pub use isa::{level, levels};
 pub use low_rank::{outer, thin, widen};
-pub use matrix::{Matrix, Precision};
+pub use matrix::{Matrix, Precision, Turned};
 pub use norm::{Groups, group_norm, group_norm_back, layer_norm, layer_norm_back};
 pub use pointwise::{geglu, geglu_back, gelu, gelu_back, quick_gelu, quick_gelu_back, silu, silu_back};
 pub use product::{Epilogue, Window, conv2d, linear};
+pub use right::Right;
 pub use resample::{Resize, upsample_nearest, upsample_nearest_back};
