@@ -137,6 +137,10 @@ pub(crate) trait Simd: Copy + 'static {
     fn fma(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     /// `a + b`.
     fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a - b`.
+    fn sub(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a · b`.
+    fn mul(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `c` and the sum of the products of both halves of each lane of `a` and `b`, which hold two bf16 numbers each.
     fn dot(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     /// # Safety
@@ -173,6 +177,14 @@ impl Simd for Portable {
         std::array::from_fn(|lane| a[lane] + b[lane])
     }
     #[inline(always)]
+    fn sub(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|lane| a[lane] - b[lane])
+    }
+    #[inline(always)]
+    fn mul(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|lane| a[lane] * b[lane])
+    }
+    #[inline(always)]
     fn dot(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
         let high = |x: f32| f32::from_bits(x.to_bits() & 0xffff_0000);
         let low = |x: f32| f32::from_bits(x.to_bits() << 16);
@@ -203,7 +215,7 @@ impl Simd for Portable {
 /// A [`Simd`] of the given intrinsics.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! simd {
-    ($name:ident, $vector:ty, $lanes:literal, $splat:path, $fma:expr, $add:path, $dot:expr, $load:path, $store:path, $load_f16:expr) => {
+    ($name:ident, $vector:ty, $lanes:literal, $splat:path, $fma:expr, [$add:path, $sub:path, $mul:path], $dot:expr, $load:path, $store:path, $load_f16:expr) => {
         #[derive(Clone, Copy)]
         pub(crate) struct $name;
 
@@ -223,6 +235,14 @@ macro_rules! simd {
             #[inline(always)]
             fn add(a: $vector, b: $vector) -> $vector {
                 unsafe { $add(a, b) }
+            }
+            #[inline(always)]
+            fn sub(a: $vector, b: $vector) -> $vector {
+                unsafe { $sub(a, b) }
+            }
+            #[inline(always)]
+            fn mul(a: $vector, b: $vector) -> $vector {
+                unsafe { $mul(a, b) }
             }
             #[inline(always)]
             fn dot(a: $vector, b: $vector, c: $vector) -> $vector {
@@ -260,7 +280,7 @@ mod x86 {
         16,
         _mm512_set1_ps,
         _mm512_fmadd_ps,
-        _mm512_add_ps,
+        [_mm512_add_ps, _mm512_sub_ps, _mm512_mul_ps],
         |a, b, c| {
             let high = |x| _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(-0x1_0000)));
             let low = |x| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(x)));
@@ -276,7 +296,7 @@ mod x86 {
         16,
         _mm512_set1_ps,
         _mm512_fmadd_ps,
-        _mm512_add_ps,
+        [_mm512_add_ps, _mm512_sub_ps, _mm512_mul_ps],
         |a: __m512, b: __m512, c| {
             // Both types are the same 512 bits.
             let pairs = |x: __m512| std::mem::transmute::<__m512, __m512bh>(x);
@@ -292,7 +312,7 @@ mod x86 {
         8,
         _mm256_set1_ps,
         _mm256_fmadd_ps,
-        _mm256_add_ps,
+        [_mm256_add_ps, _mm256_sub_ps, _mm256_mul_ps],
         |a, b, c| {
             let high = |x| _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(-0x1_0000)));
             let low = |x| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(x)));
@@ -318,7 +338,7 @@ mod arm {
         4,
         vdupq_n_f32,
         |a, b, c| vfmaq_f32(c, a, b),
-        vaddq_f32,
+        [vaddq_f32, vsubq_f32, vmulq_f32],
         |a, b, c| {
             let bits = |x| vreinterpretq_u32_f32(x);
             let high = |x| vreinterpretq_f32_u32(vandq_u32(bits(x), vdupq_n_u32(0xffff_0000)));

@@ -22,6 +22,7 @@ mod resample;
 mod right;
 #[cfg(test)]
 mod testing;
+mod winograd;
 
 pub use attention::{Heads, attention, attention_in};
 pub use attention_back::attention_back;

@@ -11,7 +11,7 @@ use crate::isa::Avx512Bf16;
 use crate::isa::{Isa, Simd, dispatch};
 use crate::matrix::{LINE, Line, PANEL, Precision};
 use crate::right::{Right, Rows};
-use crate::{half, parallel};
+use crate::{half, parallel, winograd};
 
 /// Rows of a tile. With 64 columns of AVX-512 that is 24 of its 32 registers.
 const TILE: usize = 6;
@@ -105,18 +105,48 @@ fn conv2d_on(isa: Isa, x: &[f32], window: &Window, matrix: Right<'_>, epilogue: 
     assert_eq!(x.len(), window.batch * window.height * window.width * matrix.input(), "pixels of the picture");
     let (height, width) = window.output();
     let zeros = vec![0.0; matrix.channels()];
+    if winograd::suits(window, &matrix) {
+        return by_tiles(isa, x, window, matrix, epilogue, &zeros);
+    }
     let x = places(isa, x, matrix);
     let left = Left::window(&x, window, matrix.channels(), &zeros);
     product(isa, &left, window.batch * height * width, window.batch, matrix, epilogue)
+}
+
+/// The same convolution in tiles of 2x2 outputs.
+fn by_tiles(
+    isa: Isa,
+    x: &[f32],
+    window: &Window,
+    right: Right<'_>,
+    epilogue: Epilogue<'_>,
+    zeros: &[f32],
+) -> Vec<f32> {
+    let (height, width) = window.output();
+    let (rows, columns) = (window.batch * height * width, right.columns());
+    epilogue.check(rows, window.batch, columns);
+    let mut out = Vec::with_capacity(rows * columns);
+    winograd::convolve(isa, &winograd::Job { x, window, right, epilogue, zeros, out: out.as_mut_ptr() });
+    // SAFETY: the tiles of all panels are the whole output, which is all of the capacity asked for.
+    unsafe { out.set_len(rows * columns) };
+    out
+}
+
+impl Epilogue<'_> {
+    /// Panics when a part is not of the length that the output calls for.
+    fn check(&self, rows: usize, batch: usize, columns: usize) {
+        let per_shift = rows.checked_div(batch).unwrap_or(0).max(1);
+        assert!(self.bias.is_none_or(|bias| bias.len() == columns), "a bias of {columns} numbers");
+        assert!(self.shift.is_none_or(|shift| shift.len() == batch * columns && batch * per_shift == rows));
+        assert!(self.residual.is_none_or(|residual| residual.len() == rows * columns));
+    }
 }
 
 /// Checks the epilogue, makes the output and shares the work.
 fn product(isa: Isa, left: &Left<'_>, rows: usize, batch: usize, right: Right<'_>, epilogue: Epilogue<'_>) -> Vec<f32> {
     let columns = right.columns();
     let per_shift = rows.checked_div(batch).unwrap_or(0).max(1);
-    assert!(epilogue.bias.is_none_or(|bias| bias.len() == columns), "a bias of {columns} numbers");
-    assert!(epilogue.shift.is_none_or(|shift| shift.len() == batch * columns && batch * per_shift == rows));
-    assert!(epilogue.residual.is_none_or(|residual| residual.len() == rows * columns));
+    epilogue.check(rows, batch, columns);
     let mut out: Vec<f32> = Vec::with_capacity(rows * columns);
     let job = Job {
         left,
@@ -541,16 +571,41 @@ mod tests {
                     let matrix = Matrix::conv(&weight, output, input, window.kernel);
                     let zeros = vec![0.0; input];
                     let (height, width) = window.output();
-                    let shift = numbers(3, 2 * output);
-                    let epilogue = Epilogue { shift: Some(&shift), ..Epilogue::default() };
+                    let (bias, shift) = (numbers(4, output), numbers(3, 2 * output));
+                    let residual = numbers(5, 2 * height * width * output);
+                    let epilogue = Epilogue { bias: Some(&bias), shift: Some(&shift), residual: Some(&residual) };
                     let left = Left::window(&x, &window, input, &zeros);
                     let y = product(isa, &left, 2 * height * width, 2, (&matrix).into(), epilogue);
                     let mut expected = plain_conv(&x, &window, &weight, output, input);
                     for (index, number) in expected.iter_mut().enumerate() {
                         *number += f64::from(shift[index / (height * width * output) * output + index % output]);
+                        *number += f64::from(bias[index % output]) + f64::from(residual[index]);
                     }
                     assert_close(&y, &expected, 3e-6);
+                    // By tiles, where that is the way.
+                    assert_close(&conv2d_on(isa, &x, &window, (&matrix).into(), epilogue), &expected, 3e-6);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_convolution_by_tiles_is_its_definition() {
+        let window = |height, width, before, after| Window { batch: 2, height, width, kernel: 3, stride: 1, before, after };
+        for isa in Isa::all() {
+            for (window, input, output) in [
+                // Channels for more than one turn, more tiles than a task takes, odd sides, zeros on one side only.
+                (window(13, 24, 1, 1), 208, 80),
+                (window(9, 9, 0, 2), 16, 130),
+                (window(8, 4, 2, 0), 96, 4),
+                (window(11, 6, 0, 0), 112, 16),
+            ] {
+                let (x, weight) = (numbers(1, 2 * window.height * window.width * input), numbers(2, output * input * 9));
+                let matrix = Matrix::conv(&weight, output, input, 3);
+                assert!(winograd::suits(&window, &(&matrix).into()));
+                let expected = plain_conv(&x, &window, &weight, output, input);
+                let y = conv2d_on(isa, &x, &window, (&matrix).into(), Epilogue::default());
+                assert_close(&y, &expected, 2e-6);
             }
         }
     }
