@@ -160,13 +160,37 @@ def text(width, layers, projection=None):
     return shapes
 
 
+def open_clip(width, layers):
+    """A text encoder in the names of open_clip, which fuses queries, keys and values."""
+    shapes = {"token_embedding.weight": [49408, width], "positional_embedding": [77, width]}
+    for index in range(layers):
+        layer = f"transformer.resblocks.{index}"
+        shapes[f"{layer}.attn.in_proj_weight"], shapes[f"{layer}.attn.in_proj_bias"] = [3 * width, width], [3 * width]
+        linear(shapes, f"{layer}.attn.out_proj", width, width)
+        linear(shapes, f"{layer}.mlp.c_fc", width, 4 * width)
+        linear(shapes, f"{layer}.mlp.c_proj", 4 * width, width)
+        norm(shapes, f"{layer}.ln_1", width)
+        norm(shapes, f"{layer}.ln_2", width)
+    norm(shapes, "ln_final", width)
+    shapes["text_projection"] = [width, width]
+    return shapes
+
+
+def below(prefix, shapes):
+    return {prefix + name: shape for name, shape in shapes.items()}
+
+
 def files():
     """Name of each file, its numbers and its tensors."""
     sd15 = unet([320, 640, 1280, 1280], [1, 1, 1, 0], 768)
+    sdxl = unet([320, 640, 1280], [0, 2, 10], 2048, 2816, True)
+    large = below("conditioner.embedders.0.transformer.", text(768, 12)) | below("conditioner.embedders.1.model.", open_clip(1280, 32))
     return {
         "sd15-unet-f32.safetensors": ("F32", sd15),
         "sd15-unet.safetensors": ("F16", sd15),
-        "sdxl-unet.safetensors": ("F16", unet([320, 640, 1280], [0, 2, 10], 2048, 2816, True)),
+        "sdxl-unet.safetensors": ("F16", sdxl),
+        "sd15.safetensors": ("F16", sd15 | vae() | below("cond_stage_model.transformer.", text(768, 12))),
+        "sdxl.safetensors": ("F16", sdxl | vae() | large),
         "toyland-unet.safetensors": ("F32", unet([64, 128, 192], [1, 1, 1], 160, blocks=1)),
         "vae.safetensors": ("F16", vae()),
         "clip-l.safetensors": ("F16", text(768, 12)),

@@ -13,7 +13,7 @@ use super::{Exit, report};
 /// Arguments of `paraflow bench`.
 #[derive(Args)]
 pub(crate) struct BenchArgs {
-    /// Do this piece of work only, as often as each line of stdin says, and answer `done`: `step 32 2`, `decode 64`, `text`
+    /// Do this piece of work only, as often as each line of stdin says, and answer `done`: `step 32 2`, `decode 64`, `picture 64 2`
     #[arg(long, value_name = "WORK", value_parser = str::parse::<Workload>)]
     work: Option<Workload>,
     /// The model for it, in any layout; without one, the model that the program brings

@@ -27,3 +27,12 @@ pub mod workload;
 pub use error::{Error, FileFault, Result};
 pub use paraflow_kernels::{level, levels};
 pub use sample::{SampleRequest, WalkRequest, fit_channels, sample, walk};
+
+/// Makes ready for computing; to be called first thing in `main`, before any thread is started.
+///
+/// Candle shares an addition of 64 Ki numbers and more among threads that wait for each other in a loop: a third of a training
+/// step's processor time went there, and nothing was faster for it. With one thread it adds by itself; the kernels here share
+/// their work in another way and do not ask it. `CANDLE_NUM_THREADS` in the environment goes before.
+pub fn make_ready() {
+    paraflow_kernels::set_variable("CANDLE_NUM_THREADS", "1");
+}

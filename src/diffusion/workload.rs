@@ -30,8 +30,20 @@ pub enum Workload {
         /// Latent pixels a side.
         side: usize,
     },
+    /// The same tile by tile, tiles of 64 latent pixels with 8 in common.
+    Tiled {
+        /// Latent pixels a side.
+        side: usize,
+    },
     /// A prompt's encoding.
     Text,
+    /// A whole checkpoint's picture: a prompt, guided steps, the decoding.
+    Picture {
+        /// Latent pixels a side.
+        side: usize,
+        /// Steps, each with both halves of guidance.
+        steps: usize,
+    },
     /// A training step of PaRa on every layer but cross-attention's, rank 4.
     Para(Training),
     /// The same of a LoRA.
@@ -59,7 +71,7 @@ pub struct Training {
 impl FromStr for Workload {
     type Err = String;
 
-    /// `step 32 2`, `decode 64`, `text`, `para 32 1`, `lora 32 1 checkpointing`, `svdiff 32 1`, `convolution`, `attention`.
+    /// `step 32 2`, `decode 64`, `tiled 128`, `text`, `picture 64 2`, `para 32 1`, `lora 32 1 checkpointing`, `svdiff 32 1`, `convolution`, `attention`.
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let words: Vec<&str> = text.split_whitespace().collect();
         let number = |word: &str| word.parse::<usize>().ok().filter(|number| *number > 0);
@@ -69,7 +81,11 @@ impl FromStr for Workload {
         let found = match words.as_slice() {
             ["step", side, batch] => number(side).zip(number(batch)).map(|(side, batch)| Self::Step { side, batch }),
             ["decode", side] => number(side).map(|side| Self::Decode { side }),
+            ["tiled", side] => number(side).map(|side| Self::Tiled { side }),
             ["text"] => Some(Self::Text),
+            ["picture", side, steps] => {
+                number(side).zip(number(steps)).map(|(side, steps)| Self::Picture { side, steps })
+            }
             ["para", side, batch] => training(side, batch, false).map(Self::Para),
             ["para", side, batch, "checkpointing"] => training(side, batch, true).map(Self::Para),
             ["lora", side, batch] => training(side, batch, false).map(Self::Lora),
@@ -81,7 +97,7 @@ impl FromStr for Workload {
             _ => None,
         };
         found.ok_or_else(|| {
-            format!("expects `step SIDE BATCH`, `decode SIDE`, `text`, `para`, `lora` or `svdiff SIDE BATCH [checkpointing]`, `convolution` or `attention`, found `{text}`")
+            format!("expects `step SIDE BATCH`, `decode SIDE`, `tiled SIDE`, `text`, `picture SIDE STEPS`, `para`, `lora` or `svdiff SIDE BATCH [checkpointing]`, `convolution` or `attention`, found `{text}`")
         })
     }
 }
@@ -107,7 +123,9 @@ impl Workload {
         match self {
             Self::Step { side, batch } => step(&unet(file, precision)?, side, batch),
             Self::Decode { side } => decode(file, precision, side),
+            Self::Tiled { side } => tiled(file, precision, side),
             Self::Text => text(file),
+            Self::Picture { side, steps } => picture(file, precision, side, steps),
             Self::Para(training) => {
                 let mode = ParaMode::Projection;
                 let method = Method::Para { mode, rank: 4, gamma: 0.125, init: Init::Random, angular_rate: 0.05 };
@@ -160,12 +178,22 @@ fn step(unet: &UNet, side: usize, batch: usize) -> Result<Prepared> {
     Ok(each(move || unet.forward(&x, &timesteps, &context, label.as_ref())))
 }
 
-fn decode(file: &Weights, precision: Precision, side: usize) -> Result<Prepared> {
+fn vae(file: &Weights, precision: Precision) -> Result<Vae> {
     let whole = file.part("first_stage_model.");
     let weights = if whole.names().next().is_some() { whole } else { vae_to_latent_diffusion(file) };
-    let vae = Vae::load(&weights.multiplying_in(precision))?;
+    Vae::load(&weights.multiplying_in(precision))
+}
+
+fn decode(file: &Weights, precision: Precision, side: usize) -> Result<Prepared> {
+    let vae = vae(file, precision)?;
     let latent = tensor(&[1, vae.channels(), side, side])?;
     Ok(each(move || vae.decode(&latent)))
+}
+
+fn tiled(file: &Weights, precision: Precision, side: usize) -> Result<Prepared> {
+    let vae = vae(file, precision)?;
+    let latent = tensor(&[1, vae.channels(), side, side])?;
+    Ok(each(move || vae.decode_tiled(&latent, 64, 8, &mut || Ok(()))))
 }
 
 fn text(file: &Weights) -> Result<Prepared> {
@@ -176,10 +204,31 @@ fn text(file: &Weights) -> Result<Prepared> {
             Encoders::new(vec![ClipText::load(&weights, family)?])
         }
     };
+    Ok(each(move || encoded(&encoders, "a bear with a striped scarf on the beach")))
+}
+
+fn encoded(encoders: &Encoders, prompt: &str) -> Result<Tensor> {
+    Ok(encoders.encode(prompt, encoders.layer(), &|_, _| Ok(None))?.cond)
+}
+
+/// Euler's steps without a schedule: what a picture costs does not depend on its levels.
+fn picture(file: &Weights, precision: Precision, side: usize, steps: usize) -> Result<Prepared> {
+    let checkpoint = Checkpoint::from_weights(file.clone())?.multiplying_in(precision);
+    let (encoders, unet, vae) = (checkpoint.clip()?, checkpoint.unet()?, checkpoint.vae()?);
+    let noise = tensor(&[1, vae.channels(), side, side])?;
+    let label = unet.config().label.map(|width| tensor(&[2, width])).transpose()?;
     Ok(each(move || {
-        let encoded =
-            encoders.encode("a bear with a striped scarf on the beach", encoders.layer(), &|_, _| Ok(None))?;
-        Ok(encoded.cond)
+        let prompts = [encoded(&encoders, "a bear on the beach")?, encoded(&encoders, "")?];
+        let context = Tensor::cat(&prompts, 0)?;
+        let mut latent = noise.clone();
+        for step in 0..steps {
+            let timesteps = Tensor::new(&[999.0 - step as f32; 2], &Device::Cpu)?;
+            let said = unet.forward(&Tensor::cat(&[&latent, &latent], 0)?, &timesteps, &context, label.as_ref())?;
+            let (with, without) = (said.narrow(0, 0, 1)?, said.narrow(0, 1, 1)?);
+            let guided = ((with * 7.0)? - (without * 6.0)?)?;
+            latent = (latent - (guided / steps as f64)?)?;
+        }
+        vae.decode(&latent)
     }))
 }
 
@@ -260,6 +309,7 @@ mod tests {
     fn is_named_as_it_is_read() {
         let training = Training { side: 32, batch: 1, checkpointing: true };
         assert_eq!("step 32 2".parse(), Ok(Workload::Step { side: 32, batch: 2 }));
+        assert_eq!("picture 64 3".parse(), Ok(Workload::Picture { side: 64, steps: 3 }));
         assert_eq!("lora 32 1 checkpointing".parse(), Ok(Workload::Lora(training)));
         assert!("step 32".parse::<Workload>().is_err() && "decode 0".parse::<Workload>().is_err());
     }
@@ -270,6 +320,7 @@ mod tests {
         for (work, file) in [
             ("step 8 2", Some(&unet)),
             ("decode 4", Some(&vae)),
+            ("tiled 12", Some(&vae)),
             ("para 8 2", Some(&unet)),
             ("lora 8 1 checkpointing", Some(&unet)),
             ("svdiff 8 1", Some(&unet)),

@@ -197,8 +197,8 @@ impl Task<'_> {
     }
 
     fn product(&self, left: &Left<'_>, matrix: &Matrix, out: Out, rows: usize) {
-        let job = Job { left, matrix, epilogue: Epilogue::default(), per_shift: 1, out };
-        for panel in 0..matrix.panels() {
+        let job = Job { left, right: matrix.into(), epilogue: Epilogue::default(), per_shift: 1, out };
+        for panel in 0..job.right.panels() {
             run(self.isa, &job, 0..rows, panel);
         }
     }

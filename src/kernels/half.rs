@@ -1,10 +1,35 @@
-//! Numbers of half the width: bf16 is the upper half of an f32.
+//! Numbers of half the width: bf16 is the upper half of an f32, f16 has five bits of exponent and ten of fraction.
 
 use std::mem::MaybeUninit;
 
 use crate::fill::filled;
 use crate::isa::{Isa, Simd, dispatch};
 use crate::parallel;
+
+/// Which numbers of 16 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Halves {
+    /// IEEE's.
+    F16,
+    /// The upper half of an f32.
+    Bf16,
+}
+
+/// The f32 of an f16's bits; exact, a NaN stays one.
+#[inline(always)]
+pub(crate) fn from_f16(bits: u16) -> f32 {
+    // What is left of the sign, at f32's place but with f16's exponent, is 2^112 too small.
+    let size = u32::from(bits & 0x7fff) << 13;
+    let value = f32::from_bits(size) * f32::from_bits((127 + 112) << 23);
+    let beyond = if size >= 0x0f80_0000 { 0x7f80_0000 } else { 0 };
+    f32::from_bits(value.to_bits() | beyond | u32::from(bits & 0x8000) << 16)
+}
+
+/// The f32 of a bf16's bits.
+#[inline(always)]
+pub(crate) fn from_bf16(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
 
 /// The nearest bf16, of two equally near ones the even; NaN stays NaN.
 #[inline(always)]
@@ -72,6 +97,21 @@ mod tests {
         assert_eq!(back(f32::MAX), f32::INFINITY);
         for x in numbers(1, 1000) {
             assert!((back(x) - x).abs() <= x.abs() / 256.0);
+        }
+    }
+
+    #[test]
+    fn every_f16_becomes_its_f32() {
+        for bits in 0..=u16::MAX {
+            let (exponent, fraction) = (i32::from(bits >> 10 & 31), f64::from(bits & 0x3ff) / 1024.0);
+            let size = match exponent {
+                0 => fraction * 2f64.powi(-14),
+                31 if fraction == 0.0 => f64::INFINITY,
+                31 => f64::NAN,
+                _ => (1.0 + fraction) * 2f64.powi(exponent - 15),
+            };
+            let (found, expected) = (from_f16(bits), (if bits >> 15 == 1 { -size } else { size }) as f32);
+            assert!(found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan()), "{bits:#x}");
         }
     }
 

@@ -5,6 +5,8 @@
 
 use std::sync::OnceLock;
 
+use crate::half;
+
 /// The environment's word for the instruction set, where the machine's widest is not wanted.
 const VARIABLE: &str = "PARAFLOW_CPU";
 
@@ -18,7 +20,7 @@ pub(crate) enum Isa {
     /// 16 lanes: AVX-512 F, BW, DQ and VL.
     Avx512,
     #[cfg(target_arch = "x86_64")]
-    /// 8 lanes: AVX2 with fused multiply-add.
+    /// 8 lanes: AVX2 with fused multiply-add and f16's conversion, as every processor with AVX2 has them.
     Avx2,
     #[cfg(target_arch = "aarch64")]
     /// 4 lanes: AArch64, all of them.
@@ -87,7 +89,9 @@ impl Isa {
             let wide = is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl");
-            let fused = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let fused = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c");
             match (is_x86_feature_detected!("avx512f") && wide && fused, fused) {
                 (true, _) if is_x86_feature_detected!("avx512bf16") => Self::Avx512Bf16,
                 (true, _) => Self::Avx512,
@@ -133,6 +137,10 @@ pub(crate) trait Simd: Copy + 'static {
     fn fma(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     /// `a + b`.
     fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a - b`.
+    fn sub(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a · b`.
+    fn mul(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `c` and the sum of the products of both halves of each lane of `a` and `b`, which hold two bf16 numbers each.
     fn dot(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     /// # Safety
@@ -141,6 +149,11 @@ pub(crate) trait Simd: Copy + 'static {
     /// # Safety
     /// [`LANES`](Self::LANES) numbers must be writable.
     unsafe fn store(to: *mut f32, vector: Self::Vector);
+    /// The f32 of f16 numbers.
+    ///
+    /// # Safety
+    /// [`LANES`](Self::LANES) numbers must be readable.
+    unsafe fn load_f16(from: *const u16) -> Self::Vector;
     /// [`fma`](Self::fma) of single numbers, for loops that the compiler turns into vectors.
     fn fma1(a: f32, b: f32, c: f32) -> f32;
 }
@@ -164,6 +177,14 @@ impl Simd for Portable {
         std::array::from_fn(|lane| a[lane] + b[lane])
     }
     #[inline(always)]
+    fn sub(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|lane| a[lane] - b[lane])
+    }
+    #[inline(always)]
+    fn mul(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|lane| a[lane] * b[lane])
+    }
+    #[inline(always)]
     fn dot(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
         let high = |x: f32| f32::from_bits(x.to_bits() & 0xffff_0000);
         let low = |x: f32| f32::from_bits(x.to_bits() << 16);
@@ -180,6 +201,11 @@ impl Simd for Portable {
         unsafe { to.cast::<[f32; 4]>().write_unaligned(vector) }
     }
     #[inline(always)]
+    unsafe fn load_f16(from: *const u16) -> [f32; 4] {
+        // SAFETY: the caller's promise.
+        unsafe { from.cast::<[u16; 4]>().read_unaligned() }.map(half::from_f16)
+    }
+    #[inline(always)]
     fn fma1(a: f32, b: f32, c: f32) -> f32 {
         // Without the instruction a fused product would be a call into the maths library.
         a * b + c
@@ -189,7 +215,7 @@ impl Simd for Portable {
 /// A [`Simd`] of the given intrinsics.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! simd {
-    ($name:ident, $vector:ty, $lanes:literal, $splat:path, $fma:expr, $add:path, $dot:expr, $load:path, $store:path) => {
+    ($name:ident, $vector:ty, $lanes:literal, $splat:path, $fma:expr, [$add:path, $sub:path, $mul:path], $dot:expr, $load:path, $store:path, $load_f16:expr) => {
         #[derive(Clone, Copy)]
         pub(crate) struct $name;
 
@@ -211,6 +237,14 @@ macro_rules! simd {
                 unsafe { $add(a, b) }
             }
             #[inline(always)]
+            fn sub(a: $vector, b: $vector) -> $vector {
+                unsafe { $sub(a, b) }
+            }
+            #[inline(always)]
+            fn mul(a: $vector, b: $vector) -> $vector {
+                unsafe { $mul(a, b) }
+            }
+            #[inline(always)]
             fn dot(a: $vector, b: $vector, c: $vector) -> $vector {
                 unsafe { $dot(a, b, c) }
             }
@@ -221,6 +255,10 @@ macro_rules! simd {
             #[inline(always)]
             unsafe fn store(to: *mut f32, vector: $vector) {
                 unsafe { $store(to, vector) }
+            }
+            #[inline(always)]
+            unsafe fn load_f16(from: *const u16) -> $vector {
+                unsafe { $load_f16(from) }
             }
             #[inline(always)]
             fn fma1(a: f32, b: f32, c: f32) -> f32 {
@@ -242,14 +280,15 @@ mod x86 {
         16,
         _mm512_set1_ps,
         _mm512_fmadd_ps,
-        _mm512_add_ps,
+        [_mm512_add_ps, _mm512_sub_ps, _mm512_mul_ps],
         |a, b, c| {
             let high = |x| _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(-0x1_0000)));
             let low = |x| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(x)));
             _mm512_fmadd_ps(high(a), high(b), _mm512_fmadd_ps(low(a), low(b), c))
         },
         _mm512_loadu_ps,
-        _mm512_storeu_ps
+        _mm512_storeu_ps,
+        |from: *const u16| _mm512_cvtph_ps(_mm256_loadu_si256(from.cast()))
     );
     simd!(
         Avx512Bf16,
@@ -257,14 +296,15 @@ mod x86 {
         16,
         _mm512_set1_ps,
         _mm512_fmadd_ps,
-        _mm512_add_ps,
+        [_mm512_add_ps, _mm512_sub_ps, _mm512_mul_ps],
         |a: __m512, b: __m512, c| {
             // Both types are the same 512 bits.
             let pairs = |x: __m512| std::mem::transmute::<__m512, __m512bh>(x);
             _mm512_dpbf16_ps(c, pairs(a), pairs(b))
         },
         _mm512_loadu_ps,
-        _mm512_storeu_ps
+        _mm512_storeu_ps,
+        |from: *const u16| _mm512_cvtph_ps(_mm256_loadu_si256(from.cast()))
     );
     simd!(
         Avx2,
@@ -272,14 +312,15 @@ mod x86 {
         8,
         _mm256_set1_ps,
         _mm256_fmadd_ps,
-        _mm256_add_ps,
+        [_mm256_add_ps, _mm256_sub_ps, _mm256_mul_ps],
         |a, b, c| {
             let high = |x| _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(-0x1_0000)));
             let low = |x| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(x)));
             _mm256_fmadd_ps(high(a), high(b), _mm256_fmadd_ps(low(a), low(b), c))
         },
         _mm256_loadu_ps,
-        _mm256_storeu_ps
+        _mm256_storeu_ps,
+        |from: *const u16| _mm256_cvtph_ps(_mm_loadu_si128(from.cast()))
     );
 }
 #[cfg(target_arch = "x86_64")]
@@ -297,7 +338,7 @@ mod arm {
         4,
         vdupq_n_f32,
         |a, b, c| vfmaq_f32(c, a, b),
-        vaddq_f32,
+        [vaddq_f32, vsubq_f32, vmulq_f32],
         |a, b, c| {
             let bits = |x| vreinterpretq_u32_f32(x);
             let high = |x| vreinterpretq_f32_u32(vandq_u32(bits(x), vdupq_n_u32(0xffff_0000)));
@@ -305,7 +346,8 @@ mod arm {
             vfmaq_f32(vfmaq_f32(c, low(a), low(b)), high(a), high(b))
         },
         vld1q_f32,
-        vst1q_f32
+        vst1q_f32,
+        |from: *const u16| vld1q_f32(from.cast::<[u16; 4]>().read_unaligned().map(crate::half::from_f16).as_ptr())
     );
 }
 #[cfg(target_arch = "aarch64")]
@@ -320,12 +362,12 @@ macro_rules! dispatch {
         $(#[$meta])*
         $vis fn $name(isa: $crate::Isa, $($arg: $kind),*) $(-> $out)? {
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
             fn avx512($($arg: $kind),*) $(-> $out)? {
                 $body::<$crate::isa::Avx512>($($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma")]
+            #[target_feature(enable = "avx2,fma,f16c")]
             fn avx2($($arg: $kind),*) $(-> $out)? {
                 $body::<$crate::isa::Avx2>($($arg),*)
             }

@@ -1,6 +1,7 @@
 //! Weights in the order in which the product reads them.
 
-use crate::{half, parallel};
+use crate::half::{self, Halves};
+use crate::parallel;
 
 /// Columns of a panel: as many as fit the registers beside a few rows.
 pub(crate) const PANEL: usize = 64;
@@ -11,6 +12,42 @@ pub(crate) const LINE: usize = 16;
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(crate) struct Line(pub(crate) [f32; LINE]);
+
+/// Sixteen numbers of half the width.
+#[derive(Clone, Copy)]
+#[repr(align(32))]
+pub(crate) struct HalfLine(pub(crate) [u16; LINE]);
+
+/// A line of either width, to be filled.
+trait Fill: Copy + Send + Sync {
+    type Number: Copy;
+    const ZERO: Self;
+    fn numbers(&mut self) -> &mut [Self::Number; LINE];
+}
+
+impl Fill for Line {
+    type Number = f32;
+    const ZERO: Self = Self([0.0; LINE]);
+    fn numbers(&mut self) -> &mut [f32; LINE] {
+        &mut self.0
+    }
+}
+
+impl Fill for HalfLine {
+    type Number = u16;
+    const ZERO: Self = Self([0; LINE]);
+    fn numbers(&mut self) -> &mut [u16; LINE] {
+        &mut self.0
+    }
+}
+
+/// A matrix's lines.
+pub(crate) enum Store {
+    /// As the product multiplies them: f32, or pairs of bf16.
+    Ready(Vec<Line>),
+    /// Half the memory; the product makes f32 of a few rows at a time, the very numbers of the file.
+    Halves(Vec<HalfLine>, Halves),
+}
 
 /// The right factor of a product, `[depth, columns]`, cut into panels of 64 columns whose rows follow one another.
 ///
@@ -24,7 +61,7 @@ pub struct Matrix {
     /// How many places they take: half as many where two share one.
     pub(crate) channels: usize,
     pub(crate) precision: Precision,
-    lines: Vec<Line>,
+    pub(crate) store: Store,
 }
 
 /// In which numbers a product multiplies. Sums are f32 in any case.
@@ -50,8 +87,8 @@ impl Precision {
 
 /// Where the numbers of a [`Matrix`] lie in a slice: element (tap, channel, column) is at `taps[tap] + channel *
 /// channel_stride + column * column_stride`.
-struct Source<'a> {
-    data: &'a [f32],
+struct Source<'a, T> {
+    data: &'a [T],
     columns: usize,
     column_stride: usize,
     taps: &'a [usize],
@@ -90,6 +127,38 @@ impl Matrix {
         precision: Precision,
         numbers: &(dyn Fn(usize, &mut [f32]) + Sync),
     ) -> Self {
+        let pack = |source: &Source<'_, f32>, place: &dyn Fn(usize, usize) -> usize, lines: &mut [Line]| match precision {
+            Precision::Single => gather(source, 0, place, lines),
+            Precision::Bf16 => gather_pairs(source, 0, place, lines),
+        };
+        let lines = Self::read_lines(output, input, kernel, precision, numbers, pack);
+        Self::of(output, kernel * kernel, input, precision, Store::Ready(lines))
+    }
+
+    /// The same of numbers of 16 bits, which it stays in: half the memory of f32, and exactly what f32 would give.
+    #[must_use]
+    pub fn read_halves(
+        output: usize,
+        input: usize,
+        kernel: usize,
+        halves: Halves,
+        numbers: &(dyn Fn(usize, &mut [u16]) + Sync),
+    ) -> Self {
+        let pack = |source: &Source<'_, u16>, place: &dyn Fn(usize, usize) -> usize, lines: &mut [HalfLine]| {
+            gather(source, 0, place, lines);
+        };
+        let lines = Self::read_lines(output, input, kernel, Precision::Single, numbers, pack);
+        Self::of(output, kernel * kernel, input, Precision::Single, Store::Halves(lines, halves))
+    }
+
+    fn read_lines<L: Fill<Number: Default>>(
+        output: usize,
+        input: usize,
+        kernel: usize,
+        precision: Precision,
+        numbers: &(dyn Fn(usize, &mut [L::Number]) + Sync),
+        pack: impl Fn(&Source<'_, L::Number>, &dyn Fn(usize, usize) -> usize, &mut [L]) + Sync,
+    ) -> Vec<L> {
         /// Numbers of a column that are read at a time.
         const READ: usize = 4096;
         let area = kernel * kernel;
@@ -97,8 +166,8 @@ impl Matrix {
         // Even, so that no pair is torn apart.
         let step = (READ / area.max(1)).clamp(1, input.max(1)).next_multiple_of(2);
         let places = precision.places(input);
-        Self::build(output, area, input, precision, |first, width, lines| {
-            let mut run = vec![0.0; LINE * step * area];
+        Self::lines(output, area * places, |first, width, lines| {
+            let mut run = vec![L::Number::default(); LINE * step * area];
             for line in 0..width {
                 let columns = (output - first - line * LINE).min(LINE);
                 for start in (0..input).step_by(step) {
@@ -115,11 +184,7 @@ impl Matrix {
                         channel_stride: area,
                     };
                     let begun = precision.places(start);
-                    let place = |tap, channel| (tap * places + begun + channel) * width + line;
-                    match precision {
-                        Precision::Single => gather(&source, 0, place, lines),
-                        Precision::Bf16 => gather_pairs(&source, 0, place, lines),
-                    }
+                    pack(&source, &|tap, channel| (tap * places + begun + channel) * width + line, lines);
                 }
             }
         })
@@ -161,9 +226,9 @@ impl Matrix {
     }
 
     /// Panics when `data` is shorter than the strides say.
-    fn pack(source: &Source<'_>, precision: Precision) -> Self {
+    fn pack(source: &Source<'_, f32>, precision: Precision) -> Self {
         let places = precision.places(source.channels);
-        Self::build(source.columns, source.taps.len(), source.channels, precision, |first, width, lines| {
+        let lines = Self::lines(source.columns, source.taps.len() * places, |first, width, lines| {
             for line in 0..width {
                 let place = |tap, channel| (tap * places + channel) * width + line;
                 match precision {
@@ -171,25 +236,22 @@ impl Matrix {
                     Precision::Bf16 => gather_pairs(source, first + line * LINE, place, lines),
                 }
             }
-        })
+        });
+        Self::of(source.columns, source.taps.len(), source.channels, precision, Store::Ready(lines))
+    }
+
+    fn of(columns: usize, taps: usize, input: usize, precision: Precision, store: Store) -> Self {
+        Self { columns, taps, input, channels: precision.places(input), precision, store }
     }
 
     /// Makes room, and has each panel filled by its first column and the number of lines in its rows.
-    fn build(
-        columns: usize,
-        taps: usize,
-        input: usize,
-        precision: Precision,
-        fill: impl Fn(usize, usize, &mut [Line]) + Sync + Send,
-    ) -> Self {
-        let channels = precision.places(input);
-        let depth = taps * channels;
-        let mut lines = vec![Line([0.0; LINE]); depth * columns.div_ceil(LINE)];
+    fn lines<L: Fill>(columns: usize, depth: usize, fill: impl Fn(usize, usize, &mut [L]) + Sync + Send) -> Vec<L> {
+        let mut lines = vec![L::ZERO; depth * columns.div_ceil(LINE)];
         let panel = (depth * PANEL / LINE).max(1);
         parallel::chunks(&mut lines, panel, depth * columns * 8, |index, lines| {
             fill(index * PANEL, lines.len() / depth, lines);
         });
-        Self { columns, taps, input, channels, precision, lines }
+        lines
     }
 
     /// How many places the numbers take that a row of the left factor has for each output: two bf16 numbers take one.
@@ -207,23 +269,41 @@ impl Matrix {
     /// How many bytes it takes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        size_of_val(self.lines.as_slice())
+        match &self.store {
+            Store::Ready(lines) => size_of_val(lines.as_slice()),
+            Store::Halves(lines, _) => size_of_val(lines.as_slice()),
+        }
     }
 
-    pub(crate) fn panels(&self) -> usize {
-        self.columns.div_ceil(PANEL)
+    /// The matrix of the product that takes a gradient back, without a copy of it: [`Turned`].
+    ///
+    /// # Panics
+    /// When two numbers share a place: what was rounded for the way forth is not for the way back.
+    #[must_use]
+    pub fn turned(&self) -> Turned<'_> {
+        assert_eq!(self.precision, Precision::Single, "the way back is in f32");
+        Turned(self)
     }
 
-    /// The numbers of a panel, row after row, and the length of its rows: 64, or less in the last one.
-    pub(crate) fn panel(&self, panel: usize) -> (&[Line], usize) {
-        let width = (self.columns - panel * PANEL).min(PANEL).next_multiple_of(LINE);
-        let start = panel * self.depth() * PANEL / LINE;
-        (&self.lines[start..start + self.depth() * width / LINE], width)
+    /// Where the lines of a panel begin, and how many there are to a row: four, or fewer in the last one.
+    pub(crate) fn panel(&self, panel: usize) -> (usize, usize) {
+        let width = (self.columns - panel * PANEL).min(PANEL).div_ceil(LINE);
+        (panel * self.depth() * PANEL / LINE, width)
     }
 }
 
+/// A matrix for the way back of a gradient: rows and columns change places, and a convolution's taps their order. It reads
+/// the numbers of the way forth and turns a few at a time, so it takes no memory.
+#[derive(Clone, Copy)]
+pub struct Turned<'a>(pub(crate) &'a Matrix);
+
 /// Writes sixteen columns of a source, from the `first` on, as one line a row; `place` says where a row's line is.
-fn gather(source: &Source<'_>, first: usize, place: impl Fn(usize, usize) -> usize, lines: &mut [Line]) {
+fn gather<L: Fill>(
+    source: &Source<'_, L::Number>,
+    first: usize,
+    place: impl Fn(usize, usize) -> usize,
+    lines: &mut [L],
+) {
     let columns = (source.columns - first).min(LINE);
     let column = |column: usize| &source.data[(first + column).min(source.columns - 1) * source.column_stride..];
     if source.column_stride == 1 {
@@ -231,22 +311,22 @@ fn gather(source: &Source<'_>, first: usize, place: impl Fn(usize, usize) -> usi
         for (tap, offset) in source.taps.iter().enumerate() {
             for channel in 0..source.channels {
                 let row = &data[offset + channel * source.channel_stride..][..columns];
-                lines[place(tap, channel)].0[..columns].copy_from_slice(row);
+                lines[place(tap, channel)].numbers()[..columns].copy_from_slice(row);
             }
         }
     } else if columns == LINE {
-        let data: [&[f32]; LINE] = std::array::from_fn(column);
+        let data: [&[L::Number]; LINE] = std::array::from_fn(column);
         for channel in 0..source.channels {
             for (tap, offset) in source.taps.iter().enumerate() {
                 let index = offset + channel * source.channel_stride;
-                lines[place(tap, channel)] = Line(std::array::from_fn(|column| data[column][index]));
+                *lines[place(tap, channel)].numbers() = std::array::from_fn(|column| data[column][index]);
             }
         }
     } else {
         for channel in 0..source.channels {
             for (tap, offset) in source.taps.iter().enumerate() {
                 let index = offset + channel * source.channel_stride;
-                let line = &mut lines[place(tap, channel)].0;
+                let line = lines[place(tap, channel)].numbers();
                 line.iter_mut().take(columns).enumerate().for_each(|(number, to)| *to = column(number)[index]);
             }
         }
@@ -254,7 +334,7 @@ fn gather(source: &Source<'_>, first: usize, place: impl Fn(usize, usize) -> usi
 }
 
 /// The same as pairs of bf16: each line holds two neighbouring rows, with zeros where the second one is missing.
-fn gather_pairs(source: &Source<'_>, first: usize, place: impl Fn(usize, usize) -> usize, lines: &mut [Line]) {
+fn gather_pairs(source: &Source<'_, f32>, first: usize, place: impl Fn(usize, usize) -> usize, lines: &mut [Line]) {
     let columns = (source.columns - first).min(LINE);
     for (tap, offset) in source.taps.iter().enumerate() {
         for pair in 0..source.channels.div_ceil(2) {
@@ -275,9 +355,9 @@ mod tests {
     use super::*;
 
     fn at(matrix: &Matrix, row: usize, column: usize) -> f32 {
-        let (lines, width) = matrix.panel(column / PANEL);
-        let column = column % PANEL;
-        lines[row * width / LINE + column / LINE].0[column % LINE]
+        let ((start, width), within) = (matrix.panel(column / PANEL), column % PANEL);
+        let Store::Ready(lines) = &matrix.store else { panic!("f32") };
+        lines[start + row * width + within / LINE].0[within % LINE]
     }
 
     #[test]

@@ -3,13 +3,15 @@
 //! is ever made.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
 use crate::isa::Avx512Bf16;
 use crate::isa::{Isa, Simd, dispatch};
-use crate::matrix::{LINE, Matrix, PANEL, Precision};
-use crate::{half, parallel};
+use crate::matrix::{LINE, Line, PANEL, Precision};
+use crate::right::{Right, Rows};
+use crate::{half, parallel, winograd};
 
 /// Rows of a tile. With 64 columns of AVX-512 that is 24 of its 32 registers.
 const TILE: usize = 6;
@@ -59,28 +61,28 @@ impl Window {
     }
 }
 
-/// `x · matrix`, `x` `[rows, depth]`; the rows are `batch` equal groups for the epilogue's shift.
+/// `x · matrix`, `x` `[rows, depth]`, the matrix as it lies or [`Turned`](crate::Turned); the rows are `batch` equal groups for the epilogue's shift.
 ///
 /// # Panics
 /// When a slice is not of the length that the others call for.
 #[must_use]
-pub fn linear(x: &[f32], batch: usize, matrix: &Matrix, epilogue: Epilogue<'_>) -> Vec<f32> {
-    linear_on(Isa::best(), x, batch, matrix, epilogue)
+pub fn linear<'a>(x: &[f32], batch: usize, matrix: impl Into<Right<'a>>, epilogue: Epilogue<'_>) -> Vec<f32> {
+    linear_on(Isa::best(), x, batch, matrix.into(), epilogue)
 }
 
-fn linear_on(isa: Isa, x: &[f32], batch: usize, matrix: &Matrix, epilogue: Epilogue<'_>) -> Vec<f32> {
-    assert_eq!(matrix.taps, 1, "a convolution's matrix needs a window");
-    let rows = x.len().checked_div(matrix.input).unwrap_or(0);
-    assert_eq!(x.len(), rows * matrix.input, "rows of {} numbers", matrix.input);
+fn linear_on(isa: Isa, x: &[f32], batch: usize, matrix: Right<'_>, epilogue: Epilogue<'_>) -> Vec<f32> {
+    assert_eq!(matrix.taps(), 1, "a convolution's matrix needs a window");
+    let rows = x.len().checked_div(matrix.input()).unwrap_or(0);
+    assert_eq!(x.len(), rows * matrix.input(), "rows of {} numbers", matrix.input());
     let x = places(isa, x, matrix);
-    product(isa, &Left::rows(&x, matrix.channels), rows, batch, matrix, epilogue)
+    product(isa, &Left::rows(&x, matrix.channels()), rows, batch, matrix, epilogue)
 }
 
 /// The left factor in the matrix's numbers.
-fn places<'a>(isa: Isa, x: &'a [f32], matrix: &Matrix) -> Cow<'a, [f32]> {
-    match matrix.precision {
+fn places<'a>(isa: Isa, x: &'a [f32], matrix: Right<'_>) -> Cow<'a, [f32]> {
+    match matrix.precision() {
         Precision::Single => Cow::Borrowed(x),
-        Precision::Bf16 => Cow::Owned(half::pairs(isa, x, matrix.input)),
+        Precision::Bf16 => Cow::Owned(half::pairs(isa, x, matrix.input())),
     }
 }
 
@@ -89,37 +91,72 @@ fn places<'a>(isa: Isa, x: &'a [f32], matrix: &Matrix) -> Cow<'a, [f32]> {
 /// # Panics
 /// When a slice is not of the length that the others call for.
 #[must_use]
-pub fn conv2d(x: &[f32], window: &Window, matrix: &Matrix, epilogue: Epilogue<'_>) -> Vec<f32> {
-    conv2d_on(Isa::best(), x, window, matrix, epilogue)
+pub fn conv2d<'a>(
+    x: &[f32],
+    window: &Window,
+    matrix: impl Into<Right<'a>>,
+    epilogue: Epilogue<'_>,
+) -> Vec<f32> {
+    conv2d_on(Isa::best(), x, window, matrix.into(), epilogue)
 }
 
-fn conv2d_on(isa: Isa, x: &[f32], window: &Window, matrix: &Matrix, epilogue: Epilogue<'_>) -> Vec<f32> {
-    assert_eq!(matrix.taps, window.kernel * window.kernel, "a matrix of another kernel");
-    assert_eq!(x.len(), window.batch * window.height * window.width * matrix.input, "pixels of the picture");
+fn conv2d_on(isa: Isa, x: &[f32], window: &Window, matrix: Right<'_>, epilogue: Epilogue<'_>) -> Vec<f32> {
+    assert_eq!(matrix.taps(), window.kernel * window.kernel, "a matrix of another kernel");
+    assert_eq!(x.len(), window.batch * window.height * window.width * matrix.input(), "pixels of the picture");
     let (height, width) = window.output();
-    let zeros = vec![0.0; matrix.channels];
+    let zeros = vec![0.0; matrix.channels()];
+    if winograd::suits(window, &matrix) {
+        return by_tiles(isa, x, window, matrix, epilogue, &zeros);
+    }
     let x = places(isa, x, matrix);
-    let left = Left::window(&x, window, matrix.channels, &zeros);
+    let left = Left::window(&x, window, matrix.channels(), &zeros);
     product(isa, &left, window.batch * height * width, window.batch, matrix, epilogue)
 }
 
+/// The same convolution in tiles of 2x2 outputs.
+fn by_tiles(
+    isa: Isa,
+    x: &[f32],
+    window: &Window,
+    right: Right<'_>,
+    epilogue: Epilogue<'_>,
+    zeros: &[f32],
+) -> Vec<f32> {
+    let (height, width) = window.output();
+    let (rows, columns) = (window.batch * height * width, right.columns());
+    epilogue.check(rows, window.batch, columns);
+    let mut out = Vec::with_capacity(rows * columns);
+    winograd::convolve(isa, &winograd::Job { x, window, right, epilogue, zeros, out: out.as_mut_ptr() });
+    // SAFETY: the tiles of all panels are the whole output, which is all of the capacity asked for.
+    unsafe { out.set_len(rows * columns) };
+    out
+}
+
+impl Epilogue<'_> {
+    /// Panics when a part is not of the length that the output calls for.
+    fn check(&self, rows: usize, batch: usize, columns: usize) {
+        let per_shift = rows.checked_div(batch).unwrap_or(0).max(1);
+        assert!(self.bias.is_none_or(|bias| bias.len() == columns), "a bias of {columns} numbers");
+        assert!(self.shift.is_none_or(|shift| shift.len() == batch * columns && batch * per_shift == rows));
+        assert!(self.residual.is_none_or(|residual| residual.len() == rows * columns));
+    }
+}
+
 /// Checks the epilogue, makes the output and shares the work.
-fn product(isa: Isa, left: &Left<'_>, rows: usize, batch: usize, matrix: &Matrix, epilogue: Epilogue<'_>) -> Vec<f32> {
-    let columns = matrix.columns();
+fn product(isa: Isa, left: &Left<'_>, rows: usize, batch: usize, right: Right<'_>, epilogue: Epilogue<'_>) -> Vec<f32> {
+    let columns = right.columns();
     let per_shift = rows.checked_div(batch).unwrap_or(0).max(1);
-    assert!(epilogue.bias.is_none_or(|bias| bias.len() == columns), "a bias of {columns} numbers");
-    assert!(epilogue.shift.is_none_or(|shift| shift.len() == batch * columns && batch * per_shift == rows));
-    assert!(epilogue.residual.is_none_or(|residual| residual.len() == rows * columns));
+    epilogue.check(rows, batch, columns);
     let mut out: Vec<f32> = Vec::with_capacity(rows * columns);
     let job = Job {
         left,
-        matrix,
+        right,
         epilogue,
         per_shift,
         out: Out { start: out.as_mut_ptr(), stride: columns, accumulate: false },
     };
-    let panels = matrix.panels();
-    let operations = 2 * rows * columns * matrix.depth();
+    let panels = right.panels();
+    let operations = 2 * rows * columns * right.depth();
     // Several tasks a thread even out their ends; the split changes no sum, so it may depend on the machine.
     let wanted = rows * panels / (4 * rayon::current_num_threads());
     let block = wanted.clamp(2 * TILE, ROWS).next_multiple_of(TILE);
@@ -219,7 +256,7 @@ impl Out {
 /// A product to be done, all lengths checked.
 pub(crate) struct Job<'a> {
     pub(crate) left: &'a Left<'a>,
-    pub(crate) matrix: &'a Matrix,
+    pub(crate) right: Right<'a>,
     pub(crate) epilogue: Epilogue<'a>,
     /// Rows that share a row of the epilogue's shift.
     pub(crate) per_shift: usize,
@@ -231,11 +268,11 @@ unsafe impl Sync for Job<'_> {}
 
 /// Computes some rows of a panel's columns.
 pub(crate) fn run(isa: Isa, job: &Job<'_>, rows: Range<usize>, panel: usize) {
-    match (job.matrix.precision, isa) {
+    match (job.right.precision(), isa) {
         (Precision::Single, _) => run_single(isa, job, rows, panel),
         #[cfg(target_arch = "x86_64")]
         (Precision::Bf16, Isa::Avx512Bf16) => {
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
             fn pairs(job: &Job<'_>, rows: Range<usize>, panel: usize) {
                 run_body::<Avx512Bf16, true>(job, rows, panel);
             }
@@ -259,51 +296,55 @@ fn run_pairs_body<S: Simd>(job: &Job<'_>, rows: Range<usize>, panel: usize) {
     run_body::<S, true>(job, rows, panel);
 }
 
+thread_local! {
+    /// Rows of a right factor that had to be made.
+    static SCRATCH: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+}
+
 /// With `PAIRS` each place of either factor holds two numbers.
 #[inline(always)]
 fn run_body<S: Simd, const PAIRS: bool>(job: &Job<'_>, rows: Range<usize>, panel: usize) {
-    let (lines, width) = job.matrix.panel(panel);
-    let panel = Panel { start: lines.as_ptr().cast(), width, first: panel * PANEL };
+    let width = job.right.width(panel);
+    let mut scratch = SCRATCH.take();
     for start in rows.clone().step_by(ROWS) {
         let rows = start..(start + ROWS).min(rows.end);
         let mut origins = [Origin { offset: 0, y: 0, x: 0 }; ROWS];
         for (origin, row) in origins.iter_mut().zip(rows.clone()) {
             *origin = job.left.origin(row);
         }
-        let origins = &origins[..rows.len()];
+        let (origins, first, scratch) = (&origins[..rows.len()], rows.start, &mut scratch);
         match (S::LANES, width) {
-            (LINE, 64) => strip::<S, PAIRS, 4>(job, &panel, 0, rows.start, origins),
-            (LINE, 48) => strip::<S, PAIRS, 3>(job, &panel, 0, rows.start, origins),
-            (LINE, 32) => strip::<S, PAIRS, 2>(job, &panel, 0, rows.start, origins),
-            (LINE, _) => strip::<S, PAIRS, 1>(job, &panel, 0, rows.start, origins),
-            (8, _) => (0..width)
-                .step_by(LINE)
-                .for_each(|column| strip::<S, PAIRS, 2>(job, &panel, column, rows.start, origins)),
-            _ => (0..width)
-                .step_by(LINE)
-                .for_each(|column| strip::<S, PAIRS, 4>(job, &panel, column, rows.start, origins)),
+            (LINE, 64) => strip::<S, PAIRS, 4>(job, panel, 0, first, origins, scratch),
+            (LINE, 48) => strip::<S, PAIRS, 3>(job, panel, 0, first, origins, scratch),
+            (LINE, 32) => strip::<S, PAIRS, 2>(job, panel, 0, first, origins, scratch),
+            (LINE, _) => strip::<S, PAIRS, 1>(job, panel, 0, first, origins, scratch),
+            (8, _) => {
+                for column in (0..width).step_by(LINE) {
+                    strip::<S, PAIRS, 2>(job, panel, column, first, origins, scratch);
+                }
+            }
+            _ => {
+                for column in (0..width).step_by(LINE) {
+                    strip::<S, PAIRS, 4>(job, panel, column, first, origins, scratch);
+                }
+            }
         }
     }
-}
-
-struct Panel {
-    start: *const f32,
-    width: usize,
-    /// Its first column's number.
-    first: usize,
+    SCRATCH.set(scratch);
 }
 
 /// Computes `N` vectors of columns, of the task's rows.
 #[inline(always)]
 fn strip<S: Simd, const PAIRS: bool, const N: usize>(
     job: &Job<'_>,
-    panel: &Panel,
+    panel: usize,
     column: usize,
     first: usize,
     origins: &[Origin],
+    scratch: &mut Vec<Line>,
 ) {
-    let depth = job.matrix.depth();
-    let valid = job.matrix.columns().saturating_sub(panel.first + column).min(N * S::LANES);
+    let (depth, count, place) = (job.right.depth(), N * S::LANES, panel * PANEL + column);
+    let valid = job.right.columns().saturating_sub(place).min(count);
     // Tiles that are not full are not written before they are done: their columns end inside a vector.
     let step = if valid == N * S::LANES { DEPTH } else { depth.max(1) };
     let mut done = 0;
@@ -312,18 +353,19 @@ fn strip<S: Simd, const PAIRS: bool, const N: usize>(
             depth: done..(done + step).min(depth),
             load: done > 0 || job.out.accumulate,
             last: done + step >= depth,
-            column,
+            column: place,
             valid,
         };
+        let right = &job.right.rows::<S>(panel, column, count, walk.depth.clone(), scratch);
         for (tile, origins) in origins.chunks(TILE).enumerate() {
             let row = first + tile * TILE;
             match *origins {
-                [a, b, c, d, e, f] => walk.tile::<S, PAIRS, 6, N>(job, panel, row, [a, b, c, d, e, f]),
-                [a, b, c, d, e] => walk.tile::<S, PAIRS, 5, N>(job, panel, row, [a, b, c, d, e]),
-                [a, b, c, d] => walk.tile::<S, PAIRS, 4, N>(job, panel, row, [a, b, c, d]),
-                [a, b, c] => walk.tile::<S, PAIRS, 3, N>(job, panel, row, [a, b, c]),
-                [a, b] => walk.tile::<S, PAIRS, 2, N>(job, panel, row, [a, b]),
-                [a] => walk.tile::<S, PAIRS, 1, N>(job, panel, row, [a]),
+                [a, b, c, d, e, f] => walk.tile::<S, PAIRS, 6, N>(job, right, row, [a, b, c, d, e, f]),
+                [a, b, c, d, e] => walk.tile::<S, PAIRS, 5, N>(job, right, row, [a, b, c, d, e]),
+                [a, b, c, d] => walk.tile::<S, PAIRS, 4, N>(job, right, row, [a, b, c, d]),
+                [a, b, c] => walk.tile::<S, PAIRS, 3, N>(job, right, row, [a, b, c]),
+                [a, b] => walk.tile::<S, PAIRS, 2, N>(job, right, row, [a, b]),
+                [a] => walk.tile::<S, PAIRS, 1, N>(job, right, row, [a]),
                 _ => unreachable!("chunks are of one to six"),
             }
         }
@@ -341,7 +383,7 @@ struct Walk {
     load: bool,
     /// End with the epilogue.
     last: bool,
-    /// First column within the panel.
+    /// First column.
     column: usize,
     /// Columns that exist.
     valid: usize,
@@ -352,7 +394,7 @@ impl Walk {
     fn tile<S: Simd, const PAIRS: bool, const M: usize, const N: usize>(
         &self,
         job: &Job<'_>,
-        panel: &Panel,
+        right: &Rows,
         row: usize,
         origins: [Origin; M],
     ) {
@@ -360,21 +402,21 @@ impl Walk {
         if self.load {
             for (m, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: the row and its valid columns are this task's.
-                *sums = unsafe { self.read::<S, N>(job.out.start.add(self.place(job, panel, row + m))) };
+                *sums = unsafe { self.read::<S, N>(job.out.start.add(self.place(job, row + m))) };
             }
         }
-        let channels = job.matrix.channels;
+        let channels = job.right.channels();
         let mut k = self.depth.start;
         while k < self.depth.end {
             let (tap, within) = (k / channels, k % channels);
             let count = (channels - within).min(self.depth.end - k);
             let rows: [*const f32; M] = std::array::from_fn(|m| job.left.row(origins[m], tap).wrapping_add(within));
-            // SAFETY: the panel has `depth` rows of `width` numbers, and `column` is that of `N` vectors within them. A row
+            // SAFETY: the right factor's rows are those of this walk's depth, `N` vectors each. A row
             // of the left factor has `channels` numbers: it lies in the picture, in the zeros or in a checked slice.
             unsafe {
-                let mut right = panel.start.add(k * panel.width + self.column);
+                let mut line_start = right.start.add((k - self.depth.start) * right.width);
                 for step in 0..count {
-                    let line: [S::Vector; N] = std::array::from_fn(|n| S::load(right.add(n * S::LANES)));
+                    let line: [S::Vector; N] = std::array::from_fn(|n| S::load(line_start.add(n * S::LANES)));
                     for m in 0..M {
                         let left = S::splat(*rows[m].add(step));
                         for n in 0..N {
@@ -385,30 +427,30 @@ impl Walk {
                             };
                         }
                     }
-                    right = right.add(panel.width);
+                    line_start = line_start.wrapping_add(right.width);
                 }
             }
             k += count;
         }
         for (m, sums) in sums.into_iter().enumerate() {
-            self.finish::<S, N>(job, panel, row + m, sums);
+            self.finish::<S, N>(job, row + m, sums);
         }
     }
 
     /// Where a row's first column of this strip is in the output.
     #[inline(always)]
-    fn place(&self, job: &Job<'_>, panel: &Panel, row: usize) -> usize {
-        row * job.out.stride + panel.first + self.column
+    fn place(&self, job: &Job<'_>, row: usize) -> usize {
+        row * job.out.stride + self.column
     }
 
     /// Writes a row of a tile, with the epilogue if this was the last walk.
     #[inline(always)]
-    fn finish<S: Simd, const N: usize>(&self, job: &Job<'_>, panel: &Panel, row: usize, mut sums: [S::Vector; N]) {
+    fn finish<S: Simd, const N: usize>(&self, job: &Job<'_>, row: usize, mut sums: [S::Vector; N]) {
         let mut add = |numbers: Option<&[f32]>, row: usize| {
             if let Some(numbers) = numbers.filter(|_| self.last) {
                 // SAFETY: `product` checked that the numbers have this row and all columns.
                 let more = unsafe {
-                    let start = numbers.as_ptr().add(row * job.matrix.columns() + panel.first + self.column);
+                    let start = numbers.as_ptr().add(row * job.right.columns() + self.column);
                     self.read::<S, N>(start)
                 };
                 sums = std::array::from_fn(|n| S::add(sums[n], more[n]));
@@ -418,7 +460,7 @@ impl Walk {
         add(job.epilogue.shift, row / job.per_shift);
         add(job.epilogue.residual, row);
         // SAFETY: the row and its valid columns are this task's alone.
-        unsafe { self.write::<S, N>(job.out.start.add(self.place(job, panel, row)), sums) };
+        unsafe { self.write::<S, N>(job.out.start.add(self.place(job, row)), sums) };
     }
 
     /// # Safety
@@ -458,6 +500,8 @@ impl Walk {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Matrix;
+    use crate::half::{Halves, from_bf16, from_f16};
     use crate::testing::{assert_close, numbers};
 
     /// The product by its definition, in f64.
@@ -476,14 +520,14 @@ mod tests {
                 let matrix = Matrix::linear(&weight, output, input);
                 let (bias, shift, residual) = (numbers(3, output), numbers(4, output), numbers(5, rows * output));
                 let mut expected = plain_linear(&x, &weight, output, input);
-                let plain = product(isa, &Left::rows(&x, input), rows, 1, &matrix, Epilogue::default());
+                let plain = product(isa, &Left::rows(&x, input), rows, 1, (&matrix).into(), Epilogue::default());
                 assert_close(&plain, &expected, 1e-6);
                 let epilogue = Epilogue { bias: Some(&bias), shift: Some(&shift), residual: Some(&residual) };
                 for (index, number) in expected.iter_mut().enumerate() {
                     let column = index % output;
                     *number += f64::from(bias[column]) + f64::from(shift[column]) + f64::from(residual[index]);
                 }
-                let full = product(isa, &Left::rows(&x, input), rows, 1, &matrix, epilogue);
+                let full = product(isa, &Left::rows(&x, input), rows, 1, (&matrix).into(), epilogue);
                 assert_close(&full, &expected, 1e-6);
             }
         }
@@ -527,16 +571,41 @@ mod tests {
                     let matrix = Matrix::conv(&weight, output, input, window.kernel);
                     let zeros = vec![0.0; input];
                     let (height, width) = window.output();
-                    let shift = numbers(3, 2 * output);
-                    let epilogue = Epilogue { shift: Some(&shift), ..Epilogue::default() };
+                    let (bias, shift) = (numbers(4, output), numbers(3, 2 * output));
+                    let residual = numbers(5, 2 * height * width * output);
+                    let epilogue = Epilogue { bias: Some(&bias), shift: Some(&shift), residual: Some(&residual) };
                     let left = Left::window(&x, &window, input, &zeros);
-                    let y = product(isa, &left, 2 * height * width, 2, &matrix, epilogue);
+                    let y = product(isa, &left, 2 * height * width, 2, (&matrix).into(), epilogue);
                     let mut expected = plain_conv(&x, &window, &weight, output, input);
                     for (index, number) in expected.iter_mut().enumerate() {
                         *number += f64::from(shift[index / (height * width * output) * output + index % output]);
+                        *number += f64::from(bias[index % output]) + f64::from(residual[index]);
                     }
                     assert_close(&y, &expected, 3e-6);
+                    // By tiles, where that is the way.
+                    assert_close(&conv2d_on(isa, &x, &window, (&matrix).into(), epilogue), &expected, 3e-6);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_convolution_by_tiles_is_its_definition() {
+        let window = |height, width, before, after| Window { batch: 2, height, width, kernel: 3, stride: 1, before, after };
+        for isa in Isa::all() {
+            for (window, input, output) in [
+                // Channels for more than one turn, more tiles than a task takes, odd sides, zeros on one side only.
+                (window(13, 24, 1, 1), 208, 80),
+                (window(9, 9, 0, 2), 16, 130),
+                (window(8, 4, 2, 0), 96, 4),
+                (window(11, 6, 0, 0), 112, 16),
+            ] {
+                let (x, weight) = (numbers(1, 2 * window.height * window.width * input), numbers(2, output * input * 9));
+                let matrix = Matrix::conv(&weight, output, input, 3);
+                assert!(winograd::suits(&window, &(&matrix).into()));
+                let expected = plain_conv(&x, &window, &weight, output, input);
+                let y = conv2d_on(isa, &x, &window, (&matrix).into(), Epilogue::default());
+                assert_close(&y, &expected, 2e-6);
             }
         }
     }
@@ -570,7 +639,7 @@ mod tests {
                 let mut expected = plain_linear(&rounded(&x), &rounded(&weight), output, input);
                 expected.iter_mut().zip(&residual).for_each(|(sum, more)| *sum += f64::from(*more));
                 let epilogue = Epilogue { residual: Some(&residual), ..Epilogue::default() };
-                assert_close(&linear_on(isa, &x, 1, &matrix, epilogue), &expected, 2e-6);
+                assert_close(&linear_on(isa, &x, 1, (&matrix).into(), epilogue), &expected, 2e-6);
             }
             let window = Window { batch: 2, height: 7, width: 5, kernel: 3, stride: 2, before: 1, after: 1 };
             for (input, output) in [(3, 32), (21, 4), (64, 70), (470, 16)] {
@@ -578,7 +647,70 @@ mod tests {
                 let read = |start: usize, out: &mut [f32]| out.copy_from_slice(&weight[start..start + out.len()]);
                 let matrix = Matrix::read(output, input, 3, Precision::Bf16, &read);
                 let expected = plain_conv(&rounded(&x), &window, &rounded(&weight), output, input);
-                assert_close(&conv2d_on(isa, &x, &window, &matrix, Epilogue::default()), &expected, 3e-6);
+                assert_close(&conv2d_on(isa, &x, &window, (&matrix).into(), Epilogue::default()), &expected, 3e-6);
+            }
+        }
+    }
+
+    /// Weights of 16 bits, and the f32 that they are.
+    fn narrow(halves: Halves, count: usize) -> (Vec<u16>, Vec<f32>) {
+        // Finite numbers of either type, tiny ones among them.
+        let bits: Vec<u16> = (0..count as u32).map(|i| (i.wrapping_mul(0x9e37_79b9) >> 16) as u16 & 0xbbff).collect();
+        let widened = bits.iter().map(|&bits| match halves {
+            Halves::F16 => from_f16(bits),
+            Halves::Bf16 => from_bf16(bits),
+        });
+        let widened = widened.collect();
+        (bits, widened)
+    }
+
+    #[test]
+    fn numbers_of_sixteen_bits_give_what_their_f32_gives() {
+        let window = Window { batch: 2, height: 7, width: 5, kernel: 3, stride: 1, before: 1, after: 1 };
+        for isa in Isa::all() {
+            for halves in [Halves::F16, Halves::Bf16] {
+                for (rows, input, output) in [(1, 1, 1), (7, 3, 4), (13, 1257, 80), (205, 64, 200)] {
+                    let (bits, widened) = narrow(halves, output * input);
+                    let read = |start: usize, out: &mut [u16]| out.copy_from_slice(&bits[start..start + out.len()]);
+                    let matrix = Matrix::read_halves(output, input, 1, halves, &read);
+                    let (x, whole) = (numbers(1, rows * input), Matrix::linear(&widened, output, input));
+                    let run = |right| linear_on(isa, &x, 1, right, Epilogue::default());
+                    assert!(run((&matrix).into()) == run((&whole).into()), "{isa:?} {halves:?} {rows} {input} {output}");
+                    assert!(2 * matrix.bytes() == whole.bytes());
+                }
+                for (input, output) in [(3, 32), (21, 4), (64, 70)] {
+                    let (bits, widened) = narrow(halves, output * input * 9);
+                    let read = |start: usize, out: &mut [u16]| out.copy_from_slice(&bits[start..start + out.len()]);
+                    let matrix = Matrix::read_halves(output, input, 3, halves, &read);
+                    let (x, whole) = (numbers(1, 2 * 7 * 5 * input), Matrix::conv(&widened, output, input, 3));
+                    let run = |right| conv2d_on(isa, &x, &window, right, Epilogue::default());
+                    assert!(run((&matrix).into()) == run((&whole).into()), "{isa:?} {halves:?} {input} {output}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_turned_matrix_is_the_one_packed_for_the_way_back() {
+        let window = Window { batch: 2, height: 7, width: 5, kernel: 3, stride: 1, before: 1, after: 1 };
+        for isa in Isa::all() {
+            for (rows, input, output) in [(1, 1, 1), (7, 3, 4), (13, 80, 1257), (205, 200, 72), (6, 40, 48)] {
+                let (g, (bits, weight)) = (numbers(1, rows * output), narrow(Halves::F16, output * input));
+                let read = |start: usize, out: &mut [u16]| out.copy_from_slice(&bits[start..start + out.len()]);
+                let (forth, back) = (Matrix::linear(&weight, output, input), Matrix::linear_back(&weight, output, input));
+                let halves = Matrix::read_halves(output, input, 1, Halves::F16, &read);
+                let run = |right| linear_on(isa, &g, 1, right, Epilogue::default());
+                let expected = run((&back).into());
+                assert!(run(forth.turned().into()) == expected && run(halves.turned().into()) == expected, "{isa:?}");
+            }
+            for (input, output) in [(3, 32), (21, 4), (64, 70), (80, 200)] {
+                let (g, (bits, weight)) = (numbers(1, 2 * 7 * 5 * output), narrow(Halves::F16, output * input * 9));
+                let read = |start: usize, out: &mut [u16]| out.copy_from_slice(&bits[start..start + out.len()]);
+                let (forth, back) = (Matrix::conv(&weight, output, input, 3), Matrix::conv_back(&weight, output, input, 3));
+                let halves = Matrix::read_halves(output, input, 3, Halves::F16, &read);
+                let run = |right| conv2d_on(isa, &g, &window, right, Epilogue::default());
+                let expected = run((&back).into());
+                assert!(run(forth.turned().into()) == expected && run(halves.turned().into()) == expected, "{isa:?}");
             }
         }
     }

@@ -6,7 +6,7 @@
 use std::sync::{Arc, OnceLock};
 
 use candle_core::Tensor;
-use paraflow_kernels::{Matrix, Precision};
+use paraflow_kernels::{Matrix, Precision, Right};
 
 use super::fused::{self, Add};
 use super::weights::{Stored, Weights, nearest};
@@ -86,9 +86,30 @@ pub(super) struct Base {
     shape: Vec<usize>,
     precision: Precision,
     forth: OnceLock<Arc<Matrix>>,
+    /// Packed for the way back; only where that costs next to nothing.
     back: OnceLock<Arc<Matrix>>,
     /// For devices without kernels.
     whole: OnceLock<Tensor>,
+}
+
+/// How many numbers a weight has before memory counts for more than a few percent of time: from here on it stays in a file's
+/// 16 bits, and the way back turns it instead of packing it once more. What it gives is the same to the bit.
+const LARGE: usize = 1 << 18;
+
+/// The matrix of a way back.
+pub(super) enum Back {
+    Packed(Arc<Matrix>),
+    /// That of the way forth, to be turned.
+    Turned(Arc<Matrix>),
+}
+
+impl Back {
+    pub(super) fn right(&self) -> Right<'_> {
+        match self {
+            Self::Packed(matrix) => matrix.as_ref().into(),
+            Self::Turned(matrix) => matrix.turned().into(),
+        }
+    }
 }
 
 enum Origin {
@@ -121,7 +142,14 @@ impl Base {
         let (output, input, kernel) = self.measures();
         let matrix = match &self.origin {
             Origin::File(stored) => {
-                Matrix::read(output, input, kernel, self.precision, &|start, out| stored.read(start, out))
+                let matrix = match stored.halves() {
+                    Some(halves) if self.is_large() && self.precision == Precision::Single => {
+                        Matrix::read_halves(output, input, kernel, halves, &|start, out| stored.read_halves(start, out))
+                    }
+                    _ => Matrix::read(output, input, kernel, self.precision, &|start, out| stored.read(start, out)),
+                };
+                stored.release();
+                matrix
             }
             Origin::Memory(tensor) => {
                 let numbers = tensor.flatten_all()?.to_vec1::<f32>()?;
@@ -133,10 +161,13 @@ impl Base {
         Ok(self.forth.get_or_init(|| Arc::new(matrix)).clone())
     }
 
-    /// The weight for the product that takes a gradient back, packed at the first call.
-    pub(super) fn back(&self) -> Result<Arc<Matrix>> {
+    /// The weight for the product that takes a gradient back.
+    pub(super) fn back(&self) -> Result<Back> {
+        if self.is_large() && self.precision == Precision::Single {
+            return Ok(Back::Turned(self.forth()?));
+        }
         if let Some(matrix) = self.back.get() {
-            return Ok(matrix.clone());
+            return Ok(Back::Packed(matrix.clone()));
         }
         let numbers = match &self.origin {
             Origin::File(stored) => stored.to_f32(),
@@ -146,7 +177,11 @@ impl Base {
             (output, input, 1) => Matrix::linear_back(&numbers, output, input),
             (output, input, kernel) => Matrix::conv_back(&numbers, output, input, kernel),
         };
-        Ok(self.back.get_or_init(|| Arc::new(matrix)).clone())
+        Ok(Back::Packed(self.back.get_or_init(|| Arc::new(matrix)).clone()))
+    }
+
+    fn is_large(&self) -> bool {
+        self.shape.iter().product::<usize>() >= LARGE
     }
 
     /// Output, input and kernel.

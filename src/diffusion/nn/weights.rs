@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Device, Tensor};
-use paraflow_kernels::Precision;
+use paraflow_kernels::{Halves, Precision};
 
 use super::header::{Entry, Header};
 use super::numbers::Numbers;
@@ -96,6 +96,23 @@ impl Bytes {
             Self::Shared(bytes) => bytes,
         }
     }
+
+    /// Gives the whole pages of a range back to the system; they are read from the file again when somebody asks.
+    #[cfg(unix)]
+    #[expect(unsafe_code, reason = "the system has no other word for it")]
+    fn release(&self, range: Range<usize>) {
+        /// Of any system that we know; where pages are larger, the system widens or refuses, and nothing is lost.
+        const PAGE: usize = 1 << 16;
+        let (start, end) = (range.start.next_multiple_of(PAGE), range.end / PAGE * PAGE);
+        if let (Self::Mapped(map), true) = (self, start < end) {
+            // SAFETY: the mapping is of a file and read-only, so what is forgotten is read anew, the same bytes as before.
+            // A refusal changes nothing.
+            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn release(&self, _: Range<usize>) {}
 }
 
 impl Weights {
@@ -494,6 +511,28 @@ impl Stored {
             return;
         }
         self.numbers.convert(self.scale, &all[start * width..(start + out.len()) * width], out);
+    }
+
+    /// Which numbers of 16 bits it has, if they can be read as they are.
+    pub(super) fn halves(&self) -> Option<Halves> {
+        match self.numbers {
+            _ if self.item.transposed => None,
+            Numbers::F16 => Some(Halves::F16),
+            Numbers::Bf16 => Some(Halves::Bf16),
+            _ => None,
+        }
+    }
+
+    /// The bits of its numbers from the `start`-th on, as many as `out` takes. Panics beyond the end.
+    pub(super) fn read_halves(&self, start: usize, out: &mut [u16]) {
+        let (stored, _) = self.item.stored()[2 * start..2 * (start + out.len())].as_chunks::<2>();
+        out.iter_mut().zip(stored).for_each(|(out, bytes)| *out = u16::from_le_bytes(*bytes));
+    }
+
+    /// Tells the system that nobody will read it soon, so that its pages do not count as this process's memory. They stay in
+    /// the system's cache of files.
+    pub(super) fn release(&self) {
+        self.item.bytes.release(self.item.entry.range.clone());
     }
 
     /// The whole tensor in the type and on the device of its [`Weights`].

@@ -53,8 +53,8 @@ impl Product {
         let run = |bias: Option<&[f32]>| {
             let epilogue = Epilogue { bias, shift, residual };
             match self.geometry {
-                Geometry::Linear => linear(x, 1, &matrix, epilogue),
-                Geometry::Conv2d { .. } => conv2d(x, &self.window(shape), &matrix, epilogue),
+                Geometry::Linear => linear(x, 1, matrix.as_ref(), epilogue),
+                Geometry::Conv2d { .. } => conv2d(x, &self.window(shape), matrix.as_ref(), epilogue),
             }
         };
         let y = match &self.bias {
@@ -88,7 +88,7 @@ impl Product {
         let matrix = self.base.back().map_err(candle_core::Error::wrap)?;
         let gradient = gradient.contiguous()?;
         let numbers = match self.geometry {
-            Geometry::Linear => with_numbers(&gradient, |g| linear(g, 1, &matrix, Epilogue::default()))?,
+            Geometry::Linear => with_numbers(&gradient, |g| linear(g, 1, matrix.right(), Epilogue::default()))?,
             Geometry::Conv2d { .. } => {
                 let window = self.window(x.dims());
                 let spread = spread(&gradient, window.stride)?;
@@ -101,7 +101,7 @@ impl Product {
                 let spread = if right > below { spread.pad_with_zeros(2, 0, right - below)? } else { spread };
                 let (_, height, width, _) = spread.dims4()?;
                 let window = Window { height, width, stride: 1, before, after: below.min(right), ..window };
-                with_numbers(&spread.contiguous()?, |g| conv2d(g, &window, &matrix, Epilogue::default()))?
+                with_numbers(&spread.contiguous()?, |g| conv2d(g, &window, matrix.right(), Epilogue::default()))?
             }
         };
         Tensor::from_vec(numbers, x.shape(), &Device::Cpu).map(Some)
