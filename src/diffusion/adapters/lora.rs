@@ -195,6 +195,8 @@ fn kronecker(left: &Tensor, right: &Tensor) -> Result<Tensor> {
 /// A module on a layer.
 pub(super) struct Added {
     layer: String,
+    /// Of the layer's weight.
+    shape: Vec<usize>,
     module: Module,
     strength: f64,
     /// Of a module that acts beside the layer: `[rank, in]` or `[rank, in, kernel, kernel]`, and `[rank, out]`.
@@ -226,7 +228,7 @@ impl Added {
             }
             _ => None,
         };
-        Ok(Arc::new(Self { layer: layer.to_owned(), module: module.clone(), strength, thin }))
+        Ok(Arc::new(Self { layer: layer.to_owned(), shape: shape.to_vec(), module: module.clone(), strength, thin }))
     }
 
     /// DoRA: the directions of the changed weight with lengths of their own. The lengths before are those of the rows of the
@@ -275,8 +277,11 @@ impl Adapter for Added {
     }
 
     fn effect(&self) -> Result<Effect> {
-        let Form::LowRank { up, down } = &self.module.form else { return Ok(Effect::Other) };
-        Ok(Effect::Adds((up.matmul(&down.flatten_from(1)?)? * (self.module.scale * self.strength))?))
+        if self.module.magnitude.is_some() {
+            return Ok(Effect::Alters);
+        }
+        let change = self.module.change(&self.layer, &self.shape)?;
+        Ok(Effect::Adds((change.flatten_from(1)? * self.strength)?))
     }
 }
 

@@ -238,7 +238,7 @@ fn total(stages: &[Stage]) -> usize {
 fn removed<M: Layers + Clone>(network: &M, layer: &str) -> Result<Vec<candle_core::Tensor>> {
     let mut found = Vec::new();
     for adapter in
-        on_layers(network).into_iter().find(|weight| weight.layer() == layer).iter().flat_map(Weight::adapters)
+        on_layers(network).into_iter().find(|weight| weight.layer() == layer).iter().flat_map(Weight::history)
     {
         if let Effect::Removes(q) = adapter.effect()? {
             found.push(q);
