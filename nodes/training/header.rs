@@ -46,7 +46,11 @@ pub(crate) fn header(common: &Common<'_>, trained: &Trained, services: &Services
     }
     let family = family(model.layout.id);
     let title = [subject.unique.trim(), subject.class.trim()].join(" ");
-    let kind = if own == "para" { "para" } else { "lora" };
+    let kind = match trained.method {
+        Method::Para { .. } => "para",
+        Method::SvDiff { .. } => "svdiff",
+        Method::Lora { .. } | Method::Weights { .. } => "lora",
+    };
     for (key, value) in [
         ("ss_base_model_version", family.kohya.to_owned()),
         ("ss_sd_model_name", model.origin.name.to_string()),

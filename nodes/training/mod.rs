@@ -1,6 +1,6 @@
 //! Personalisation: subjects, the trainers, and how to judge what they made.
 
-mod canvas;
+pub(crate) mod canvas;
 mod common;
 mod header;
 mod judge;

@@ -3,8 +3,8 @@
 use clap::{Args, Subcommand, ValueEnum};
 use paraflow_assets::Assets;
 use paraflow_diffusion::adapters::{
-    AnyAdapter, Boundary, Common, Comparison, Excess, LoraModel, Merge, Names, Para, Store, Summary, compare, merge,
-    relative_changes, table, to_lora,
+    AnyAdapter, Boundary, Common, Comparison, Excess, LoraModel, Merge, Names, Para, Store, Summary, SvDiff, compare,
+    merge, relative_changes, table, to_lora,
 };
 use paraflow_diffusion::checkpoint::Checkpoint;
 use paraflow_diffusion::unet::UNet;
@@ -38,14 +38,14 @@ enum AdapterCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Make one PaRa of several
+    /// Make one PaRa of several, or one SVDiff by adding shifts
     Merge {
         /// The .safetensors file to write
         output: PathBuf,
-        /// Two or more PaRas, in their order
+        /// Two or more PaRas in their order, or two or more SVDiffs of one checkpoint
         #[arg(required = true, num_args = 2..)]
         inputs: Vec<PathBuf>,
-        /// Each on what the one before left, or all that any of them takes out at once
+        /// Of PaRas: each on what the one before left, or all that any of them takes out at once
         #[arg(long, value_enum, default_value = "sequential")]
         how: How,
         /// The part of its outputs that a layer may lose at most
@@ -155,6 +155,10 @@ fn open_para(assets: &Assets, name: &Path) -> Told<Para> {
     match open(assets, name)? {
         (_, AnyAdapter::Para(para)) => Ok(para),
         (path, AnyAdapter::Lora(lora)) => Err(no_para(&path, &lora)),
+        (path, AnyAdapter::Shifts(_)) => {
+            let path = path.display();
+            Err(format!("{path}: it holds an SVDiff, not a PaRa\nhint: name a file whose keys end in `.para_q`"))
+        }
     }
 }
 
@@ -272,7 +276,7 @@ fn to_json(path: &Path, adapter: &AnyAdapter, layers: &BTreeMap<String, Summary>
         (name.clone(), told)
     };
     json!({
-        "path": path, "kind": match adapter { AnyAdapter::Para(_) => "para", AnyAdapter::Lora(_) => "lora" },
+        "path": path, "kind": adapter.kind(),
         "parameters": adapter.parameters(), "metadata": adapter.metadata(),
         "layers": layers.iter().map(layer).collect::<Map<_, _>>(),
     })
@@ -288,6 +292,9 @@ fn merge_into(
     as_json: bool,
 ) -> Told<()> {
     require_absent(output)?;
+    if matches!(open(assets, &inputs[0])?.1, AnyAdapter::Shifts(_)) {
+        return add_shifts(assets, output, inputs, as_json);
+    }
     let paras = inputs.iter().map(|input| open_para(assets, input)).collect::<Told<Vec<_>>>()?;
     let boundary = Boundary::new(gamma).map_err(told)?;
     let (how, excess) = (
@@ -308,6 +315,32 @@ fn merge_into(
         report::data(json!({"path": output, "layers": layers, "rank": rank, "stages": stages}));
     } else {
         report::note(format_args!("{layers} layers, at most {rank} directions in each of {stages} stages"));
+        report::data(output.display());
+    }
+    Ok(())
+}
+
+/// Adds the shifts of several SVDiffs.
+fn add_shifts(assets: &Assets, output: &Path, inputs: &[PathBuf], as_json: bool) -> Told<()> {
+    let mut all = Vec::new();
+    for input in inputs {
+        match open(assets, input)? {
+            (_, AnyAdapter::Shifts(shifts)) => all.push(shifts),
+            (path, other) => {
+                let (path, kind) = (path.display(), other.kind());
+                return Err(format!(
+                    "{path}: it holds a {kind}, and the first file an SVDiff\nhint: only adapters of one kind become one"
+                ));
+            }
+        }
+    }
+    let added = SvDiff::added(&all.iter().collect::<Vec<_>>(), None).map_err(told)?;
+    write(output, &added.to_file(Store::F32).map_err(told)?)?;
+    let layers = added.layers.len();
+    if as_json {
+        report::data(json!({"path": output, "layers": layers, "parameters": added.parameters()}));
+    } else {
+        report::note(format_args!("{}, their shifts added", layers_of(layers)));
         report::data(output.display());
     }
     Ok(())

@@ -25,6 +25,9 @@ pub struct Cancelled {
 pub fn cancelled<M: Layers + Clone>(network: &M, placement: &Placement) -> Result<Option<Cancelled>> {
     let (mut gone, mut all, mut layers) = (0.0, 0.0, 0);
     for weight in on_layers(network) {
+        if weight.history().next().is_none() {
+            continue;
+        }
         let mut removed = Vec::new();
         let placed = placement.placed.iter().filter(|placed| placed.part == Part::Unet);
         for placed in placed.filter(|placed| placed.layer == weight.layer()) {
