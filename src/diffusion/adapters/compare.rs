@@ -75,16 +75,21 @@ impl AnyAdapter {
         const PEFT: &str = "adapter_model.safetensors";
         let path = if path.is_dir() { path.join(PEFT) } else { path.to_owned() };
         let file = Weights::open(&path)?;
-        if file.names().any(|name| name.ends_with(".deft_P")) {
-            let config = path.with_file_name("adapter_config.json");
+        let is_projection = file.names().any(|name| name.ends_with(".deft_P"));
+        let config = path.with_file_name("adapter_config.json");
+        if is_projection || (path.ends_with(PEFT) && config.exists()) {
             let refuse = |fact: String| -> Error {
                 let hint = "put PEFT's adapter_config.json beside it".to_owned();
                 Fault::NotAnAdapter { file: path.display().to_string(), fact, hint }.into()
             };
             let text = std::fs::read(&config).map_err(|error| refuse(format!("its settings are missing: {error}")))?;
             let config = serde_json::from_slice(&text).map_err(|error| refuse(format!("its settings: {error}")))?;
-            let read = Para::read_peft(&file, &config, false)?;
-            return Ok((Self::Para(read.para), read.unknown));
+            if is_projection {
+                let read = Para::read_peft(&file, &config, false)?;
+                return Ok((Self::Para(read.para), read.unknown));
+            }
+            let (lora, unknown) = LoraModel::read_peft(&file, &config)?;
+            return Ok((Self::Lora(lora), unknown));
         }
         if file.names().any(|name| name.ends_with(".para_q")) {
             let read = Para::read(&file, false)?;

@@ -32,7 +32,7 @@ pub use compare::{AnyAdapter, Common, Comparison, Summary, compare, relative_cha
 pub use export::{ExportError, to_lora};
 pub use fault::{Fault, Unmatched, table};
 pub use fingerprint::{check_base, difference, fingerprint};
-pub use lora::{Form, LoraModel, Module};
+pub use lora::{Form, LoraModel, Magnitude, Module};
 pub use names::{Layer, Listing, Names, Pairs, Part};
 pub use para::{Para, Stage};
 pub use para_file::Read;
