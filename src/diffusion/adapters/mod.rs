@@ -12,6 +12,8 @@ mod fault;
 #[cfg(test)]
 mod file_tests;
 mod fingerprint;
+#[cfg(test)]
+mod golden;
 mod lora;
 mod lora_file;
 mod names;
