@@ -293,6 +293,9 @@ fn merge_into(
 ) -> Told<()> {
     require_absent(output)?;
     if matches!(open(assets, &inputs[0])?.1, AnyAdapter::Shifts(_)) {
+        if matches!(how, How::Union) || gamma < 1.0 {
+            return Err("spectral shifts are added: they have no subspaces\nhint: leave out `--how` and `--gamma`".to_owned());
+        }
         return add_shifts(assets, output, inputs, as_json);
     }
     let paras = inputs.iter().map(|input| open_para(assets, input)).collect::<Told<Vec<_>>>()?;

@@ -1,5 +1,7 @@
 //! Adapters in graphs over a tiny checkpoint.
 
+mod faults;
+mod report;
 mod saved;
 mod trained;
 
