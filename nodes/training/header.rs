@@ -3,6 +3,7 @@
 use super::common::Common;
 use crate::error::Error;
 use paraflow_diffusion::adapters::fingerprint;
+use paraflow_diffusion::nn::Precision;
 use paraflow_diffusion::train::{Init, Method, ParaMode, Trained};
 use paraflow_engine::Services;
 use serde_json::json;
@@ -73,8 +74,14 @@ fn train(common: &Common<'_>, trained: &Trained) -> serde_json::Value {
     let pictures = subject.pictures.iter();
     let pictures = pictures.map(|picture| json!({"blake3": picture.hash, "caption": picture.caption}));
     let losses = |of: Option<&(f32, Option<f32>)>| of.map(|(loss, validation)| json!([loss, validation]));
+    let precision = match common.precision {
+        None => "as the program draws",
+        Some(Precision::Single) => "f32",
+        Some(Precision::Bf16) => "bf16",
+    };
     json!({
         "settings": settings,
+        "precision": precision,
         "pictures": pictures.collect::<Vec<_>>(),
         "class_pictures": common.class_images.map_or(0, |images| images.dims().0),
         "first_loss": losses(trained.losses.first()),

@@ -1,6 +1,6 @@
 //! The trainers as nodes: PaRa, LoRA, SVDiff.
 
-use super::common::{Common, DecayName};
+use super::common::{Common, DecayName, PrecisionName};
 use super::result;
 use crate::wires::{Clip, Image, Lora, Losses, Model, Para, SpectralShifts, Subject, Vae};
 use paraflow_diffusion::train::{Init, Method, ParaMode, Settings};
@@ -66,6 +66,10 @@ macro_rules! trainer {
             /// takes the last step.
             #[input(default = 0.0, range = 0.0..=0.9999, step = 0.001)]
             ema: f64,
+            /// The numbers that the frozen network multiplies in: as the program draws (`model`), `f32`, or `bf16`, which is faster
+            /// where the machine has instructions for it. What is trained is always f32.
+            #[input(default = "model", choices = ["model", "f32", "bf16"])]
+            precision: Choice<PrecisionName>,
             /// Works half of each step out twice instead of keeping it: less memory, about a third more time.
             #[input(default = false)]
             gradient_checkpointing: bool,
@@ -145,6 +149,7 @@ macro_rules! trainer {
                     state: &self.state,
                     save_every: self.save_every,
                     resume: self.resume,
+                    precision: self.precision.0,
                     settings,
                 }
             }

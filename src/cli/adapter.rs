@@ -234,6 +234,15 @@ fn open_unet(assets: &Assets, base: &Path) -> Told<UNet> {
     opened.and_then(|checkpoint| checkpoint.unet()).map_err(told)
 }
 
+/// SHA-256 of a checkpoint, remembered beside the models.
+fn hash(assets: &Assets, base: &Path) -> Told<String> {
+    let path = resolve(assets, base);
+    match embedded(&path) {
+        Some(bytes) => Ok(paraflow_assets::sha256(&bytes)),
+        None => assets.models().hashes().of(&path).map(|hashes| hashes.sha256).map_err(told),
+    }
+}
+
 fn describe(path: &Path, adapter: &AnyAdapter, layers: &BTreeMap<String, Summary>, changes: Option<&Changes>) {
     report::data(path.display());
     let mut kinds = BTreeMap::<&str, Vec<Option<usize>>>::new();
@@ -311,7 +320,8 @@ fn merge_into(
             Beyond::Ignore => Excess::Ignore,
         },
     );
-    let merged = merge(&paras.iter().collect::<Vec<_>>(), how, None, boundary, excess).map_err(told)?;
+    let mut merged = merge(&paras.iter().collect::<Vec<_>>(), how, None, boundary, excess).map_err(told)?;
+    merged.metadata.insert("paraflow.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
     write(output, &merged.to_file(Store::F32).map_err(told)?)?;
     let (layers, rank, stages) = (merged.layers.len(), merged.rank(), merged.depth());
     if as_json {
@@ -337,7 +347,8 @@ fn add_shifts(assets: &Assets, output: &Path, inputs: &[PathBuf], as_json: bool)
             }
         }
     }
-    let added = SvDiff::added(&all.iter().collect::<Vec<_>>(), None).map_err(told)?;
+    let mut added = SvDiff::added(&all.iter().collect::<Vec<_>>(), None).map_err(told)?;
+    added.metadata.insert("paraflow.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
     write(output, &added.to_file(Store::F32).map_err(told)?)?;
     let layers = added.layers.len();
     if as_json {
@@ -352,12 +363,16 @@ fn add_shifts(assets: &Assets, output: &Path, inputs: &[PathBuf], as_json: bool)
 fn export(assets: &Assets, base: &Path, para: &Path, output: &Path, dtype: Numbers, as_json: bool) -> Told<()> {
     require_absent(output)?;
     let para = open_para(assets, para)?;
-    let unet = open_unet(assets, base)?;
+    let (unet, base_hash) = (open_unet(assets, base)?, hash(assets, base)?);
     let store = match dtype {
         Numbers::F32 => Store::F32,
         Numbers::F16 => Store::F16,
     };
-    let (lora, errors) = to_lora(&para, &unet, store).map_err(told)?;
+    let (mut lora, errors) = to_lora(&para, &unet, store).map_err(told)?;
+    let name = base.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    lora.metadata.insert("para.base_name".to_owned(), name);
+    lora.metadata.insert("para.base_sha256".to_owned(), base_hash);
+    lora.metadata.insert("paraflow.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
     write(output, &lora.to_file(None, store).map_err(told)?)?;
     if as_json {
         let of_layers: Map<_, _> = errors.iter().map(|error| (error.layer.clone(), json!(error.relative))).collect();

@@ -261,6 +261,15 @@ impl Weight {
         !self.adapters.is_empty() || matches!(self.base.origin, Origin::Memory(_))
     }
 
+    /// The same weight, multiplied with in other numbers on the CPU. What the layer has packed for its own is not shared.
+    #[must_use]
+    pub fn multiplying_in(&self, precision: Precision) -> Self {
+        if precision == self.precision() {
+            return self.clone();
+        }
+        Self { base: Base::new(self.base.origin.clone(), &self.base.shape, precision), ..self.clone() }
+    }
+
     /// How the layer applies it.
     #[must_use]
     pub fn geometry(&self) -> Geometry {
