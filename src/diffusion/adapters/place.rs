@@ -195,7 +195,7 @@ impl Para {
     /// [`Fault::NothingToAdapt`] when the subset has none of its layers.
     pub fn place<M: Layers + Clone>(&self, names: &Names, network: &M, on: &OnPara) -> Result<Placement> {
         check_strength(on.strength)?;
-        let (mut shortened, mut outside, mut idle) = (Vec::new(), 0, 0);
+        let (mut shortened, mut outside, mut acting, mut idle) = (Vec::new(), 0, 0, 0);
         let mut placement = Placement::pair(names, self.layers.iter(), |layer, stages: &Vec<Stage>| {
             if let Some(stage) = stages.iter().find(|stage| stage.outputs() != layer.shape[0]) {
                 return Err(Fault::outputs(&layer.name, stage.outputs(), &layer.shape).into());
@@ -207,6 +207,7 @@ impl Para {
             let before = removed(network, &layer.name)?;
             let bounded = bound(layer, stages, &before, on)?;
             let joint = dense::joint_rank(before.iter().chain(bounded.iter().map(Stage::q)))?;
+            acting += usize::from(!bounded.is_empty());
             idle += usize::from(!bounded.is_empty() && joint == dense::joint_rank(before.iter())?);
             let (rank, left) = (total(stages), total(&bounded));
             if left < rank {
@@ -226,7 +227,7 @@ impl Para {
                 shortened[0]
             ));
         }
-        if idle > 0 && idle == placement.placed.len() {
+        if idle > 0 && idle == acting {
             placement.notes.push(
                 "a PaRa below takes all of these directions out already: at strength 1 the same one does nothing more".to_owned(),
             );

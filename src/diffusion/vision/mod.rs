@@ -173,7 +173,7 @@ fn vector(weights: &Weights, name: &str, width: usize) -> Result<Tensor> {
     if shape.iter().product::<usize>() != width {
         return Err(wrong(weights, name, "as many numbers as the patches have channels"));
     }
-    Ok(weights.tensor(name, &shape.to_vec())?.reshape(width)?)
+    Ok(weights.tensor(name, shape)?.reshape(width)?)
 }
 
 fn wrong(weights: &Weights, name: &str, expected: &str) -> Error {
