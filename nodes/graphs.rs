@@ -313,18 +313,19 @@ fn the_sdxl_graphs_train_a_para_and_put_a_lora_on_top() {
     assert!(!failed && outcome.warnings().is_empty(), "{:#?}", outcome.events);
     require_picture(&bench.path("output/sdxl-train-para-loss_00001_.png"), (768, 448));
     require_picture(&bench.path("output/sdxl-train-para_00001_.png"), (64, 64));
-    let trained = paraflow_diffusion::nn::Weights::open(bench.path("output/loras/sdxl-para_00001_.safetensors")).unwrap();
+    let trained =
+        paraflow_diffusion::nn::Weights::open(bench.path("output/loras/sdxl-para_00001_.safetensors")).unwrap();
     assert_eq!(trained.metadata()["para.arch"], "sdxl");
     assert!(trained.names().any(|name| name.starts_with("lora_unet_input_blocks_") && name.ends_with(".para_q")));
 
-    let (unet, text) = ("model.diffusion_model.", "conditioner.embedders.1.model.transformer.resblocks.0.mlp.c_fc.weight");
+    let (unet, text) =
+        ("model.diffusion_model.", "conditioner.embedders.1.model.transformer.resblocks.0.mlp.c_fc.weight");
     let layer = tensors.keys().find(|key| key.starts_with(unet) && key.ends_with(".attn1.to_q.weight")).unwrap();
     let name = format!("lora_unet_{}", layer[unet.len()..layer.len() - ".weight".len()].replace('.', "_"));
     let mut lora = Tensors::new();
-    for (name, shape) in [
-        (name, &tensors[layer]),
-        ("lora_te2_text_model_encoder_layers_0_mlp_fc1".to_owned(), &tensors[text]),
-    ] {
+    for (name, shape) in
+        [(name, &tensors[layer]), ("lora_te2_text_model_encoder_layers_0_mlp_fc1".to_owned(), &tensors[text])]
+    {
         lora.insert(format!("{name}.lora_up.weight"), vec![shape[0], 2]);
         lora.insert(format!("{name}.lora_down.weight"), vec![2, shape[1]]);
     }

@@ -169,7 +169,11 @@ fn spectral_shifts_are_described_added_and_compared() {
     assert_eq!((&told["kind"], &told["parameters"]), (&json!("svdiff"), &json!(WIDTH)));
     assert_eq!(told["layers"][layer]["kind"], "SVDiff");
     let ran = adapter(base.path(), &["info", "s1.safetensors"]);
-    assert!(ran.stdout.contains("SVDiff on 1 layer\n") && ran.stdout.contains("paraflow.class: bear"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("SVDiff on 1 layer\n") && ran.stdout.contains("paraflow.class: bear"),
+        "{}",
+        ran.stdout
+    );
     // With the checkpoint the change is measured: two singular values of it moved by a half.
     let told = adapter(base.path(), &["info", "s1.safetensors", "--base", "toyland.safetensors", "--json"]).json();
     let change = told["layers"][LAYER]["change"].as_f64().unwrap();
@@ -177,15 +181,24 @@ fn spectral_shifts_are_described_added_and_compared() {
     let told = adapter(base.path(), &["merge", "sum.safetensors", "s1.safetensors", "s2.safetensors", "--json"]).json();
     assert_eq!((&told["layers"], &told["parameters"]), (&json!(1), &json!(WIDTH)));
     let told = adapter(base.path(), &["info", "sum.safetensors", "--json"]).json();
-    assert_eq!((&told["metadata"]["paraflow.merge"], &told["metadata"]["paraflow.class"]), (&json!("added"), &json!("bear")));
+    assert_eq!(
+        (&told["metadata"]["paraflow.merge"], &told["metadata"]["paraflow.class"]),
+        (&json!("added"), &json!("bear"))
+    );
     // 0.5 + 0.5, 0.5 - 0.5, 0.25: the cosine to the first is 1 / sqrt(1.0625) * 1 / sqrt(2).
     let told = adapter(base.path(), &["diff", "sum.safetensors", "s1.safetensors", "--json"]).json();
     let overlap = told["common"][layer]["overlap"].as_f64().unwrap();
     assert!((overlap - 1.0 / (2.0 * 1.0625)).abs() < 1e-6, "{overlap}");
     for (args, expected) in [
-        (&["merge", "x.safetensors", "s1.safetensors", "one.safetensors"][..], "it holds a para, and the first file an SVDiff"),
+        (
+            &["merge", "x.safetensors", "s1.safetensors", "one.safetensors"][..],
+            "it holds a para, and the first file an SVDiff",
+        ),
         (&["merge", "x.safetensors", "one.safetensors", "s1.safetensors"], "it holds an SVDiff, not a PaRa"),
-        (&["merge", "x.safetensors", "s1.safetensors", "s2.safetensors", "--how", "union"], "spectral shifts are added"),
+        (
+            &["merge", "x.safetensors", "s1.safetensors", "s2.safetensors", "--how", "union"],
+            "spectral shifts are added",
+        ),
         (&["export", "toyland.safetensors", "s1.safetensors", "x.safetensors"], "it holds an SVDiff, not a PaRa"),
     ] {
         let ran = adapter(base.path(), args);
@@ -201,7 +214,9 @@ fn a_full_disk_leaves_what_was_there() {
     let base = base();
     let program = env!("CARGO_BIN_EXE_paraflow");
     // Files may not grow beyond a few hundred bytes, and the program is told so in place of being ended.
-    let script = format!("trap '' XFSZ; ulimit -f 1; exec {program} adapter merge out.safetensors one.safetensors two.safetensors");
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 1; exec {program} adapter merge out.safetensors one.safetensors two.safetensors"
+    );
     let mut command = Command::new("sh");
     command.args(["-c", &script, "--"]).current_dir(base.path()).stdin(Stdio::null());
     command.env("HOME", base.path());

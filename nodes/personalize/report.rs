@@ -117,7 +117,8 @@ fn bands(report: &Report) -> Vec<Band<'_>> {
         };
         (0..report.adapters.len()).map(series).collect::<Vec<(Colour, Vec<Option<f64>>)>>()
     };
-    let percent: fn(f64) -> String = |value| format!("{:.3}", 100.0 * value).trim_end_matches('0').trim_end_matches('.').to_owned() + " %";
+    let percent: fn(f64) -> String =
+        |value| format!("{:.3}", 100.0 * value).trim_end_matches('0').trim_end_matches('.').to_owned() + " %";
     let plain: fn(f64) -> String = |value| format!("{value:.2}").trim_end_matches('0').trim_end_matches('.').to_owned();
     let mut bands = vec![
         Band { title: "rank", unit: plain, values: of_adapters(&|_, touch| touch.rank.map(|rank| rank as f64)) },
@@ -164,7 +165,13 @@ fn draw(canvas: &mut Canvas, band: &Band<'_>, top: f32, layers: usize) {
         for (layer, value) in values.iter().enumerate() {
             let Some(value) = value.filter(|value| value.is_finite()) else { continue };
             let height = BAND * (value / most) as f32;
-            canvas.fill(LEFT + slot * layer as f32 + bar * series as f32, bottom - height, bar, height.max(0.5), *colour);
+            canvas.fill(
+                LEFT + slot * layer as f32 + bar * series as f32,
+                bottom - height,
+                bar,
+                height.max(0.5),
+                *colour,
+            );
         }
     }
     canvas.line(&[(LEFT, top), (LEFT, bottom), (LEFT + width, bottom)], BLACK, 1.5);

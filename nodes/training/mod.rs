@@ -14,5 +14,8 @@ mod trainers;
 use paraflow_engine::NodeDef;
 
 pub(crate) fn nodes() -> Vec<NodeDef> {
-    [subject::nodes(), trainers::nodes(), plot::nodes(), judge::nodes(), scores::nodes()].into_iter().flatten().collect()
+    [subject::nodes(), trainers::nodes(), plot::nodes(), judge::nodes(), scores::nodes()]
+        .into_iter()
+        .flatten()
+        .collect()
 }

@@ -107,7 +107,11 @@ impl Run for DINOScore {
             let dino = Vision::load(&open(&self.model_name, cx)?, Activation::Gelu)?;
             if dino.name() == "CLIP" {
                 let expected = "a file of DINO or DINOv2".to_owned();
-                return Err(Error::Unfit { what: "DINOScore", expected, found: "CLIP, which CLIPScore takes".to_owned() });
+                return Err(Error::Unfit {
+                    what: "DINOScore",
+                    expected,
+                    found: "CLIP, which CLIPScore takes".to_owned(),
+                });
             }
             let vectors = embed(&self.images, cx, &|picture| dino.embed(picture))?;
             let references = embed(&self.references, cx, &|picture| dino.embed(picture))?;
@@ -213,6 +217,8 @@ mod tests {
         assert!(clip(json!({})).unwrap_err().contains("expects what the pictures should show"));
         let wrong = json!({"images": ["one", 0], "references": ["one", 0], "model_name": "clip.safetensors"});
         assert!(score("DINOScore", wrong).unwrap_err().contains("CLIP, which CLIPScore takes"));
-        assert!(clip(json!({"model_name": "dino.safetensors", "prompt": "x"})).unwrap_err().contains("no CLIP in this"));
+        assert!(
+            clip(json!({"model_name": "dino.safetensors", "prompt": "x"})).unwrap_err().contains("no CLIP in this")
+        );
     }
 }

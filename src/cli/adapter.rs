@@ -303,7 +303,9 @@ fn merge_into(
     require_absent(output)?;
     if matches!(open(assets, &inputs[0])?.1, AnyAdapter::Shifts(_)) {
         if matches!(how, How::Union) || gamma < 1.0 {
-            return Err("spectral shifts are added: they have no subspaces\nhint: leave out `--how` and `--gamma`".to_owned());
+            return Err(
+                "spectral shifts are added: they have no subspaces\nhint: leave out `--how` and `--gamma`".to_owned()
+            );
         }
         return add_shifts(assets, output, inputs, as_json);
     }

@@ -24,7 +24,10 @@ fn a_para_of_another_model_is_refused_with_both_shapes_and_changes_nothing() {
     let outcome = apply(&bench, json!({}));
     let (node, error) = outcome.failure();
     let told = error.to_string();
-    assert!(node == "3" && told.contains("it is made for 48 outputs, the model has 32 (its weight is [32, 32])"), "{told}");
+    assert!(
+        node == "3" && told.contains("it is made for 48 outputs, the model has 32 (its weight is [32, 32])"),
+        "{told}"
+    );
     assert!(error.hint().unwrap().contains("it was made for another kind of model"));
     assert_eq!(predict(&bench.run(graph(json!({}), "1")), "base"), before);
 }
@@ -136,7 +139,8 @@ fn broken_and_foreign_files_are_told_for_what_they_are() {
     let q = Tensor::cat(&[&columns, &columns], 1).unwrap();
     let key = format!("{}.para_q", IN_FILES[0]);
     let tensors = [(key, q, Store::F32)];
-    bench.write("models/loras/p.safetensors", &paraflow_diffusion::adapters::write(&tensors, &BTreeMap::new()).unwrap());
+    bench
+        .write("models/loras/p.safetensors", &paraflow_diffusion::adapters::write(&tensors, &BTreeMap::new()).unwrap());
     let told = apply(&bench, json!({})).failure().1.to_string();
     assert!(told.contains("column 1 depends on those before it"), "{told}");
     let nodes = json!({
@@ -166,7 +170,10 @@ fn narrow_layers_are_skipped_by_gamma_and_nothing_left_is_an_error() {
     let outcome = train(4, 0.02, "*attn1.to_q");
     let warnings = outcome.warnings();
     assert!(warnings.iter().any(|text| text.contains("gamma 0.02 bounds the rank below 4")), "{warnings:?}");
-    assert!(warnings.iter().any(|text| text.contains("gamma 0.02 leaves out") && text.contains("too narrow")), "{warnings:?}");
+    assert!(
+        warnings.iter().any(|text| text.contains("gamma 0.02 leaves out") && text.contains("too narrow")),
+        "{warnings:?}"
+    );
     let crate::wires::Para::Projection(made) = &*outcome.value("out") else { panic!("a projection") };
     assert!(made.stages().all(|stage| stage.outputs() == 64 && stage.rank() == 1));
     let none = train(4, 0.001, "*attn1.to_q");

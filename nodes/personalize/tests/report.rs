@@ -17,7 +17,8 @@ fn shifts() -> SvDiff {
 fn adapters_of_all_kinds_are_reported_layer_by_layer() {
     let bench = bench();
     let mut of_training = para(1);
-    of_training.metadata = [("para.rank", "4"), ("para.gamma", "0.0625")].map(|(a, b)| (a.to_owned(), b.to_owned())).into();
+    of_training.metadata =
+        [("para.rank", "4"), ("para.gamma", "0.0625")].map(|(a, b)| (a.to_owned(), b.to_owned())).into();
     write_para(&bench, "p", &of_training);
     bench.give("lora", Value::new(crate::wires::Lora(lora(3))));
     bench.give("shifts", Value::new(SpectralShifts(shifts())));
@@ -37,7 +38,9 @@ fn adapters_of_all_kinds_are_reported_layer_by_layer() {
     }));
     let table = outcome.caught("table").get::<String>().unwrap().clone();
     println!("{table}");
-    assert!(table.contains("1: PaRa, 2 layers, 192 numbers, rank 2, 67 % of what gamma 0.0625 allows (2 layers clamped)"));
+    assert!(
+        table.contains("1: PaRa, 2 layers, 192 numbers, rank 2, 67 % of what gamma 0.0625 allows (2 layers clamped)")
+    );
     assert!(table.contains("1 and 3: mean overlap 1.000"), "a PaRa lies wholly in itself");
     assert!(table.contains("4: SVDiff, 2 layers, 96 numbers, changes "));
     assert!(!table.contains("1 and 4"), "shifts have no directions in the output");
@@ -77,12 +80,11 @@ fn a_loha_a_lokr_and_a_dora_below_a_para_are_told_with_what_they_lose() {
     let bench = bench();
     write_para(&bench, "p", &para(1));
     let halves: [(&str, &[usize]); 2] = [("lora_up.weight", &[32, 2]), ("lora_down.weight", &[2, 32])];
-    write_family(&bench, "loha", &[
-        ("hada_w1_a", &[32, 2]),
-        ("hada_w1_b", &[2, 32]),
-        ("hada_w2_a", &[32, 2]),
-        ("hada_w2_b", &[2, 32]),
-    ]);
+    write_family(
+        &bench,
+        "loha",
+        &[("hada_w1_a", &[32, 2]), ("hada_w1_b", &[2, 32]), ("hada_w2_a", &[32, 2]), ("hada_w2_b", &[2, 32])],
+    );
     write_family(&bench, "lokr", &[("lokr_w1", &[4, 8]), ("lokr_w2", &[8, 4])]);
     write_family(&bench, "dora", &[halves[0], halves[1], ("dora_scale", &[32, 1])]);
     write_family(&bench, "lora", &halves);

@@ -114,7 +114,8 @@ fn beside_is_the_same(name: &str, base: &Tensor, placed: &Placed, changed: &Tens
 #[test]
 fn spellings_mean_the_layers_that_comfyui_takes_them_for() {
     let sd2 = crate::unet::Config { context: Some(1024), linear_projection: true, ..sd1() };
-    let text = || ["encoder.layers.0.mlp.fc1", "encoder.layers.0.self_attn.q_proj"].map(|name| (name.to_owned(), vec![4, 4]));
+    let text =
+        || ["encoder.layers.0.mlp.fc1", "encoder.layers.0.self_attn.q_proj"].map(|name| (name.to_owned(), vec![4, 4]));
     for (family, config, encoders) in [
         ("sd1", sd1(), vec![("clip_l", Part::TextL)]),
         ("sd2", sd2, vec![("clip_h", Part::TextH)]),

@@ -229,7 +229,8 @@ impl Para {
         }
         if idle > 0 && idle == acting {
             placement.notes.push(
-                "a PaRa below takes all of these directions out already: at strength 1 the same one does nothing more".to_owned(),
+                "a PaRa below takes all of these directions out already: at strength 1 the same one does nothing more"
+                    .to_owned(),
             );
         }
         if !(0.0..=1.0).contains(&on.strength) {

@@ -71,10 +71,7 @@ impl Vision {
             patch: embed(&patch, 3, width, pixels, geometry)?,
             class: vector(&weights, layout.class, width)?.reshape((1, 1, width))?,
             positions,
-            before: layout
-                .before
-                .map(|name| LayerNorm::load(&weights.at(name), width, layout.epsilon))
-                .transpose()?,
+            before: layout.before.map(|name| LayerNorm::load(&weights.at(name), width, layout.epsilon)).transpose()?,
             blocks: loaded,
             after: LayerNorm::load(&weights.at(layout.after), width, layout.epsilon)?,
             projection: projection.transpose()?,
@@ -213,7 +210,8 @@ impl Block {
         let [queries, keys, values, out] = layout.attention;
         let up = weights.at(layout.products[0]);
         let Some(&[hidden, _]) = up.shape("weight") else { return Err(up.missing(&up.key("weight"))) };
-        let scales = layout.scales.map(|[a, b]| Ok::<_, Error>([vector(weights, a, width)?, vector(weights, b, width)?]));
+        let scales =
+            layout.scales.map(|[a, b]| Ok::<_, Error>([vector(weights, a, width)?, vector(weights, b, width)?]));
         Ok(Self {
             norms: [norm(layout.norms[0])?, norm(layout.norms[1])?],
             queries: square(queries)?,
