@@ -94,14 +94,14 @@ fn load(name: &ModelName<Loras>, cx: &Context<'_>) -> Result<Lora, Error> {
 
 /// Puts a LoRA that was just made on a model.
 #[derive(Node)]
-#[node(category = "loaders", display_name = "Load LoRA Model")]
+#[node(category = "loaders", display_name = "Load LoRA Model", outputs = ["model"])]
 struct LoraModelLoader {
     /// The diffusion model the LoRA will be applied to.
     model: Shared<Model>,
     /// The LoRA model to apply to the diffusion model.
     lora: Shared<Lora>,
     /// How much of it the model gets. It can be negative.
-    #[input(default = 1.0, range = -100.0..=100.0)]
+    #[input(default = 1.0, range = -100.0..=100.0, step = 0.5)]
     strength_model: f64,
 }
 
