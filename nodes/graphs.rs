@@ -258,27 +258,96 @@ fn tiles_need_the_memory_of_a_tile() {
     assert_eq!(bench.run(tiled).value::<Image>("out").dims(), (1, 512, 512, 3));
 }
 
-/// The graph that ships, on a checkpoint of SDXL's shape that is narrow; a smaller picture in fewer steps.
-#[test]
-fn the_sdxl_graph_runs_on_a_checkpoint_of_its_shape() {
-    let golden = Golden::open();
+/// Keys and shapes of a checkpoint of SDXL's shape that is narrow.
+fn narrow_sdxl() -> Tensors {
     let families = std::fs::read_to_string(format!("{GOLDEN}../families/sdxl.json")).unwrap();
     let families: Json = serde_json::from_str(&families).unwrap();
     let mut tensors: Tensors = serde_json::from_value(families["tensors"].clone()).unwrap();
-    tensors.extend(golden.shapes("vae").into_iter().map(|(key, shape)| (format!("first_stage_model.{key}"), shape)));
-    let bench = Bench::new();
-    bench.write("models/checkpoints/sd_xl_base_1.0.safetensors", &tiny::drawn_by_name(&tensors));
-    let graph = concat!(env!("CARGO_MANIFEST_DIR"), "/../graphs/sdxl-text-to-image.json");
-    let mut graph: Json = serde_json::from_str(&std::fs::read_to_string(graph).unwrap()).unwrap();
-    for (node, input, value) in [("4", "width", 128), ("4", "height", 192), ("5", "steps", 3)] {
-        graph[node]["inputs"][input] = json!(value);
+    let vae = Golden::open().shapes("vae");
+    tensors.extend(vae.into_iter().map(|(key, shape)| (format!("first_stage_model.{key}"), shape)));
+    tensors
+}
+
+const GRAPHS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../graphs");
+
+/// A graph that ships, with some of its inputs set.
+fn shipped(name: &str, set: &[(&str, &str, Json)]) -> Vec<u8> {
+    let graph = std::fs::read(format!("{GRAPHS}/{name}.json")).unwrap();
+    let mut graph: Json = serde_json::from_slice(&graph).unwrap();
+    for (node, input, value) in set {
+        graph[node]["inputs"][input] = value.clone();
     }
-    let outcome = bench.run_file(&serde_json::to_vec(&graph).unwrap());
-    assert!(outcome.warnings().is_empty(), "{:?}", outcome.warnings());
-    let picture = image::open(bench.path("output/sdxl-text-to-image_00001_.png")).unwrap().to_rgb8();
-    assert_eq!(picture.dimensions(), (128, 192));
+    serde_json::to_vec(&graph).unwrap()
+}
+
+/// A picture that has something in it.
+fn require_picture(path: &std::path::Path, dimensions: (u32, u32)) {
+    let picture = image::open(path).unwrap().to_rgb8();
+    assert_eq!(picture.dimensions(), dimensions);
     let colours: std::collections::BTreeSet<_> = picture.pixels().map(|pixel| pixel.0.map(|c| c / 32)).collect();
     assert!(colours.len() > 8, "{} colours", colours.len());
+}
+
+/// The graph that ships, on a checkpoint of SDXL's shape that is narrow; a smaller picture in fewer steps.
+#[test]
+fn the_sdxl_graph_runs_on_a_checkpoint_of_its_shape() {
+    let bench = Bench::new();
+    bench.write("models/checkpoints/sd_xl_base_1.0.safetensors", &tiny::drawn_by_name(&narrow_sdxl()));
+    let set = [("4", "width", json!(128)), ("4", "height", json!(192)), ("5", "steps", json!(3))];
+    let outcome = bench.run_file(&shipped("sdxl-text-to-image", &set));
+    assert!(outcome.warnings().is_empty(), "{:?}", outcome.warnings());
+    require_picture(&bench.path("output/sdxl-text-to-image_00001_.png"), (128, 192));
+}
+
+/// A PaRa is trained by the one graph, and the other puts it and a LoRA of both parts on the same checkpoint.
+#[test]
+fn the_sdxl_graphs_train_a_para_and_put_a_lora_on_top() {
+    let bench = Bench::with_inputs(GRAPHS);
+    let tensors = narrow_sdxl();
+    bench.write("models/checkpoints/sd_xl_base_1.0.safetensors", &tiny::drawn_by_name(&tensors));
+    // Narrow layers need a larger share.
+    let mut set = vec![("2", "size", json!(64)), ("3", "gamma", json!(0.25)), ("3", "steps", json!(2))];
+    set.extend([("3", "sample_every", json!(2)), ("3", "sample_steps", json!(1)), ("3", "validate_every", json!(0))]);
+    let outcome = bench.run_file(&shipped("sdxl-train-para", &set));
+    let failed = outcome.events.iter().any(|event| matches!(event, paraflow_engine::Event::Failed { .. }));
+    assert!(!failed && outcome.warnings().is_empty(), "{:#?}", outcome.events);
+    require_picture(&bench.path("output/sdxl-train-para-loss_00001_.png"), (768, 448));
+    require_picture(&bench.path("output/sdxl-train-para_00001_.png"), (64, 64));
+    let trained =
+        paraflow_diffusion::nn::Weights::open(bench.path("output/loras/sdxl-para_00001_.safetensors")).unwrap();
+    assert_eq!(trained.metadata()["para.arch"], "sdxl");
+    assert!(trained.names().any(|name| name.starts_with("lora_unet_input_blocks_") && name.ends_with(".para_q")));
+
+    let (unet, text) =
+        ("model.diffusion_model.", "conditioner.embedders.1.model.transformer.resblocks.0.mlp.c_fc.weight");
+    let layer = tensors.keys().find(|key| key.starts_with(unet) && key.ends_with(".attn1.to_q.weight")).unwrap();
+    let name = format!("lora_unet_{}", layer[unet.len()..layer.len() - ".weight".len()].replace('.', "_"));
+    let mut lora = Tensors::new();
+    for (name, shape) in
+        [(name, &tensors[layer]), ("lora_te2_text_model_encoder_layers_0_mlp_fc1".to_owned(), &tensors[text])]
+    {
+        lora.insert(format!("{name}.lora_up.weight"), vec![shape[0], 2]);
+        lora.insert(format!("{name}.lora_down.weight"), vec![2, shape[1]]);
+    }
+    bench.write("models/loras/sd_xl_offset_example-lora_1.0.safetensors", &tiny::drawn_by_name(&lora));
+    let mut set = vec![("7", "width", json!(128)), ("7", "height", json!(64)), ("8", "steps", json!(2))];
+    set.push(("2", "para_name", json!("sdxl-para_00001_.safetensors")));
+    let picture = |set: &[(&str, &str, Json)]| {
+        let outcome = bench.run_file(&shipped("sdxl-para-then-lora", set));
+        let failed = outcome.events.iter().any(|event| matches!(event, paraflow_engine::Event::Failed { .. }));
+        assert!(!failed && outcome.warnings().is_empty(), "{:#?}", outcome.events);
+    };
+    picture(&set);
+    require_picture(&bench.path("output/sdxl-para-then-lora_00001_.png"), (128, 64));
+    // Both act: without either the picture is another.
+    for (node, input) in [("3", "strength"), ("4", "strength_model"), ("4", "strength_clip")] {
+        picture(&[set.clone(), vec![(node, input, json!(0.0))]].concat());
+    }
+    let pixels = |index: usize| {
+        image::open(bench.path(format!("output/sdxl-para-then-lora_0000{index}_.png"))).unwrap().to_rgb8().into_raw()
+    };
+    let all: Vec<_> = (1..=4).map(pixels).collect();
+    assert!(all[1..].iter().all(|other| *other != all[0]), "an adapter has no part in the picture");
 }
 
 /// A preview by the tiny autoencoder is the picture that it decodes, of the model's own latents; without its file there are

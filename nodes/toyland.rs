@@ -2,9 +2,11 @@
 
 use crate::Previews;
 use crate::testing::Bench;
-use crate::wires::{Image, Latent};
-use candle_core::{DType, Device};
-use paraflow_engine::Event;
+use crate::tiny;
+use crate::wires::{Image, Latent, Model, Para};
+use candle_core::{DType, Device, Tensor};
+use paraflow_diffusion::adapters::{self, Names, Part, Stage, Subset};
+use paraflow_engine::{Event, Value};
 use serde_json::json;
 use std::fs;
 
@@ -45,6 +47,79 @@ fn toyland_draws_what_diffusers_draws_with_its_weights() {
     let signal_to_noise = 10.0 * (255.0 * 255.0 * found.len() as f64 / squares).log10();
     println!("diffusers: latent {error:.1e}, picture at most {most} of 255 apart, {signal_to_noise:.1} dB");
     assert!(error < 1e-3 && most <= 2.0 && signal_to_noise > 55.0);
+}
+
+/// Peak signal to noise of two pictures, in dB.
+fn psnr(a: &Image, b: &Image) -> f64 {
+    let (a, b) = (a.values(0).unwrap(), b.values(0).unwrap());
+    let square: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    -10.0 * (square / a.len() as f64).log10()
+}
+
+/// A PaRa of four directions for each layer but cross-attention, put on as it is, as the LoRA that it is exported to, and as
+/// that LoRA's file.
+#[test]
+fn an_exported_lora_draws_the_picture_of_its_para() {
+    let bench = Bench::new();
+    let load = json!({"ckpt_name": "toyland.safetensors"});
+    let model = bench.run(json!({"1": ["CheckpointLoaderSimple", load], "m": ["Catch", {"value": ["1", 0]}]}));
+    let unet = model.value::<Model>("m").unet.clone();
+    let (names, subset) = (Names::of(&unet, None), Subset::parse("exca").unwrap());
+    let chosen = names.layers().iter().filter(|layer| layer.part == Part::Unet && subset.contains(layer));
+    let stages = chosen.map(|layer| {
+        let numbers: Vec<f32> = tiny::uniform(&layer.name, layer.shape[0] * 4).into_iter().map(|u| u as f32).collect();
+        let columns = Tensor::from_vec(numbers, (layer.shape[0], 4), &Device::Cpu).unwrap();
+        (layer.name.clone(), Stage::new(&layer.name, &columns, None).unwrap())
+    });
+    let para = adapters::Para::new(&names, stages, std::collections::BTreeMap::new()).unwrap();
+    assert!(para.layers.len() > 40, "{} layers", para.layers.len());
+    bench.give("para", Value::new(Para::Projection(para)));
+    let mut graph = json!({
+        "1": ["CheckpointLoaderSimple", load],
+        "para": ["Give", {"name": "para"}],
+        "export": ["PaRaToLoRA", {"model": ["1", 0], "para": ["para", 0], "dtype": "f32"}],
+        "save": ["SaveLoRA", {"lora": ["export", 0], "prefix": "loras/exported"}],
+        "with_para": ["PaRaApply", {"model": ["1", 0], "para": ["para", 0]}],
+        "with_lora": ["LoraModelLoader", {"model": ["1", 0], "lora": ["export", 0], "strength_model": 1.0}],
+        "prompt": ["CLIPTextEncode", {"text": "a red bear on the beach", "clip": ["1", 1]}],
+        "none": ["CLIPTextEncode", {"text": "", "clip": ["1", 1]}],
+        "canvas": ["EmptyLatentImage", {"width": 128, "height": 128, "batch_size": 1}],
+    });
+    draw(&mut graph, "base", "1");
+    draw(&mut graph, "as_para", "with_para");
+    draw(&mut graph, "as_lora", "with_lora");
+    let drawn = bench.run(graph);
+    let saved = fs::read(bench.path("output/loras/exported_00001_.safetensors")).unwrap();
+    bench.write("models/loras/exported.safetensors", &saved);
+    let mut graph = json!({
+        "1": ["CheckpointLoaderSimple", load],
+        "with_file": ["LoraLoader", {
+            "model": ["1", 0], "clip": ["1", 1], "lora_name": "exported.safetensors", "strength_model": 1.0, "strength_clip": 1.0,
+        }],
+        "prompt": ["CLIPTextEncode", {"text": "a red bear on the beach", "clip": ["with_file", 1]}],
+        "none": ["CLIPTextEncode", {"text": "", "clip": ["with_file", 1]}],
+        "canvas": ["EmptyLatentImage", {"width": 128, "height": 128, "batch_size": 1}],
+    });
+    draw(&mut graph, "as_file", "with_file");
+    let loaded = bench.run(graph);
+    assert!(drawn.warnings().is_empty() && loaded.warnings().is_empty());
+    let (base, para) = (drawn.value::<Image>("base"), drawn.value::<Image>("as_para"));
+    let lora = psnr(&drawn.value::<Image>("as_lora"), &para);
+    let file = psnr(&loaded.value::<Image>("as_file"), &para);
+    let moved = psnr(&base, &para);
+    println!("PaRa and its LoRA: {lora:.1} dB, its file: {file:.1} dB; PaRa and base: {moved:.1} dB");
+    assert!(lora >= 60.0 && file >= 60.0 && moved < 30.0, "{lora} {file} {moved}");
+}
+
+/// Samples with a model and catches the picture under a name.
+fn draw(graph: &mut serde_json::Value, name: &str, model: &str) {
+    let (sampler, decoder) = (format!("{name} sampled"), format!("{name} decoded"));
+    graph[&sampler] = json!(["KSampler", {
+        "model": [model, 0], "seed": 7, "steps": 12, "cfg": 4.0, "sampler_name": "dpmpp_2m", "scheduler": "karras",
+        "positive": ["prompt", 0], "negative": ["none", 0], "latent_image": ["canvas", 0], "denoise": 1.0,
+    }]);
+    graph[&decoder] = json!(["VAEDecode", {"samples": [sampler, 0], "vae": ["1", 2]}]);
+    graph[name] = json!(["Catch", {"value": [decoder, 0]}]);
 }
 
 /// Toyland's autoencoder has latents of its own, in which Stable Diffusion's colours mean nothing.

@@ -150,6 +150,90 @@ fn adapters_are_compared_layer_by_layer() {
     assert!((overlap - 2.0 / WIDTH as f64).abs() < 1e-6, "{overlap}");
 }
 
+/// Shifts of one layer's first singular values.
+fn shifts(numbers: &[f32]) -> Vec<u8> {
+    let mut all = vec![0.0; WIDTH];
+    all[..numbers.len()].copy_from_slice(numbers);
+    let layer = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q.delta".to_owned();
+    file(&[(layer, vec![WIDTH], all)], &json!({"paraflow.class": "bear"}))
+}
+
+#[test]
+fn spectral_shifts_are_described_added_and_compared() {
+    let base = base();
+    for (name, numbers) in [("s1", &[0.5, 0.5][..]), ("s2", &[0.5, -0.5, 0.25])] {
+        fs::write(base.path().join(format!("models/loras/{name}.safetensors")), shifts(numbers)).unwrap();
+    }
+    let layer = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q";
+    let told = adapter(base.path(), &["info", "s1.safetensors", "--json"]).json();
+    assert_eq!((&told["kind"], &told["parameters"]), (&json!("svdiff"), &json!(WIDTH)));
+    assert_eq!(told["layers"][layer]["kind"], "SVDiff");
+    let ran = adapter(base.path(), &["info", "s1.safetensors"]);
+    assert!(
+        ran.stdout.contains("SVDiff on 1 layer\n") && ran.stdout.contains("paraflow.class: bear"),
+        "{}",
+        ran.stdout
+    );
+    // With the checkpoint the change is measured: two singular values of it moved by a half.
+    let told = adapter(base.path(), &["info", "s1.safetensors", "--base", "toyland.safetensors", "--json"]).json();
+    let change = told["layers"][LAYER]["change"].as_f64().unwrap();
+    assert!(change > 1e-6 && change < 1.0, "{change}");
+    let told = adapter(base.path(), &["merge", "sum.safetensors", "s1.safetensors", "s2.safetensors", "--json"]).json();
+    assert_eq!((&told["layers"], &told["parameters"]), (&json!(1), &json!(WIDTH)));
+    let told = adapter(base.path(), &["info", "sum.safetensors", "--json"]).json();
+    assert_eq!(
+        (&told["metadata"]["paraflow.merge"], &told["metadata"]["paraflow.class"]),
+        (&json!("added"), &json!("bear"))
+    );
+    // 0.5 + 0.5, 0.5 - 0.5, 0.25: the cosine to the first is 1 / sqrt(1.0625) * 1 / sqrt(2).
+    let told = adapter(base.path(), &["diff", "sum.safetensors", "s1.safetensors", "--json"]).json();
+    let overlap = told["common"][layer]["overlap"].as_f64().unwrap();
+    assert!((overlap - 1.0 / (2.0 * 1.0625)).abs() < 1e-6, "{overlap}");
+    for (args, expected) in [
+        (
+            &["merge", "x.safetensors", "s1.safetensors", "one.safetensors"][..],
+            "it holds a para, and the first file an SVDiff",
+        ),
+        (&["merge", "x.safetensors", "one.safetensors", "s1.safetensors"], "it holds an SVDiff, not a PaRa"),
+        (
+            &["merge", "x.safetensors", "s1.safetensors", "s2.safetensors", "--how", "union"],
+            "spectral shifts are added",
+        ),
+        (&["export", "toyland.safetensors", "s1.safetensors", "x.safetensors"], "it holds an SVDiff, not a PaRa"),
+    ] {
+        let ran = adapter(base.path(), args);
+        assert!(ran.code == 1 && ran.stderr.contains(expected), "{args:?}: {}", ran.stderr);
+    }
+    assert!(!base.path().join("x.safetensors").exists());
+}
+
+/// A disk that takes no more: what is there stays, and no part of a file is left.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_leaves_what_was_there() {
+    let base = base();
+    let program = env!("CARGO_BIN_EXE_paraflow");
+    // Files may not grow beyond a few hundred bytes, and the program is told so in place of being ended.
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 1; exec {program} adapter merge out.safetensors one.safetensors two.safetensors"
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, "--"]).current_dir(base.path()).stdin(Stdio::null());
+    command.env("HOME", base.path());
+    fs::copy(base.path().join("models/loras/one.safetensors"), base.path().join("one.safetensors")).unwrap();
+    fs::copy(base.path().join("models/loras/two.safetensors"), base.path().join("two.safetensors")).unwrap();
+    let output = command.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("cannot write `out.safetensors`"), "{told}");
+    let mut left: Vec<_> =
+        fs::read_dir(base.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    left.retain(|name| name.contains("safetensors"));
+    left.sort();
+    assert_eq!(left, ["one.safetensors", "two.safetensors"], "no part of a file is left");
+    assert_eq!(fs::read(base.path().join("one.safetensors")).unwrap(), para(&[(LAYER, &[0, 1])]));
+}
+
 #[test]
 fn what_cannot_be_done_is_told_and_nothing_is_written() {
     let base = base();

@@ -101,6 +101,39 @@ fn a_training_killed_again_and_again_ends_with_the_same_bytes() {
     same("loss_00001_.png");
 }
 
+/// The same training with its result saved; the program runs where files may not grow beyond some blocks of 512 bytes.
+#[cfg(unix)]
+fn saved_within(base: &Path, blocks: u32) -> Output {
+    let mut graph = graph(2);
+    graph["6"] = json!({"class_type": "PaRaSave", "inputs": {"para": ["3", 0], "filename_prefix": "loras/captain"}});
+    fs::write(base.join("graph.json"), graph.to_string()).unwrap();
+    let program = env!("CARGO_BIN_EXE_paraflow");
+    // The program is told of the limit in place of being ended by it.
+    let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec {program} run graph.json --base-dir .");
+    Command::new("sh").args(["-c", &script]).current_dir(base).stdin(Stdio::null()).output().unwrap()
+}
+
+/// A disk without room for the adapter: the training's state is kept, nothing half-written is left, and with room again the
+/// adapter is there without a step trained anew.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_while_an_adapter_is_saved_loses_nothing() {
+    let base = base("captain");
+    finish(&command(base.path(), &graph(2)).output().unwrap());
+    let state_before = fs::read(state(base.path())).unwrap();
+    let failed = saved_within(base.path(), 64);
+    let told = String::from_utf8_lossy(&failed.stderr).into_owned();
+    assert_eq!(failed.status.code(), Some(1), "{told}");
+    assert!(told.contains("PaRaSave") && told.contains("captain_00001_.safetensors"), "{told}");
+    assert!(fs::read(state(base.path())).unwrap() == state_before, "the state is as it was");
+    let folder = base.path().join("output/loras");
+    let left: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.is_empty(), "{left:?}");
+    finish(&saved_within(base.path(), 1 << 20));
+    assert!(fs::metadata(folder.join("captain_00001_.safetensors")).unwrap().len() > 64 * 512);
+    assert!(fs::read(state(base.path())).unwrap() == state_before, "no step was trained anew");
+}
+
 #[test]
 fn a_picture_that_cannot_be_read_is_named_and_left_out() {
     let base = base("captain");

@@ -5,9 +5,8 @@ use super::{Strictness, settle};
 use crate::error::{Error, tell};
 use crate::wires::{Clip, Model};
 use paraflow_diffusion::adapters::{
-    Boundary, Excess, Fault, OnPara, Part, Placement, Subset, check_base, fingerprint, on_layers,
+    Boundary, Cancelled, Excess, Fault, OnPara, Part, Placement, Subset, cancelled, check_base, fingerprint,
 };
-use paraflow_diffusion::nn::Effect;
 use paraflow_engine::{Choice, Context, Node, NodeDef, Result, Run, Shared};
 use std::collections::BTreeMap;
 
@@ -69,9 +68,7 @@ impl Run for PaRaApply {
         };
         let placement = placement.map_err(tell)?;
         settle(&placement, *self.unmatched, cx).map_err(tell)?;
-        if let Some(warning) = cancelled(&self.model, &placement).map_err(tell)? {
-            cx.warn(warning);
-        }
+        warn_cancelled(&self.model, &placement, cx).map_err(tell)?;
         self.model.with_adapters(&placement).map_err(tell)
     }
 }
@@ -93,31 +90,16 @@ pub(crate) fn require_base(
     }
 }
 
-/// How much of the LoRAs that are on a model what is placed will take out: the part of the squared length of what they add.
-fn cancelled(model: &Model, placement: &Placement) -> Result<Option<String>, Error> {
-    let weights = on_layers(&model.unet);
-    let (mut gone, mut all, mut layers) = (0.0, 0.0, 0);
-    for placed in &placement.placed {
-        let Effect::Removes(q) = placed.adapter.effect()? else { continue };
-        let Some(weight) = weights.iter().find(|weight| weight.layer() == placed.layer) else { continue };
-        let mut has_lora = false;
-        for adapter in weight.adapters() {
-            if let Effect::Adds(change) = adapter.effect()? {
-                has_lora = true;
-                all += f64::from(change.sqr()?.sum_all()?.to_scalar::<f32>()?);
-                gone += f64::from(q.t()?.contiguous()?.matmul(&change)?.sqr()?.sum_all()?.to_scalar::<f32>()?);
-            }
-        }
-        layers += usize::from(has_lora);
+/// Warns of what is placed taking out a part of the adapters that are on a model.
+fn warn_cancelled(model: &Model, placement: &Placement, cx: &Context<'_>) -> Result<(), Error> {
+    if let Some(Cancelled { layers, share }) = cancelled(&model.unet, placement)? {
+        cx.warn(format!(
+            "a LoRA lies below this PaRa on {layers} layers, and the PaRa cancels {:.1} % of it there (squared length of the \
+             change); put the PaRa first and the LoRA after it to keep all of it",
+            100.0 * share
+        ));
     }
-    if layers == 0 || all == 0.0 {
-        return Ok(None);
-    }
-    Ok(Some(format!(
-        "a LoRA lies below this PaRa on {layers} layers, and the PaRa cancels {:.1} % of it there (squared length of the change); \
-         put the PaRa first and the LoRA after it to keep all of it",
-        100.0 * gone / all
-    )))
+    Ok(())
 }
 
 /// Puts a LoRA on a model, and on the text encoder if it has parts for one.

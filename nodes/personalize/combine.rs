@@ -83,7 +83,7 @@ struct PaRaToLoRA {
 impl Run for PaRaToLoRA {
     type Output = Shown<Lora>;
 
-    fn run(self, _: &Context<'_>) -> Result<Shown<Lora>> {
+    fn run(self, cx: &Context<'_>) -> Result<Shown<Lora>> {
         let para = match &*self.para {
             Para::Projection(para) => para,
             Para::Free(lora) => {
@@ -91,7 +91,10 @@ impl Run for PaRaToLoRA {
                 return Ok(Shown(Lora(lora.clone()), json!({"text": [text]})));
             }
         };
-        let (lora, errors) = to_lora(para, &self.model.unet, *self.dtype).map_err(tell)?;
+        let (mut lora, errors) = to_lora(para, &self.model.unet, *self.dtype).map_err(tell)?;
+        let origin = &self.model.origin;
+        lora.metadata.insert("para.base_name".to_owned(), origin.name.to_string());
+        lora.metadata.insert("para.base_sha256".to_owned(), origin.sha256(cx.services()).map_err(tell)?);
         let worst = errors.iter().max_by(|a, b| a.relative.total_cmp(&b.relative));
         let text = worst.map_or_else(
             || "no layers".to_owned(),

@@ -1,7 +1,7 @@
 //! LoRA files: ComfyUI's nodes.
 
 use super::apply::put;
-use super::para::{Loras, open};
+use super::para::{Loras, open, peft_config};
 use super::wires::Lora;
 use super::{Strictness, origin, save};
 use crate::error::{Error, tell};
@@ -80,7 +80,12 @@ impl Run for LoraLoaderModelOnly {
 }
 
 fn load(name: &ModelName<Loras>, cx: &Context<'_>) -> Result<Lora, Error> {
-    let (lora, unknown) = LoraModel::read(&open(&name.find(cx.services())?)?)?;
+    let place = name.find(cx.services())?;
+    let file = open(&place)?;
+    let (lora, unknown) = match peft_config(&place)? {
+        Some(settings) => LoraModel::read_peft(&file, &settings)?,
+        None => LoraModel::read(&file)?,
+    };
     if !unknown.is_empty() {
         cx.warn(format!("{} tensors were not used:\n{}", unknown.len(), table(&unknown)));
     }
@@ -89,14 +94,14 @@ fn load(name: &ModelName<Loras>, cx: &Context<'_>) -> Result<Lora, Error> {
 
 /// Puts a LoRA that was just made on a model.
 #[derive(Node)]
-#[node(category = "loaders", display_name = "Load LoRA Model")]
+#[node(category = "loaders", display_name = "Load LoRA Model", outputs = ["model"])]
 struct LoraModelLoader {
     /// The diffusion model the LoRA will be applied to.
     model: Shared<Model>,
     /// The LoRA model to apply to the diffusion model.
     lora: Shared<Lora>,
     /// How much of it the model gets. It can be negative.
-    #[input(default = 1.0, range = -100.0..=100.0)]
+    #[input(default = 1.0, range = -100.0..=100.0, step = 0.5)]
     strength_model: f64,
 }
 

@@ -4,6 +4,8 @@ mod apply;
 mod combine;
 mod lora;
 mod para;
+mod report;
+mod svdiff;
 #[cfg(test)]
 mod tests;
 pub(crate) mod wires;
@@ -17,7 +19,7 @@ use serde_json::json;
 use std::sync::Arc;
 
 pub(crate) fn nodes() -> Vec<NodeDef> {
-    [apply::nodes(), combine::nodes(), lora::nodes(), para::nodes()].concat()
+    [apply::nodes(), combine::nodes(), lora::nodes(), para::nodes(), report::nodes(), svdiff::nodes()].concat()
 }
 
 /// What to do with parts of a file that fit no layer.

@@ -7,7 +7,6 @@ use crate::files::{Folder, ModelName, Place};
 use paraflow_diffusion::adapters::{self, LoraModel, Store, Unmatched};
 use paraflow_diffusion::nn::Weights;
 use paraflow_engine::{Choice, Context, Node, NodeDef, Result, Run, Shared, Sink};
-use std::path::Path;
 
 pub(crate) fn nodes() -> Vec<NodeDef> {
     vec![NodeDef::of::<PaRaLoad>(), NodeDef::of::<PaRaSave>()]
@@ -64,11 +63,7 @@ fn read(place: &Place, repair: bool) -> Result<Found, Error> {
         let (lora, unknown) = LoraModel::read(&file)?;
         return Ok((Para::Free(lora), unknown, Vec::new()));
     }
-    let config = match place {
-        Place::File(model) => peft_config(&model.path)?,
-        Place::Embedded(_) => None,
-    };
-    let read = match config {
+    let read = match peft_config(place)? {
         Some(config) => adapters::Para::read_peft(&file, &config, repair)?,
         None => adapters::Para::read(&file, repair)?,
     };
@@ -76,11 +71,12 @@ fn read(place: &Place, repair: bool) -> Result<Found, Error> {
 }
 
 /// PEFT's settings, for a file of PEFT's name.
-fn peft_config(path: &Path) -> Result<Option<serde_json::Value>, Error> {
-    if path.file_name().is_none_or(|name| name != "adapter_model.safetensors") {
+pub(crate) fn peft_config(place: &Place) -> Result<Option<serde_json::Value>, Error> {
+    let Place::File(model) = place else { return Ok(None) };
+    if model.path.file_name().is_none_or(|name| name != "adapter_model.safetensors") {
         return Ok(None);
     }
-    let path = path.with_file_name("adapter_config.json");
+    let path = model.path.with_file_name("adapter_config.json");
     if !path.exists() {
         return Ok(None);
     }

@@ -132,6 +132,10 @@ fn adjusted(spec: &NodeSpec, mut theirs: Value) -> Value {
                         input[key] = number.into();
                     }
                 }
+                // Editors step by a half where nothing is said.
+                if input.get("step").is_none() {
+                    input["step"] = 0.5.into();
+                }
             }
             // Samplers and schedules: those that we have, in ComfyUI's order.
             "COMBO" => {

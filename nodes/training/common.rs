@@ -9,6 +9,7 @@ use crate::wires::{Clip, Conditioning, Image, Losses, Model, Subject, Vae};
 use candle_core::Tensor;
 use paraflow_assets::{Assets, Channels, Pixels, write_png};
 use paraflow_diffusion::guidance::{Condition, PictureSize};
+use paraflow_diffusion::nn::{Layers as _, Precision};
 use paraflow_diffusion::schedule::{self, Span};
 use paraflow_diffusion::train::{Decay, Example, Report, Settings, StateFile, TrainRequest, Trained, Watch, train};
 use paraflow_diffusion::unet::UNet;
@@ -33,6 +34,8 @@ pub(crate) struct Common<'a> {
     pub(crate) state: &'a str,
     pub(crate) save_every: u32,
     pub(crate) resume: bool,
+    /// What the network multiplies in; `None` for what it does anyway.
+    pub(crate) precision: Option<Precision>,
     /// All but the method and the layers.
     pub(crate) settings: Settings,
 }
@@ -50,6 +53,23 @@ impl std::str::FromStr for DecayName {
             "cosine" => Ok(Self(Decay::Cosine)),
             _ => Err("neither constant nor cosine"),
         }
+    }
+}
+
+/// `model`, `f32` or `bf16`.
+#[derive(Clone, Copy)]
+pub(crate) struct PrecisionName(pub(crate) Option<Precision>);
+
+impl std::str::FromStr for PrecisionName {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, &'static str> {
+        Ok(Self(match name {
+            "model" => None,
+            "f32" => Some(Precision::Single),
+            "bf16" => Some(Precision::Bf16),
+            _ => return Err("no such numbers"),
+        }))
     }
 }
 
@@ -79,8 +99,12 @@ impl Common<'_> {
         let pixels = ((columns * CELL) as u32, (rows * CELL) as u32);
         let empty = self.condition("", pixels, cx)?;
         let state = self.state_file(cx).map_err(tell)?;
+        let mut unet = self.model.unet.clone();
+        if let Some(precision) = self.precision {
+            unet.visit(&mut |weight| *weight = weight.multiplying_in(precision));
+        }
         let request = TrainRequest {
-            unet: &self.model.unet,
+            unet: &unet,
             sampling: &self.model.sampling,
             latent_scale: self.model.latent_scale,
             subject: &subject,

@@ -3,6 +3,7 @@
 use super::common::Common;
 use crate::error::Error;
 use paraflow_diffusion::adapters::fingerprint;
+use paraflow_diffusion::nn::Precision;
 use paraflow_diffusion::train::{Init, Method, ParaMode, Trained};
 use paraflow_engine::Services;
 use serde_json::json;
@@ -46,7 +47,11 @@ pub(crate) fn header(common: &Common<'_>, trained: &Trained, services: &Services
     }
     let family = family(model.layout.id);
     let title = [subject.unique.trim(), subject.class.trim()].join(" ");
-    let kind = if own == "para" { "para" } else { "lora" };
+    let kind = match trained.method {
+        Method::Para { .. } => "para",
+        Method::SvDiff { .. } => "svdiff",
+        Method::Lora { .. } | Method::Weights { .. } => "lora",
+    };
     for (key, value) in [
         ("ss_base_model_version", family.kohya.to_owned()),
         ("ss_sd_model_name", model.origin.name.to_string()),
@@ -69,8 +74,14 @@ fn train(common: &Common<'_>, trained: &Trained) -> serde_json::Value {
     let pictures = subject.pictures.iter();
     let pictures = pictures.map(|picture| json!({"blake3": picture.hash, "caption": picture.caption}));
     let losses = |of: Option<&(f32, Option<f32>)>| of.map(|(loss, validation)| json!([loss, validation]));
+    let precision = match common.precision {
+        None => "as the program draws",
+        Some(Precision::Single) => "f32",
+        Some(Precision::Bf16) => "bf16",
+    };
     json!({
         "settings": settings,
+        "precision": precision,
         "pictures": pictures.collect::<Vec<_>>(),
         "class_pictures": common.class_images.map_or(0, |images| images.dims().0),
         "first_loss": losses(trained.losses.first()),

@@ -85,7 +85,7 @@ fn grid(rows: &[&Image], row_labels: &[String], column_labels: &[String], cell: 
 }
 
 /// `[batch, height, width, 3]`.
-fn colours(image: &Image) -> Result<Tensor, Error> {
+pub(super) fn colours(image: &Image) -> Result<Tensor, Error> {
     let (batch, height, width, channels) = image.dims();
     Ok(match channels {
         1 => image.pixels().broadcast_as((batch, height, width, 3))?.contiguous()?,

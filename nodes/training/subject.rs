@@ -94,13 +94,21 @@ impl Run for LoadSubject {
         let subject = Subject { pictures: Vec::new(), class, unique: self.unique_token.clone() };
         let take = if self.count == 0 { raw.len() } else { self.count as usize };
         let mut lines = self.captions.lines().map(str::trim);
+        let (mut own, mut of_template) = (0, 0);
         let picture = |raw: Raw| -> Result<SubjectPicture, Error> {
             let line = lines.next().filter(|line| !line.is_empty()).map(str::to_owned);
-            let caption = line.or(raw.caption).unwrap_or_else(|| self.caption.clone());
+            let caption = line.or(raw.caption);
+            *(if caption.is_some() { &mut own } else { &mut of_template }) += 1;
+            let caption = caption.unwrap_or_else(|| self.caption.clone());
             let (image, caption) = (Image::new(self.fit(&raw.pixels)?)?, subject.fill(caption.trim()));
             Ok(SubjectPicture { image, caption, hash: raw.hash })
         };
         let pictures = raw.into_iter().take(take).map(picture).collect::<Result<_, _>>().map_err(tell)?;
+        // Where none has a caption, the template is what was meant.
+        if own > 0 && of_template > 0 {
+            let all = own + of_template;
+            cx.warn(format!("{of_template} of {all} pictures have no caption of their own and get the template's"));
+        }
         Ok(Subject { pictures, ..subject })
     }
 }

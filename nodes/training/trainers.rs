@@ -1,6 +1,6 @@
 //! The trainers as nodes: PaRa, LoRA, SVDiff.
 
-use super::common::{Common, DecayName};
+use super::common::{Common, DecayName, PrecisionName};
 use super::result;
 use crate::wires::{Clip, Image, Lora, Losses, Model, Para, SpectralShifts, Subject, Vae};
 use paraflow_diffusion::train::{Init, Method, ParaMode, Settings};
@@ -37,7 +37,7 @@ macro_rules! trainer {
             batch_size: u32,
             /// How many batches make one step: as a larger batch, with the memory of a small one.
             #[input(default = 1, range = 1..=1024)]
-            accumulate: u32,
+            grad_accumulation_steps: u32,
             /// Whether the learning rate stays, or falls to zero along a cosine.
             #[input(default = "constant", choices = ["constant", "cosine"])]
             schedule: Choice<DecayName>,
@@ -66,9 +66,13 @@ macro_rules! trainer {
             /// takes the last step.
             #[input(default = 0.0, range = 0.0..=0.9999, step = 0.001)]
             ema: f64,
+            /// The numbers that the frozen network multiplies in: as the program draws (`model`), `f32`, or `bf16`, which is faster
+            /// where the machine has instructions for it. What is trained is always f32.
+            #[input(default = "model", choices = ["model", "f32", "bf16"])]
+            precision: Choice<PrecisionName>,
             /// Works half of each step out twice instead of keeping it: less memory, about a third more time.
             #[input(default = false)]
-            checkpointing: bool,
+            gradient_checkpointing: bool,
             /// Steps between two measurements of the loss on noise that stays the same: the curve to look at. 0 measures
             /// none.
             #[input(default = 25, range = 0..=1_000_000)]
@@ -114,7 +118,7 @@ macro_rules! trainer {
                     layers: Vec::new(),
                     steps: self.steps as usize,
                     batch: self.batch_size as usize,
-                    accumulate: self.accumulate as usize,
+                    accumulate: self.grad_accumulation_steps as usize,
                     warmup: self.warmup as usize,
                     decay: self.schedule.0,
                     betas: (0.9, 0.999),
@@ -126,7 +130,7 @@ macro_rules! trainer {
                     caption_dropout: self.caption_dropout,
                     prior_weight: self.prior_weight,
                     ema: self.ema,
-                    checkpointing: self.checkpointing,
+                    checkpointing: self.gradient_checkpointing,
                     validate_every: self.validate_every as usize,
                     sample_every: self.sample_every as usize,
                     seed: self.seed,
@@ -145,6 +149,7 @@ macro_rules! trainer {
                     state: &self.state,
                     save_every: self.save_every,
                     resume: self.resume,
+                    precision: self.precision.0,
                     settings,
                 }
             }

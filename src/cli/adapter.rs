@@ -3,8 +3,8 @@
 use clap::{Args, Subcommand, ValueEnum};
 use paraflow_assets::Assets;
 use paraflow_diffusion::adapters::{
-    AnyAdapter, Boundary, Common, Comparison, Excess, LoraModel, Merge, Names, Para, Store, Summary, compare, merge,
-    relative_changes, table, to_lora,
+    AnyAdapter, Boundary, Common, Comparison, Excess, LoraModel, Merge, Names, Para, Store, Summary, SvDiff, compare,
+    merge, relative_changes, table, to_lora,
 };
 use paraflow_diffusion::checkpoint::Checkpoint;
 use paraflow_diffusion::unet::UNet;
@@ -38,14 +38,14 @@ enum AdapterCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Make one PaRa of several
+    /// Make one PaRa of several, or one SVDiff by adding shifts
     Merge {
         /// The .safetensors file to write
         output: PathBuf,
-        /// Two or more PaRas, in their order
+        /// Two or more PaRas in their order, or two or more SVDiffs of one checkpoint
         #[arg(required = true, num_args = 2..)]
         inputs: Vec<PathBuf>,
-        /// Each on what the one before left, or all that any of them takes out at once
+        /// Of PaRas: each on what the one before left, or all that any of them takes out at once
         #[arg(long, value_enum, default_value = "sequential")]
         how: How,
         /// The part of its outputs that a layer may lose at most
@@ -155,6 +155,10 @@ fn open_para(assets: &Assets, name: &Path) -> Told<Para> {
     match open(assets, name)? {
         (_, AnyAdapter::Para(para)) => Ok(para),
         (path, AnyAdapter::Lora(lora)) => Err(no_para(&path, &lora)),
+        (path, AnyAdapter::Shifts(_)) => {
+            let path = path.display();
+            Err(format!("{path}: it holds an SVDiff, not a PaRa\nhint: name a file whose keys end in `.para_q`"))
+        }
     }
 }
 
@@ -230,6 +234,15 @@ fn open_unet(assets: &Assets, base: &Path) -> Told<UNet> {
     opened.and_then(|checkpoint| checkpoint.unet()).map_err(told)
 }
 
+/// SHA-256 of a checkpoint, remembered beside the models.
+fn hash(assets: &Assets, base: &Path) -> Told<String> {
+    let path = resolve(assets, base);
+    match embedded(&path) {
+        Some(bytes) => Ok(paraflow_assets::sha256(&bytes)),
+        None => assets.models().hashes().of(&path).map(|hashes| hashes.sha256).map_err(told),
+    }
+}
+
 fn describe(path: &Path, adapter: &AnyAdapter, layers: &BTreeMap<String, Summary>, changes: Option<&Changes>) {
     report::data(path.display());
     let mut kinds = BTreeMap::<&str, Vec<Option<usize>>>::new();
@@ -272,7 +285,7 @@ fn to_json(path: &Path, adapter: &AnyAdapter, layers: &BTreeMap<String, Summary>
         (name.clone(), told)
     };
     json!({
-        "path": path, "kind": match adapter { AnyAdapter::Para(_) => "para", AnyAdapter::Lora(_) => "lora" },
+        "path": path, "kind": adapter.kind(),
         "parameters": adapter.parameters(), "metadata": adapter.metadata(),
         "layers": layers.iter().map(layer).collect::<Map<_, _>>(),
     })
@@ -288,6 +301,14 @@ fn merge_into(
     as_json: bool,
 ) -> Told<()> {
     require_absent(output)?;
+    if matches!(open(assets, &inputs[0])?.1, AnyAdapter::Shifts(_)) {
+        if matches!(how, How::Union) || gamma < 1.0 {
+            return Err(
+                "spectral shifts are added: they have no subspaces\nhint: leave out `--how` and `--gamma`".to_owned()
+            );
+        }
+        return add_shifts(assets, output, inputs, as_json);
+    }
     let paras = inputs.iter().map(|input| open_para(assets, input)).collect::<Told<Vec<_>>>()?;
     let boundary = Boundary::new(gamma).map_err(told)?;
     let (how, excess) = (
@@ -301,7 +322,8 @@ fn merge_into(
             Beyond::Ignore => Excess::Ignore,
         },
     );
-    let merged = merge(&paras.iter().collect::<Vec<_>>(), how, None, boundary, excess).map_err(told)?;
+    let mut merged = merge(&paras.iter().collect::<Vec<_>>(), how, None, boundary, excess).map_err(told)?;
+    merged.metadata.insert("paraflow.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
     write(output, &merged.to_file(Store::F32).map_err(told)?)?;
     let (layers, rank, stages) = (merged.layers.len(), merged.rank(), merged.depth());
     if as_json {
@@ -313,15 +335,46 @@ fn merge_into(
     Ok(())
 }
 
+/// Adds the shifts of several SVDiffs.
+fn add_shifts(assets: &Assets, output: &Path, inputs: &[PathBuf], as_json: bool) -> Told<()> {
+    let mut all = Vec::new();
+    for input in inputs {
+        match open(assets, input)? {
+            (_, AnyAdapter::Shifts(shifts)) => all.push(shifts),
+            (path, other) => {
+                let (path, kind) = (path.display(), other.kind());
+                return Err(format!(
+                    "{path}: it holds a {kind}, and the first file an SVDiff\nhint: only adapters of one kind become one"
+                ));
+            }
+        }
+    }
+    let mut added = SvDiff::added(&all.iter().collect::<Vec<_>>(), None).map_err(told)?;
+    added.metadata.insert("paraflow.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+    write(output, &added.to_file(Store::F32).map_err(told)?)?;
+    let layers = added.layers.len();
+    if as_json {
+        report::data(json!({"path": output, "layers": layers, "parameters": added.parameters()}));
+    } else {
+        report::note(format_args!("{}, their shifts added", layers_of(layers)));
+        report::data(output.display());
+    }
+    Ok(())
+}
+
 fn export(assets: &Assets, base: &Path, para: &Path, output: &Path, dtype: Numbers, as_json: bool) -> Told<()> {
     require_absent(output)?;
     let para = open_para(assets, para)?;
-    let unet = open_unet(assets, base)?;
+    let (unet, base_hash) = (open_unet(assets, base)?, hash(assets, base)?);
     let store = match dtype {
         Numbers::F32 => Store::F32,
         Numbers::F16 => Store::F16,
     };
-    let (lora, errors) = to_lora(&para, &unet, store).map_err(told)?;
+    let (mut lora, errors) = to_lora(&para, &unet, store).map_err(told)?;
+    let name = base.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    lora.metadata.insert("para.base_name".to_owned(), name);
+    lora.metadata.insert("para.base_sha256".to_owned(), base_hash);
+    lora.metadata.insert("paraflow.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
     write(output, &lora.to_file(None, store).map_err(told)?)?;
     if as_json {
         let of_layers: Map<_, _> = errors.iter().map(|error| (error.layer.clone(), json!(error.relative))).collect();

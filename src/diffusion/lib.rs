@@ -22,6 +22,7 @@ pub mod train;
 pub mod unet;
 pub mod upscale;
 pub mod vae;
+pub mod vision;
 pub mod workload;
 
 pub use error::{Error, FileFault, Result};

@@ -1,14 +1,16 @@
 //! Pieces of work whose time is worth knowing: a step, a decoding, a training step, as the program does them. Numbers that
 //! go in are arbitrary; nobody looks at what comes out.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::str::FromStr;
 
 use candle_core::{Device, Tensor};
 
+use crate::adapters::{Boundary, Excess, Names, OnPara, Para, Part, Stage};
 use crate::checkpoint::{Checkpoint, text_encoder, unet_to_latent_diffusion, vae_to_latent_diffusion};
 use crate::error::Result;
-use crate::nn::{Conv2d, Geometry, Mask, Precision, Weight, Weights, attention_in, layers};
+use crate::nn::{Conv2d, Geometry, Layers as _, Mask, Precision, Weight, Weights, attention_in, layers};
 use crate::schedule::{ModelSampling, Prediction};
 use crate::text::{ClipText, Encoders};
 use crate::train::{Decay, Example, Init, Method, ParaMode, Report, Settings, TrainRequest, Watch, train};
@@ -50,6 +52,22 @@ pub enum Workload {
     Lora(Training),
     /// The same of spectral shifts.
     SvDiff(Training),
+    /// Putting a PaRa of that rank on every layer of a UNet.
+    Apply {
+        /// Directions a layer.
+        rank: usize,
+    },
+    /// A step as above, with a PaRa on every layer.
+    Adapted {
+        /// Latent pixels a side.
+        side: usize,
+        /// Latents.
+        batch: usize,
+        /// Directions a layer.
+        rank: usize,
+        /// Whether it is worked into the weights, and not beside them.
+        baked: bool,
+    },
     /// The convolution of Stable Diffusion 1.5's second level: 3x3, 640 to 640 channels, 32x32 pixels, two pictures. Needs no
     /// model.
     Convolution,
@@ -71,7 +89,8 @@ pub struct Training {
 impl FromStr for Workload {
     type Err = String;
 
-    /// `step 32 2`, `decode 64`, `tiled 128`, `text`, `picture 64 2`, `para 32 1`, `lora 32 1 checkpointing`, `svdiff 32 1`, `convolution`, `attention`.
+    /// `step 32 2`, `decode 64`, `tiled 128`, `text`, `picture 64 2`, `para 32 1`, `lora 32 1 checkpointing`, `svdiff 32 1`, `apply 8`,
+    /// `adapted 32 2 8 beside`, `adapted 32 2 8 baked`, `convolution`, `attention`.
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let words: Vec<&str> = text.split_whitespace().collect();
         let number = |word: &str| word.parse::<usize>().ok().filter(|number| *number > 0);
@@ -92,12 +111,17 @@ impl FromStr for Workload {
             ["lora", side, batch, "checkpointing"] => training(side, batch, true).map(Self::Lora),
             ["svdiff", side, batch] => training(side, batch, false).map(Self::SvDiff),
             ["svdiff", side, batch, "checkpointing"] => training(side, batch, true).map(Self::SvDiff),
+            ["apply", rank] => number(rank).map(|rank| Self::Apply { rank }),
+            ["adapted", side, batch, rank, how @ ("beside" | "baked")] => {
+                let numbers = number(side).zip(number(batch)).zip(number(rank));
+                numbers.map(|((side, batch), rank)| Self::Adapted { side, batch, rank, baked: *how == "baked" })
+            }
             ["convolution"] => Some(Self::Convolution),
             ["attention"] => Some(Self::Attention),
             _ => None,
         };
         found.ok_or_else(|| {
-            format!("expects `step SIDE BATCH`, `decode SIDE`, `tiled SIDE`, `text`, `picture SIDE STEPS`, `para`, `lora` or `svdiff SIDE BATCH [checkpointing]`, `convolution` or `attention`, found `{text}`")
+            format!("expects `step SIDE BATCH`, `decode SIDE`, `tiled SIDE`, `text`, `picture SIDE STEPS`, `para`, `lora` or `svdiff SIDE BATCH [checkpointing]`, `apply RANK`, `adapted SIDE BATCH RANK beside|baked`, `convolution` or `attention`, found `{text}`")
         })
     }
 }
@@ -136,6 +160,24 @@ impl Workload {
                 Ok(train_with(unet(file, precision)?, method, training))
             }
             Self::SvDiff(training) => Ok(train_with(unet(file, precision)?, Method::SvDiff { rate: 1e-2 }, training)),
+            Self::Apply { rank } => {
+                let unet = unet(file, precision)?;
+                let (names, para) = (Names::of(&unet, None), para(&unet, rank)?);
+                Ok(Box::new(move |times| (0..times).try_for_each(|_| put(&unet, &names, &para).map(drop))))
+            }
+            Self::Adapted { side, batch, rank, baked } => {
+                let base = unet(file, precision)?;
+                let mut adapted = put(&base, &Names::of(&base, None), &para(&base, rank)?)?;
+                if baked {
+                    let mut outcome = Ok(());
+                    adapted.visit(&mut |weight| match weight.baked() {
+                        Ok(done) => *weight = done,
+                        Err(error) => outcome = Err(error),
+                    });
+                    outcome?;
+                }
+                step(&adapted, side, batch)
+            }
             Self::Convolution => convolution(precision),
             Self::Attention => {
                 let x = tensor(&[1, 4096, 320])?;
@@ -143,6 +185,21 @@ impl Workload {
             }
         }
     }
+}
+
+/// A PaRa of arbitrary directions for every layer, of less than all its outputs.
+fn para(unet: &UNet, rank: usize) -> Result<Para> {
+    let mut stages = Vec::new();
+    for (name, shape) in layers(unet) {
+        let rank = rank.min(shape[0] - 1);
+        stages.push((name.clone(), Stage::new(&name, &tensor(&[shape[0], rank])?, None)?));
+    }
+    Para::new(&Names::of(unet, None), stages, BTreeMap::new())
+}
+
+fn put(unet: &UNet, names: &Names, para: &Para) -> Result<UNet> {
+    let on = OnPara { strength: 1.0, boundary: Boundary::NONE, excess: Excess::Ignore, subset: None };
+    para.place(names, unet, &on)?.attach(Part::Unet, unet)
 }
 
 /// Work made ready; the argument says how often it is to be done.
@@ -324,6 +381,9 @@ mod tests {
             ("para 8 2", Some(&unet)),
             ("lora 8 1 checkpointing", Some(&unet)),
             ("svdiff 8 1", Some(&unet)),
+            ("apply 8", Some(&unet)),
+            ("adapted 8 1 8 beside", Some(&unet)),
+            ("adapted 8 1 8 baked", Some(&unet)),
             ("convolution", None),
         ] {
             for precision in [Precision::Single, Precision::Bf16] {

@@ -36,10 +36,11 @@ ImageRGBToYUV ImageStitch ImageUpscaleWithModel ImageYUVToRGB LatentCutToBatch M
 PerpNeg PerturbedAttentionGuidance PorterDuffImageComposite ResizeAndPadImage SelfAttentionGuidance TomePatchModel
 UpscaleModelLoader VAEDecodeTiled VAEEncodeTiled
 CheckpointSave CLIPSave ModelSave VAESave
+LoraLoader LoraLoaderModelOnly LoraModelLoader SaveLoRA
 """.split()
 # Inputs whose choices are files.
 FILES = {"ckpt_name", "image", "clip_name", "clip_name1", "clip_name2", "unet_name", "vae_name", "model_path",
-         "control_net_name", "model_name"}
+         "control_net_name", "model_name", "lora_name"}
 
 
 def kind_of(declared):

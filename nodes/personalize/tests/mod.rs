@@ -1,5 +1,7 @@
 //! Adapters in graphs over a tiny checkpoint.
 
+mod faults;
+mod report;
 mod saved;
 mod trained;
 
@@ -173,6 +175,13 @@ fn the_exported_lora_does_what_the_para_does() {
     assert!(distance(&predict(&outcome, "out"), &predict(&outcome, "base")) > 1e-3);
     let saved = std::fs::read(bench.path("output/loras/x_00001_.safetensors")).unwrap();
     bench.write("models/loras/exported.safetensors", &saved);
+    // It is bound to its base, and says how exact it is.
+    let file = paraflow_diffusion::nn::Weights::from_bytes("x", saved.clone()).unwrap();
+    let said = |key: &str| file.metadata().get(key).cloned().unwrap_or_default();
+    assert_eq!(said("para.base_sha256"), paraflow_assets::sha256(tiny::checkpoint()));
+    assert_eq!(said("para.base_name"), "tiny.safetensors");
+    let errors: BTreeMap<String, f64> = serde_json::from_str(&said("para.export_error")).unwrap();
+    assert!(errors.len() == 2 && errors.values().all(|error| *error < 1e-6), "{errors:?}");
     let nodes = json!({"2": ["LoraLoaderModelOnly", {"model": ["1", 0], "lora_name": "exported.safetensors"}]});
     let loaded = bench.run(graph(nodes, "2"));
     assert!(loaded.warnings().is_empty(), "{:?}", loaded.warnings());
@@ -183,6 +192,60 @@ fn the_exported_lora_does_what_the_para_does() {
     let nodes = json!({"2": ["LoraLoaderModelOnly", {"model": ["1", 0], "lora_name": "exported.safetensors"}]});
     let elsewhere = bench.run(graph(nodes, "2"));
     assert!(elsewhere.warnings()[0].contains("this checkpoint differs from it"), "{:?}", elsewhere.warnings());
+}
+
+/// Every adapter acts on the weight that those before it left, in whatever order the graph has them.
+#[test]
+fn chains_act_in_the_order_of_the_graph() {
+    let bench = bench();
+    write_para(&bench, "p", &para(1));
+    write_lora(&bench, "l", &lora(3));
+    let shifts = paraflow_diffusion::adapters::SvDiff {
+        layers: [("mid_block.resnets.1.conv2".to_owned(), drawn(9, &[64]))].into(),
+        metadata: BTreeMap::new(),
+    };
+    bench.give("shifts", paraflow_engine::Value::new(crate::wires::SpectralShifts(shifts.clone())));
+    let node = |kind: char, below: &str| match kind {
+        'p' => json!(["PaRaApply", {"model": [below, 0], "para": ["para", 0]}]),
+        'l' => json!(["LoraLoaderModelOnly", {"model": [below, 0], "lora_name": "l.safetensors"}]),
+        _ => json!(["SVDiffApply", {"model": [below, 0], "svdiff": ["shifts", 0]}]),
+    };
+    let base = bench.run(graph(json!({}), "1"));
+    let names = base.value::<Model>("out").names(None);
+    let unet = base.value::<Model>("out").unet.clone();
+    for order in ["pls", "psl", "lps", "lsp", "spl", "slp"] {
+        let mut nodes = json!({
+            "para": ["PaRaLoad", {"para_name": "p.safetensors"}],
+            "shifts": ["Give", {"name": "shifts"}],
+        });
+        let mut below = "1".to_owned();
+        for (place, kind) in order.chars().enumerate() {
+            let id = format!("c{place}");
+            nodes[&id] = node(kind, &below);
+            below = id;
+        }
+        let outcome = bench.run(graph(nodes, &below));
+        // By hand: each one's own arithmetic on the weight that the one before left.
+        let mut expected = weight(&base, "out", CONVOLUTION).reshape((64, 64, 3, 3)).unwrap();
+        let on = paraflow_diffusion::adapters::OnPara {
+            strength: 1.0,
+            boundary: paraflow_diffusion::adapters::Boundary::NONE,
+            excess: paraflow_diffusion::adapters::Excess::Ignore,
+            subset: None,
+        };
+        for kind in order.chars() {
+            let placement = match kind {
+                'p' => para(1).place(&names, &unet, &on).unwrap(),
+                'l' => lora(3).place(&names, |_| 1.0, None).unwrap(),
+                _ => shifts.place(&names, 1.0).unwrap(),
+            };
+            let placed = placement.placed.iter().find(|placed| placed.layer == CONVOLUTION).unwrap();
+            expected = placed.adapter.weight(&expected).unwrap();
+        }
+        let expected = expected.flatten_from(1).unwrap();
+        let apart = length(&(weight(&outcome, "out", CONVOLUTION) - &expected).unwrap()) / length(&expected);
+        assert!(apart < 1e-5, "{order}: {apart}");
+    }
 }
 
 #[test]

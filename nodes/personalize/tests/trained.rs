@@ -5,7 +5,7 @@ use crate::wires::{Image, Para, Subject, SubjectPicture};
 use paraflow_engine::Value;
 
 /// Two noisy pictures of a "bear".
-fn subject() -> Value {
+pub(super) fn subject() -> Value {
     let picture = |seed: u64| {
         let pixels = ((drawn(seed, &[1, 64, 64, 3]) * 0.5).unwrap() + 0.5).unwrap();
         SubjectPicture { image: Image::new(pixels).unwrap(), caption: "a sks bear".to_owned(), hash: seed.to_string() }
@@ -102,13 +102,79 @@ fn a_trained_lora_goes_through_comfyui_s_nodes() {
 }
 
 #[test]
-fn trained_shifts_go_on_the_model() {
+fn trained_shifts_go_on_the_model_and_into_a_file_that_says_where_they_are_from() {
     let bench = bench();
     bench.give("subject", subject());
     let catch = json!(["Catch", {"value": ["t", 0]}]);
-    let outcome = bench.run(train("SVDiffTrain", json!({"learning_rate": 0.1}), catch.clone(), catch));
+    let saved = json!(["SVDiffSave", {"svdiff": ["t", 0], "filename_prefix": "loras/made"}]);
+    let outcome = bench.run(train("SVDiffTrain", json!({"learning_rate": 0.1}), saved, catch));
     assert!(outcome.warnings().is_empty(), "{:?}", outcome.warnings());
-    assert!(distance(&predict(&outcome, "out"), &predict(&outcome, "base")) > 1e-3);
+    let adapted = predict(&outcome, "out");
+    assert!(distance(&adapted, &predict(&outcome, "base")) > 1e-3);
+    let bytes = std::fs::read(bench.path("output/loras/made_00001_.safetensors")).unwrap();
+    let header = header(&bytes);
+    for (key, value) in [("paraflow.arch", "sd1"), ("paraflow.trigger", "sks"), ("ss_network_module", "svdiff")] {
+        assert_eq!(header[key], value);
+    }
+    assert_eq!(header["modelspec.architecture"], "stable-diffusion-v1/svdiff");
+    let told: Json = serde_json::from_str(header["paraflow.train"].as_str().unwrap()).unwrap();
+    assert_eq!(told["pictures"][0]["blake3"], "1");
+    let nodes = json!({
+        "2": ["SVDiffLoad", {"svdiff_name": "made_00001_.safetensors"}],
+        "3": ["SVDiffApply", {"model": ["1", 0], "svdiff": ["2", 0], "strict_base": true}],
+    });
+    let loaded = bench.run(graph(nodes, "3"));
+    assert!(loaded.warnings().is_empty(), "{:?}", loaded.warnings());
+    assert_eq!(predict(&loaded, "out"), adapted);
+    let other = tiny::file(&tiny::tensors(), |_, values| values.iter().map(|value| value * 1.05).collect());
+    bench.write("models/checkpoints/tiny.safetensors", &other);
+    let nodes = json!({
+        "2": ["SVDiffLoad", {"svdiff_name": "made_00001_.safetensors"}],
+        "3": ["SVDiffApply", {"model": ["1", 0], "svdiff": ["2", 0], "strict_base": true}],
+    });
+    let refused = bench.run(graph(nodes, "3"));
+    let told = refused.failure().1.to_string();
+    assert!(told.contains("was trained on tiny.safetensors, and this checkpoint differs from it in"), "{told}");
+}
+
+/// A sample that cannot be painted is told, and the training goes on to the same end.
+#[test]
+fn samples_never_end_a_training() {
+    let bench = bench();
+    bench.give("subject", subject());
+    bench.give("nan", paraflow_engine::Value::new(f64::NAN));
+    let trained = |sample_every: u32| {
+        let settings = json!({"rank": 2, "learning_rate": 0.1, "sample_every": sample_every, "sample_steps": 1, "sample_cfg": ["n", 0]});
+        let catch = json!(["Catch", {"value": ["t", 0]}]);
+        let mut nodes = train("LoRATrain", settings, catch.clone(), catch);
+        nodes["n"] = json!(["Give", {"name": "nan"}]);
+        bench.run(nodes)
+    };
+    let (without, with) = (trained(0), trained(1));
+    assert!(without.warnings().is_empty());
+    let warnings = with.warnings();
+    assert!(warnings.len() == 2 && warnings[0].starts_with("there is no sample picture of step 1"), "{warnings:?}");
+    assert_eq!(predict(&with, "out"), predict(&without, "out"));
+}
+
+/// The frozen network may multiply in fewer digits; the file says so.
+#[test]
+fn the_precision_of_a_training_is_its_own_and_told() {
+    let bench = bench();
+    bench.give("subject", subject());
+    let trained = |precision: &str| {
+        let settings = json!({"rank": 2, "gamma": 0.5, "precision": precision});
+        let saved = json!(["PaRaSave", {"para": ["t", 0], "filename_prefix": format!("loras/{precision}")}]);
+        let outcome = bench.run(train("PaRaTrain", settings, saved, json!(["Catch", {"value": ["t", 0]}])));
+        let bytes = std::fs::read(bench.path(format!("output/loras/{precision}_00001_.safetensors"))).unwrap();
+        let told: Json = serde_json::from_str(header(&bytes)["para.train"].as_str().unwrap()).unwrap();
+        (predict(&outcome, "out"), told["precision"].as_str().unwrap().to_owned())
+    };
+    let (model, single, half) = (trained("model"), trained("f32"), trained("bf16"));
+    assert_eq!((model.1.as_str(), single.1.as_str(), half.1.as_str()), ("as the program draws", "f32", "bf16"));
+    assert_eq!(model.0, single.0, "the program draws in f32 unless it is told");
+    let apart = distance(&half.0, &single.0);
+    assert!(apart > 0.0 && apart < 0.2, "{apart}");
 }
 
 /// The chain that the program is for.

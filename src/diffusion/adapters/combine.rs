@@ -108,16 +108,14 @@ fn combined(paras: &[&Para], how: Merge) -> Result<BTreeMap<String, String>> {
     let mut metadata = paras.first().map(|para| para.metadata.clone()).unwrap_or_default();
     metadata.retain(|key, value| paras.iter().all(|para| para.metadata.get(key) == Some(value)));
     metadata.remove("para.rank");
-    let sources: Vec<serde_json::Value> = paras
-        .iter()
-        .map(|para| {
-            let said = |key: &str| para.metadata.get(key).cloned();
-            serde_json::json!({
-                "rank": para.rank(), "parameters": para.parameters(), "class": said("para.class"), "trigger": said("para.trigger"),
-                "base_name": said("para.base_name"),
-            })
-        })
-        .collect();
+    let source = |para: &&Para| -> Result<serde_json::Value> {
+        let said = |key: &str| para.metadata.get(key).cloned();
+        Ok(serde_json::json!({
+            "sha256": para.tensors_sha256()?, "rank": para.rank(), "parameters": para.parameters(),
+            "class": said("para.class"), "trigger": said("para.trigger"), "base_name": said("para.base_name"),
+        }))
+    };
+    let sources = paras.iter().map(source).collect::<Result<Vec<_>>>()?;
     metadata.insert("para.sources".to_owned(), serde_json::Value::from(sources).to_string());
     metadata.insert("para.merge".to_owned(), how.name().to_owned());
     Ok(metadata)

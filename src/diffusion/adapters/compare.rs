@@ -13,6 +13,7 @@ use super::names::Names;
 use super::para::{Para, Stage};
 use super::place::{Placement, on_layers};
 use super::subset::Boundary;
+use super::svdiff::SvDiff;
 use super::{Excess, OnPara};
 use crate::error::{Error, Result};
 use crate::nn::Weights;
@@ -25,6 +26,8 @@ pub enum AnyAdapter {
     Para(Para),
     /// What is added: LoRA and its kin.
     Lora(LoraModel),
+    /// What is added to singular values.
+    Shifts(SvDiff),
 }
 
 /// What an adapter does to one layer, without the model that it is for.
@@ -36,7 +39,8 @@ pub struct Summary {
     pub rank: Option<usize>,
     /// Outputs of the layer, where they can be told.
     pub outputs: Option<usize>,
-    /// Orthonormal columns `[out, rank]` f64 that span what it touches of the layer's output, if that is not everything.
+    /// Orthonormal columns `[out, rank]` f64 that span what it touches of the layer's output, if that is not everything; of
+    /// spectral shifts `[count, 1]`, the singular values that it shifts.
     span: Option<Tensor>,
 }
 
@@ -71,23 +75,42 @@ impl AnyAdapter {
         const PEFT: &str = "adapter_model.safetensors";
         let path = if path.is_dir() { path.join(PEFT) } else { path.to_owned() };
         let file = Weights::open(&path)?;
-        if file.names().any(|name| name.ends_with(".deft_P")) {
-            let config = path.with_file_name("adapter_config.json");
+        let is_projection = file.names().any(|name| name.ends_with(".deft_P"));
+        let config = path.with_file_name("adapter_config.json");
+        if is_projection || (path.ends_with(PEFT) && config.exists()) {
             let refuse = |fact: String| -> Error {
                 let hint = "put PEFT's adapter_config.json beside it".to_owned();
                 Fault::NotAnAdapter { file: path.display().to_string(), fact, hint }.into()
             };
             let text = std::fs::read(&config).map_err(|error| refuse(format!("its settings are missing: {error}")))?;
             let config = serde_json::from_slice(&text).map_err(|error| refuse(format!("its settings: {error}")))?;
-            let read = Para::read_peft(&file, &config, false)?;
-            return Ok((Self::Para(read.para), read.unknown));
+            if is_projection {
+                let read = Para::read_peft(&file, &config, false)?;
+                return Ok((Self::Para(read.para), read.unknown));
+            }
+            let (lora, unknown) = LoraModel::read_peft(&file, &config)?;
+            return Ok((Self::Lora(lora), unknown));
         }
         if file.names().any(|name| name.ends_with(".para_q")) {
             let read = Para::read(&file, false)?;
             return Ok((Self::Para(read.para), read.unknown));
         }
+        if SvDiff::is_in(&file) {
+            let (shifts, unknown) = SvDiff::read(&file)?;
+            return Ok((Self::Shifts(shifts), unknown));
+        }
         let (lora, unknown) = LoraModel::read(&file)?;
         Ok((Self::Lora(lora), unknown))
+    }
+
+    /// Its kind in one word: `para`, `lora`, `svdiff`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Para(_) => "para",
+            Self::Lora(_) => "lora",
+            Self::Shifts(_) => "svdiff",
+        }
     }
 
     /// What its header says.
@@ -96,6 +119,7 @@ impl AnyAdapter {
         match self {
             Self::Para(para) => &para.metadata,
             Self::Lora(lora) => &lora.metadata,
+            Self::Shifts(shifts) => &shifts.metadata,
         }
     }
 
@@ -105,6 +129,7 @@ impl AnyAdapter {
         match self {
             Self::Para(para) => para.parameters(),
             Self::Lora(lora) => lora.parameters(),
+            Self::Shifts(shifts) => shifts.parameters(),
         }
     }
 
@@ -124,6 +149,9 @@ impl AnyAdapter {
             Self::Lora(lora) => {
                 lora.modules.iter().map(|(name, module)| Ok((called(name), of_module(name, module)))).collect()
             }
+            Self::Shifts(shifts) => {
+                shifts.layers.iter().map(|(name, shifts)| Ok((called(name), of_shifts(shifts)?))).collect()
+            }
         }
     }
 
@@ -135,6 +163,7 @@ impl AnyAdapter {
                 para.place(names, unet, &on)
             }
             Self::Lora(lora) => lora.place(names, |_| 1.0, None),
+            Self::Shifts(shifts) => shifts.place(names, 1.0),
         }
     }
 }
@@ -163,14 +192,23 @@ fn of_module(name: &str, module: &Module) -> Summary {
     }
 }
 
+fn of_shifts(shifts: &Tensor) -> Result<Summary> {
+    let column = shifts.flatten_all()?.to_dtype(DType::F64)?.unsqueeze(1)?;
+    let length = dense::energy(&column)?.sqrt();
+    let span = if length > 0.0 { Some((column / length)?) } else { None };
+    Ok(Summary { kind: "SVDiff", rank: None, outputs: None, span })
+}
+
 impl Summary {
-    /// Mean squared cosine of the angles between the spaces that two adapters of a layer touch: `‖AᵀB‖² / min(rank)`.
+    /// Mean squared cosine of the angles between the spaces that two adapters of a layer touch: `‖AᵀB‖² / min(rank)`. Of two
+    /// spectral shifts the squared cosine of the shifts; of a shift and another kind `None`.
     ///
     /// # Errors
     /// Out of memory.
     pub fn overlap(&self, other: &Self) -> Result<Option<f64>> {
         let (Some(a), Some(b)) = (&self.span, &other.span) else { return Ok(None) };
-        if a.dim(0)? != b.dim(0)? {
+        let shifts = |summary: &Self| summary.kind == "SVDiff";
+        if a.dim(0)? != b.dim(0)? || shifts(self) != shifts(other) {
             return Ok(None);
         }
         let least = a.dim(1)?.min(b.dim(1)?);

@@ -1,7 +1,7 @@
 //! The LoRA family: small factors from which a change of a layer's weight is made.
 //!
 //! LoRA: Hu et al. 2021, arXiv:2106.09685. LoHa: Hyeon-Woo et al. 2022, arXiv:2108.06098. LoKr: Yeh et al. 2023,
-//! arXiv:2309.14859. DoRA: Liu et al. 2024, arXiv:2402.09353, with the norm that ComfyUI takes.
+//! arXiv:2309.14859. DoRA: Liu et al. 2024, arXiv:2402.09353, with the norms that the program takes whose files these are.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,8 +30,28 @@ pub struct Module {
     pub form: Form,
     /// What it is multiplied by: alpha over rank.
     pub scale: f64,
-    /// DoRA's lengths of rows or columns, if it has them.
-    pub magnitude: Option<Tensor>,
+    /// DoRA's lengths, if it has them.
+    pub magnitude: Option<Magnitude>,
+}
+
+/// DoRA's lengths of a weight's rows or columns, of any shape.
+#[derive(Debug, Clone)]
+pub enum Magnitude {
+    /// LyCORIS's `dora_scale`, as many as rows or columns: rows are first divided by the lengths of the weight as it was,
+    /// columns by those of the changed one, as ComfyUI does.
+    Lycoris(Tensor),
+    /// PEFT's, one for each row, which is first divided by the length of the changed one.
+    Peft(Tensor),
+}
+
+impl Magnitude {
+    /// The numbers.
+    #[must_use]
+    pub fn lengths(&self) -> &Tensor {
+        match self {
+            Self::Lycoris(lengths) | Self::Peft(lengths) => lengths,
+        }
+    }
 }
 
 /// How a change of a weight `[out, in]` or `[out, in, kernel, kernel]` is made of smaller tensors, all f32.
@@ -114,7 +134,7 @@ impl Module {
             Form::Hadamard { factors } => factors.iter().map(Tensor::elem_count).sum(),
             Form::Whole(change) => change.elem_count(),
         };
-        of_form + self.magnitude.as_ref().map_or(0, Tensor::elem_count)
+        of_form + self.magnitude.as_ref().map_or(0, |magnitude| magnitude.lengths().elem_count())
     }
 
     /// What kind it is, for people.
@@ -195,6 +215,8 @@ fn kronecker(left: &Tensor, right: &Tensor) -> Result<Tensor> {
 /// A module on a layer.
 pub(super) struct Added {
     layer: String,
+    /// Of the layer's weight.
+    shape: Vec<usize>,
     module: Module,
     strength: f64,
     /// Of a module that acts beside the layer: `[rank, in]` or `[rank, in, kernel, kernel]`, and `[rank, out]`.
@@ -207,8 +229,9 @@ impl Added {
     pub(super) fn on(layer: &str, shape: &[usize], module: &Module, strength: f64) -> Result<Arc<dyn Adapter>> {
         module.check(layer, shape)?;
         if let Some(magnitude) = &module.magnitude {
-            let count = magnitude.elem_count();
-            if count != shape[0] && count != shape[1] {
+            let count = magnitude.lengths().elem_count();
+            let columns = matches!(magnitude, Magnitude::Lycoris(_)) && count == shape[1];
+            if count != shape[0] && !columns {
                 return Err(Fault::ShapeMismatch {
                     layer: layer.to_owned(),
                     file: format!("{count} lengths"),
@@ -226,26 +249,33 @@ impl Added {
             }
             _ => None,
         };
-        Ok(Arc::new(Self { layer: layer.to_owned(), module: module.clone(), strength, thin }))
+        Ok(Arc::new(Self { layer: layer.to_owned(), shape: shape.to_vec(), module: module.clone(), strength, thin }))
     }
 
-    /// DoRA: the directions of the changed weight with lengths of their own. The lengths before are those of the rows of the
-    /// weight as it was, or of the columns of the changed one, as ComfyUI takes them.
-    fn with_lengths(&self, base: &Tensor, magnitude: &Tensor) -> Result<Tensor> {
+    /// DoRA: the directions of the changed weight with lengths of their own.
+    fn with_lengths(&self, base: &Tensor, magnitude: &Magnitude) -> Result<Tensor> {
         let base = base.to_dtype(DType::F32)?;
         let changed = (&base + self.module.change(&self.layer, base.dims())?)?;
+        let rows = |weight: &Tensor| weight.flatten_from(1)?.sqr()?.sum_keepdim(1)?.sqrt();
         let epsilon = f64::from(f32::EPSILON);
-        let by_rows = magnitude.dims().first() == Some(&base.dims()[0]);
+        let lengths = magnitude.lengths();
         let mut kept = vec![1; base.rank()];
-        let scale = if by_rows {
-            kept[0] = base.dims()[0];
-            (base.flatten_from(1)?.sqr()?.sum_keepdim(1)?.sqrt()? + epsilon)?
-        } else {
-            kept[1] = base.dims()[1];
-            let columns = changed.transpose(0, 1)?.contiguous()?.flatten_from(1)?;
-            (columns.sqr()?.sum_keepdim(1)?.sqrt()? + epsilon)?
+        let before = match magnitude {
+            Magnitude::Peft(_) => {
+                kept[0] = base.dims()[0];
+                rows(&changed)?
+            }
+            // Of a square weight the shape tells which are meant.
+            Magnitude::Lycoris(_) if lengths.dims().first() == Some(&base.dims()[0]) => {
+                kept[0] = base.dims()[0];
+                (rows(&base)? + epsilon)?
+            }
+            Magnitude::Lycoris(_) => {
+                kept[1] = base.dims()[1];
+                (rows(&changed.transpose(0, 1)?.contiguous()?)? + epsilon)?
+            }
         };
-        let scale = (magnitude.flatten_all()? / scale.flatten_all()?)?.reshape(kept)?;
+        let scale = (lengths.flatten_all()? / before.flatten_all()?)?.reshape(kept)?;
         let turned = changed.broadcast_mul(&scale)?;
         Ok((&base + ((turned - &base)? * self.strength)?)?)
     }
@@ -275,8 +305,11 @@ impl Adapter for Added {
     }
 
     fn effect(&self) -> Result<Effect> {
-        let Form::LowRank { up, down } = &self.module.form else { return Ok(Effect::Other) };
-        Ok(Effect::Adds((up.matmul(&down.flatten_from(1)?)? * (self.module.scale * self.strength))?))
+        if self.module.magnitude.is_some() {
+            return Ok(Effect::Alters);
+        }
+        let change = self.module.change(&self.layer, &self.shape)?;
+        Ok(Effect::Adds((change.flatten_from(1)? * self.strength)?))
     }
 }
 

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
+use serde_json::Value;
 
 use super::dense;
 use super::fault::{Fault, Unmatched};
-use super::lora::{Form, LoraModel, Module, number};
+use super::lora::{Form, LoraModel, Magnitude, Module, number};
 use super::names::Names;
 use super::write::{Store, write};
 use crate::error::Result;
@@ -32,9 +33,9 @@ const ENDS: [(&str, &str); 37] = [
     (".lora_A", "down"),
     (".alpha", "alpha"),
     (".dora_scale", "magnitude"),
-    (".lora_magnitude_vector", "magnitude"),
-    (".lora_magnitude_vector.weight", "magnitude"),
-    (".lora_magnitude_vector.default.weight", "magnitude"),
+    (".lora_magnitude_vector", "peft_magnitude"),
+    (".lora_magnitude_vector.weight", "peft_magnitude"),
+    (".lora_magnitude_vector.default.weight", "peft_magnitude"),
     (".hada_w1_a", "hada_w1_a"),
     (".hada_w1_b", "hada_w1_b"),
     (".hada_w2_a", "hada_w2_a"),
@@ -64,6 +65,25 @@ impl LoraModel {
     /// [`Fault::NotAnAdapter`] when it holds no module at all, [`Fault::BadModule`] for tensors that do not belong together,
     /// [`Fault::NonFinite`].
     pub fn read(file: &Weights) -> Result<(Self, Vec<Unmatched>)> {
+        Self::read_with(file, None)
+    }
+
+    /// Reads PEFT's `adapter_model.safetensors` with the settings of the `adapter_config.json` beside it, which tell the scale.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), and [`Fault::NotAnAdapter`] for settings of another method.
+    pub fn read_peft(file: &Weights, settings: &Value) -> Result<(Self, Vec<Unmatched>)> {
+        match settings["peft_type"].as_str() {
+            None | Some("LORA" | "LOHA" | "LOKR") => Self::read_with(file, Some(settings)),
+            Some(other) => {
+                let fact = format!("its adapter_config.json is of method `{other}`");
+                let hint = "what is read of PEFT's: LORA, LOHA, LOKR, and DEFT with `para: true`".to_owned();
+                Err(Fault::NotAnAdapter { file: file.file().to_owned(), fact, hint }.into())
+            }
+        }
+    }
+
+    fn read_with(file: &Weights, settings: Option<&Value>) -> Result<(Self, Vec<Unmatched>)> {
         let (mut modules, mut unknown) = (BTreeMap::<String, Parts>::new(), Vec::new());
         for key in file.names() {
             match split(key) {
@@ -87,10 +107,10 @@ impl LoraModel {
         if modules.is_empty() {
             return Err(not_a_lora(file));
         }
-        let default_alpha = peft_alpha(file.metadata());
+        let settings = settings.cloned().unwrap_or_else(|| peft_settings(file.metadata()));
         let mut read = Self { modules: BTreeMap::new(), metadata: file.metadata().clone() };
         for (name, parts) in modules {
-            let module = assemble(&name, parts, default_alpha)?;
+            let module = assemble(&name, parts, &settings)?;
             read.modules.insert(name, module);
         }
         Ok((read, unknown))
@@ -153,20 +173,38 @@ fn not_a_lora(file: &Weights) -> crate::Error {
     Fault::NotAnAdapter { file: file.file().to_owned(), fact: fact.to_owned(), hint: hint.to_owned() }.into()
 }
 
-/// The alpha that PEFT writes into the header for all modules.
-fn peft_alpha(metadata: &BTreeMap<String, String>) -> Option<f64> {
-    let settings: serde_json::Value = serde_json::from_str(metadata.get("lora_adapter_metadata")?).ok()?;
-    ["unet.lora_alpha", "lora_alpha"].iter().find_map(|key| settings[*key].as_f64())
+/// PEFT's settings that diffusers writes into the header for all modules, those of the UNet if there are several.
+fn peft_settings(metadata: &BTreeMap<String, String>) -> Value {
+    let all: Value =
+        metadata.get("lora_adapter_metadata").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let Value::Object(all) = all else { return Value::Null };
+    let strip = |(key, value): (String, Value)| (key.strip_prefix("unet.").unwrap_or(&key).to_owned(), value);
+    Value::Object(all.into_iter().map(strip).collect())
 }
 
-fn assemble(name: &str, mut parts: Parts, default_alpha: Option<f64>) -> Result<Module> {
+/// What the product of a module of that rank is multiplied by: by the file's own alpha, else by PEFT's settings, else 1.
+fn scale_of(name: &str, alpha: Option<f64>, rank: usize, settings: &Value) -> f64 {
+    if let Some(alpha) = alpha {
+        return alpha / rank as f64;
+    }
+    // PEFT's patterns are names of modules, or ends of them.
+    let own = settings["alpha_pattern"].as_object().into_iter().flatten();
+    let mut own = own.filter(|(pattern, _)| name == *pattern || name.ends_with(&format!(".{pattern}")));
+    let alpha = own.next().map_or(&settings["lora_alpha"], |(_, alpha)| alpha).as_f64();
+    let alpha = alpha.or_else(|| settings["alpha"].as_f64());
+    let divisor = if settings["use_rslora"] == Value::Bool(true) { (rank as f64).sqrt() } else { rank as f64 };
+    alpha.map_or(1.0, |alpha| alpha / divisor)
+}
+
+fn assemble(name: &str, mut parts: Parts, settings: &Value) -> Result<Module> {
     let bad = |fact: String| Fault::BadModule { module: name.to_owned(), fact };
     let alpha = match parts.remove("alpha") {
-        None => default_alpha,
+        None => None,
         Some(alpha) => Some(number(&alpha)?.ok_or_else(|| bad("its alpha is more than one number".to_owned()))?),
     };
-    let magnitude = parts.remove("magnitude");
-    let scale = |rank: usize| alpha.map_or(1.0, |alpha| alpha / rank as f64);
+    let magnitude = parts.remove("magnitude").map(Magnitude::Lycoris);
+    let magnitude = magnitude.or(parts.remove("peft_magnitude").map(Magnitude::Peft));
+    let scale = |rank: usize| scale_of(name, alpha, rank, settings);
     let mut take = |part: &'static str| parts.remove(part);
     let (form, scale) = if let Some(up) = take("up") {
         let down = take("down").ok_or_else(|| bad("it has an upper half and no lower one".to_owned()))?;

@@ -3,6 +3,7 @@
 //!
 //! [`Names`] finds the layers that a file means, [`Subset`] and [`Boundary`] choose those that are trained. Knows no folders.
 
+mod cancel;
 mod combine;
 mod compare;
 mod dense;
@@ -11,6 +12,8 @@ mod fault;
 #[cfg(test)]
 mod file_tests;
 mod fingerprint;
+#[cfg(test)]
+mod golden;
 mod lora;
 mod lora_file;
 mod names;
@@ -18,23 +21,26 @@ mod para;
 mod para_file;
 mod place;
 mod qr;
+mod report;
 mod subset;
 mod svdiff;
 #[cfg(test)]
 mod tests;
 mod write;
 
+pub use cancel::{Cancelled, cancelled};
 pub use combine::{Merge, merge};
 pub use compare::{AnyAdapter, Common, Comparison, Summary, compare, relative_changes};
 pub use export::{ExportError, to_lora};
 pub use fault::{Fault, Unmatched, table};
 pub use fingerprint::{check_base, difference, fingerprint};
-pub use lora::{Form, LoraModel, Module};
+pub use lora::{Form, LoraModel, Magnitude, Module};
 pub use names::{Layer, Listing, Names, Pairs, Part};
 pub use para::{Para, Stage};
 pub use para_file::Read;
 pub use place::{Excess, OnPara, Placed, Placement, on_layers};
 pub use qr::{DEFICIENT, Qr, qr, qr_repaired};
+pub use report::{LayerReport, Overlap, Report, Touch, report};
 pub use subset::{Boundary, NAMED, Subset};
 pub use svdiff::SvDiff;
 pub use write::{Store, write};

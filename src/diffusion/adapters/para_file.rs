@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::dense;
 use super::fault::{Fault, Unmatched};
 use super::para::{Para, Stage};
-use super::write::{Store, write};
+use super::write::{Store, tensors_sha256, write};
 use crate::error::Result;
 use crate::nn::Weights;
 
@@ -77,6 +77,16 @@ impl Para {
             return Err(refuse(format!("its decomposition_method is `{method}`, which is no projection"), hint));
         }
         Self::read(file, repair)
+    }
+
+    /// SHA-256 of the bytes after the header of its file in f32: what the ModelSpec calls `hash_sha256`, without `0x`. It tells
+    /// one PaRa from another, whatever their headers say.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn tensors_sha256(&self) -> Result<String> {
+        let file = self.to_file(Store::F32)?;
+        Ok(tensors_sha256(&file))
     }
 
     /// The bytes of a file.

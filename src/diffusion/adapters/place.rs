@@ -195,7 +195,7 @@ impl Para {
     /// [`Fault::NothingToAdapt`] when the subset has none of its layers.
     pub fn place<M: Layers + Clone>(&self, names: &Names, network: &M, on: &OnPara) -> Result<Placement> {
         check_strength(on.strength)?;
-        let (mut shortened, mut outside) = (Vec::new(), 0);
+        let (mut shortened, mut outside, mut acting, mut idle) = (Vec::new(), 0, 0, 0);
         let mut placement = Placement::pair(names, self.layers.iter(), |layer, stages: &Vec<Stage>| {
             if let Some(stage) = stages.iter().find(|stage| stage.outputs() != layer.shape[0]) {
                 return Err(Fault::outputs(&layer.name, stage.outputs(), &layer.shape).into());
@@ -204,7 +204,11 @@ impl Para {
                 outside += 1;
                 return Ok(Vec::new());
             }
-            let bounded = bound(layer, stages, &removed(network, &layer.name)?, on)?;
+            let before = removed(network, &layer.name)?;
+            let bounded = bound(layer, stages, &before, on)?;
+            let joint = dense::joint_rank(before.iter().chain(bounded.iter().map(Stage::q)))?;
+            acting += usize::from(!bounded.is_empty());
+            idle += usize::from(!bounded.is_empty() && joint == dense::joint_rank(before.iter())?);
             let (rank, left) = (total(stages), total(&bounded));
             if left < rank {
                 shortened.push(format!("{} {rank} to {left}", layer.name));
@@ -223,6 +227,12 @@ impl Para {
                 shortened[0]
             ));
         }
+        if idle > 0 && idle == acting {
+            placement.notes.push(
+                "a PaRa below takes all of these directions out already: at strength 1 the same one does nothing more"
+                    .to_owned(),
+            );
+        }
         if !(0.0..=1.0).contains(&on.strength) {
             placement.notes.push(format!("a strength of {} lies outside 0 to 1", on.strength));
         }
@@ -238,7 +248,7 @@ fn total(stages: &[Stage]) -> usize {
 fn removed<M: Layers + Clone>(network: &M, layer: &str) -> Result<Vec<candle_core::Tensor>> {
     let mut found = Vec::new();
     for adapter in
-        on_layers(network).into_iter().find(|weight| weight.layer() == layer).iter().flat_map(Weight::adapters)
+        on_layers(network).into_iter().find(|weight| weight.layer() == layer).iter().flat_map(Weight::history)
     {
         if let Effect::Removes(q) = adapter.effect()? {
             found.push(q);

@@ -8,10 +8,14 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use super::dense;
-use super::fault::Fault;
+use super::fault::{Fault, Unmatched};
 use super::names::{Names, Part};
+use super::write::{Store, write};
 use crate::error::{Error, Result};
-use crate::nn::{Adapter, Geometry};
+use crate::nn::{Adapter, Geometry, Weights};
+
+/// How a shift's key ends, as in the files of svdiff-pytorch.
+const END: &str = ".delta";
 
 /// Shifts by the layer's name in any spelling. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -23,7 +27,7 @@ pub struct SvDiff {
 }
 
 impl SvDiff {
-    /// Of checkpoint names of a UNet's layers, renamed as files spell them.
+    /// Of checkpoint names of a UNet's layers, renamed as files spell them: in diffusers' names.
     ///
     /// # Errors
     /// [`Error::NoSuchLayer`], and [`Fault::NonFinite`].
@@ -36,9 +40,91 @@ impl SvDiff {
         for (name, shifts) in layers {
             dense::require_finite(&name, &shifts)?;
             let layer = names.layer(Part::Unet, &name).ok_or_else(|| names.no_such_layer(&name))?;
-            made.layers.insert(names.kohya(layer), shifts);
+            made.layers.insert(layer.diffusers.clone(), shifts);
         }
         Ok(made)
+    }
+
+    /// Whether a file holds spectral shifts.
+    #[must_use]
+    pub fn is_in(file: &Weights) -> bool {
+        file.names().any(|name| name.ends_with(END))
+    }
+
+    /// Reads a file, ours or svdiff-pytorch's. The second value is keys that are no shifts.
+    ///
+    /// # Errors
+    /// [`Fault::NotAnAdapter`], [`Fault::BadModule`], [`Fault::NonFinite`].
+    pub fn read(file: &Weights) -> Result<(Self, Vec<Unmatched>)> {
+        let (mut read, mut unknown) = (Self { layers: BTreeMap::new(), metadata: file.metadata().clone() }, Vec::new());
+        for key in file.names() {
+            let Some(layer) = key.strip_suffix(END) else {
+                let why = "it is no shift of singular values".to_owned();
+                unknown.push(Unmatched { name: key.to_owned(), why, nearest: Vec::new() });
+                continue;
+            };
+            let shape = file.shape(key).unwrap_or_default().to_vec();
+            if shape.len() != 1 {
+                let fact = format!("its shifts have shape {shape:?}, one number for each singular value is expected");
+                return Err(Fault::BadModule { module: layer.to_owned(), fact }.into());
+            }
+            let shifts = file.tensor(key, &shape)?;
+            dense::require_finite(key, &shifts)?;
+            read.layers.insert(layer.to_owned(), shifts);
+        }
+        if read.layers.is_empty() {
+            let (file, fact) = (file.file().to_owned(), "it holds no spectral shifts".to_owned());
+            let hint = "the keys of SVDiff's files end in `.delta`".to_owned();
+            return Err(Fault::NotAnAdapter { file, fact, hint }.into());
+        }
+        Ok((read, unknown))
+    }
+
+    /// The bytes of a file.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn to_file(&self, store: Store) -> Result<Vec<u8>> {
+        let tensors: Vec<_> =
+            self.layers.iter().map(|(name, shifts)| (format!("{name}{END}"), shifts.clone(), store)).collect();
+        let mut metadata = self.metadata.clone();
+        metadata.insert("ss_network_module".to_owned(), "svdiff".to_owned());
+        write(&tensors, &metadata)
+    }
+
+    /// How many numbers it has.
+    #[must_use]
+    pub fn parameters(&self) -> usize {
+        self.layers.values().map(Tensor::elem_count).sum()
+    }
+
+    /// The shifts of several, added: all are shifts of the same checkpoint's singular values.
+    ///
+    /// # Errors
+    /// [`Fault::ShapeMismatch`] for shifts of different models.
+    pub fn added(all: &[&Self], names: Option<&Names>) -> Result<Self> {
+        let mut layers: BTreeMap<String, Tensor> = BTreeMap::new();
+        for one in all {
+            for (spelling, shifts) in &one.layers {
+                let found = names.and_then(|names| names.find(spelling).map(|(_, layer)| layer.diffusers.clone()));
+                let name = found.unwrap_or_else(|| spelling.clone());
+                let sum = match layers.get(&name) {
+                    None => shifts.clone(),
+                    Some(sum) if sum.dims() == shifts.dims() => (sum + shifts)?,
+                    Some(sum) => {
+                        let count = |shifts: &Tensor| format!("{} singular values", shifts.elem_count());
+                        let (file, model) = (count(shifts), count(sum));
+                        let hint = "these belong to different kinds of model".to_owned();
+                        return Err(Fault::ShapeMismatch { layer: name, file, model, hint }.into());
+                    }
+                };
+                layers.insert(name, sum);
+            }
+        }
+        let mut metadata = all.first().map(|one| one.metadata.clone()).unwrap_or_default();
+        metadata.retain(|key, value| all.iter().all(|one| one.metadata.get(key) == Some(value)));
+        metadata.insert("paraflow.merge".to_owned(), "added".to_owned());
+        Ok(Self { layers, metadata })
     }
 }
 

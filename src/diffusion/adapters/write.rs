@@ -62,8 +62,7 @@ pub fn write(tensors: &[(String, Tensor, Store)], metadata: &BTreeMap<String, St
     }
     let mut metadata = metadata.clone();
     if metadata.contains_key("modelspec.sai_model_spec") {
-        let hash: String = Sha256::digest(&data).iter().map(|byte| format!("{byte:02x}")).collect();
-        metadata.insert("modelspec.hash_sha256".to_owned(), format!("0x{hash}"));
+        metadata.insert("modelspec.hash_sha256".to_owned(), format!("0x{}", sha256(&data)));
     }
     header["__metadata__"] = json!(metadata);
     let mut header = serde_json::Value::Object(header).to_string();
@@ -73,4 +72,14 @@ pub fn write(tensors: &[(String, Tensor, Store)], metadata: &BTreeMap<String, St
     file.extend(header.as_bytes());
     file.extend(data);
     Ok(file)
+}
+
+fn sha256(data: &[u8]) -> String {
+    Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// SHA-256 of what follows the header of a file that [`write`] made.
+pub(super) fn tensors_sha256(file: &[u8]) -> String {
+    let length = file.first_chunk::<8>().map_or(0, |length| u64::from_le_bytes(*length) as usize);
+    sha256(file.get(8 + length..).unwrap_or_default())
 }

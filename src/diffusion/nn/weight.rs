@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use paraflow_kernels::{Matrix, Precision, Right};
 
 use super::fused::{self, Add};
@@ -69,6 +69,8 @@ pub enum Effect {
     Removes(Tensor),
     /// It adds a matrix: `[out, in · kernel · kernel]`.
     Adds(Tensor),
+    /// It adds something that depends on the weight below it.
+    Alters,
 }
 
 /// A layer's weight: what the file holds, and the adapters that act on it, in their order.
@@ -77,6 +79,16 @@ pub struct Weight {
     layer: Arc<str>,
     geometry: Geometry,
     pub(super) base: Arc<Base>,
+    adapters: Vec<Arc<dyn Adapter>>,
+    /// What was worked into the base, if anything was.
+    baked: Option<Arc<Baked>>,
+}
+
+/// How a base with adapters worked into it came about.
+struct Baked {
+    /// The numbers before.
+    from: Origin,
+    /// What acted on them, in their order.
     adapters: Vec<Arc<dyn Adapter>>,
 }
 
@@ -112,9 +124,19 @@ impl Back {
     }
 }
 
+#[derive(Clone)]
 enum Origin {
     File(Stored),
     Memory(Tensor),
+}
+
+impl Origin {
+    fn tensor(&self, shape: &[usize]) -> Result<Tensor> {
+        match self {
+            Self::File(stored) => Ok(stored.tensor()?.reshape(shape)?),
+            Self::Memory(tensor) => Ok(tensor.clone()),
+        }
+    }
 }
 
 impl Base {
@@ -191,10 +213,7 @@ impl Base {
     }
 
     fn tensor(&self) -> Result<Tensor> {
-        match &self.origin {
-            Origin::File(stored) => Ok(stored.tensor()?.reshape(self.shape.as_slice())?),
-            Origin::Memory(tensor) => Ok(tensor.clone()),
-        }
+        self.origin.tensor(&self.shape)
     }
 
     /// The whole weight on its device, kept from the first call on.
@@ -217,7 +236,7 @@ impl Weight {
     pub(super) fn load(weights: &Weights, geometry: Geometry, shapes: &[&[usize]]) -> Result<Self> {
         let stored = weights.claim("weight", shapes)?;
         let base = Base::new(Origin::File(stored), shapes[0], weights.precision());
-        Ok(Self { layer: weights.layer().into(), geometry, base, adapters: Vec::new() })
+        Ok(Self { layer: weights.layer().into(), geometry, base, adapters: Vec::new(), baked: None })
     }
 
     /// The layer's name as adapters address it: its key in the file without part prefix and without `.weight`.
@@ -237,7 +256,7 @@ impl Weight {
     pub fn of_in(precision: Precision, layer: &str, geometry: Geometry, weight: Tensor) -> Self {
         let shape = weight.dims().to_vec();
         let base = Base::new(Origin::Memory(weight), &shape, precision);
-        Self { layer: layer.into(), geometry, base, adapters: Vec::new() }
+        Self { layer: layer.into(), geometry, base, adapters: Vec::new(), baked: None }
     }
 
     /// `W x` for `x` `[.., in]`, channels-last, with whatever adapters act on it and without bias.
@@ -260,6 +279,11 @@ impl Weight {
         &self.adapters
     }
 
+    /// All adapters, those that were worked into the weight first, in their order.
+    pub fn history(&self) -> impl Iterator<Item = &Arc<dyn Adapter>> {
+        self.baked.iter().flat_map(|baked| &baked.adapters).chain(&self.adapters)
+    }
+
     /// In which numbers the layer multiplies on the CPU.
     #[must_use]
     pub fn precision(&self) -> Precision {
@@ -270,6 +294,15 @@ impl Weight {
     #[must_use]
     pub fn is_changed(&self) -> bool {
         !self.adapters.is_empty() || matches!(self.base.origin, Origin::Memory(_))
+    }
+
+    /// The same weight, multiplied with in other numbers on the CPU. What the layer has packed for its own is not shared.
+    #[must_use]
+    pub fn multiplying_in(&self, precision: Precision) -> Self {
+        if precision == self.precision() {
+            return self.clone();
+        }
+        Self { base: Base::new(self.base.origin.clone(), &self.base.shape, precision), ..self.clone() }
     }
 
     /// How the layer applies it.
@@ -310,7 +343,44 @@ impl Weight {
     /// # Errors
     /// When an adapter does not fit.
     pub fn baked(&self) -> Result<Self> {
-        if self.adapters.is_empty() { Ok(self.clone()) } else { self.replaced(self.effective()?) }
+        if self.adapters.is_empty() {
+            return Ok(self.clone());
+        }
+        let from = self.first().clone();
+        let adapters = self.history().cloned().collect();
+        Ok(Self { baked: Some(Arc::new(Baked { from, adapters })), ..self.replaced(self.effective()?)? })
+    }
+
+    /// The numbers that the first adapter acted on.
+    fn first(&self) -> &Origin {
+        self.baked.as_ref().map_or(&self.base.origin, |baked| &baked.from)
+    }
+
+    /// What is left of each adapter that adds something, `[out, in · kernel · kernel]` f32, after those that act above it: those
+    /// that act beside the weight and those that were worked into it, in their order.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn additions(&self) -> Result<Vec<Tensor>> {
+        let all: Vec<&Arc<dyn Adapter>> = self.history().collect();
+        let mut added: Vec<Tensor> = Vec::new();
+        for (index, adapter) in all.iter().enumerate() {
+            match adapter.effect()? {
+                // It takes as much out of the parts as out of the whole.
+                Effect::Removes(_) => {
+                    added = added.iter().map(|part| adapter.weight(part)).collect::<Result<_>>()?;
+                }
+                Effect::Adds(change) => added.push(change),
+                Effect::Alters => {
+                    let start = self.first().tensor(self.shape())?;
+                    let below = all[..index].iter().try_fold(start, |weight, adapter| adapter.weight(&weight))?;
+                    let change = (adapter.weight(&below)?.to_dtype(DType::F32)? - below.to_dtype(DType::F32)?)?;
+                    added.push(change.flatten_from(1)?);
+                }
+                Effect::Other => {}
+            }
+        }
+        Ok(added)
     }
 
     /// This layer with another frozen weight and no adapters.
@@ -326,7 +396,7 @@ impl Weight {
             });
         }
         let base = Base::new(Origin::Memory(weight), self.shape(), self.base.precision);
-        Ok(Self { layer: self.layer.clone(), geometry: self.geometry, base, adapters: Vec::new() })
+        Ok(Self { layer: self.layer.clone(), geometry: self.geometry, base, adapters: Vec::new(), baked: None })
     }
 
     /// The layer's output: `W x`, what the adapters make of it, `bias` `[out]`, and what is added. The last dimension of `x`

@@ -13,7 +13,7 @@ use super::fault::Fault;
 use super::layer::Layer;
 use super::trainer::TrainRequest;
 use crate::error::Result;
-use crate::nn::Weights;
+use crate::nn::{Layers as _, Precision, Weights};
 
 /// Where a training keeps its state: `name.para-state.safetensors`.
 #[derive(Debug, Clone)]
@@ -142,8 +142,9 @@ impl StateFile {
         };
         let ours: serde_json::Value =
             serde_json::from_str(&header(request, 0)).expect("written by the same function a line ago");
-        for part in ["version", "settings", "data"] {
-            if found[part] == ours[part] {
+        for part in ["version", "settings", "data", "precision"] {
+            // States of before there was a choice say nothing of it.
+            if found[part] == ours[part] || (part == "precision" && found[part].is_null() && ours[part] == "single") {
                 continue;
             }
             let (Some(theirs), Some(ours)) = (found[part].as_object(), ours[part].as_object()) else {
@@ -173,8 +174,19 @@ fn header(request: &TrainRequest<'_>, step: usize) -> String {
         "step": step,
         "settings": request.settings,
         "data": print(request),
+        "precision": precision(request),
     });
     header.to_string()
+}
+
+/// In which numbers the network multiplies: another one takes other steps.
+fn precision(request: &TrainRequest<'_>) -> &'static str {
+    let mut found = Precision::Single;
+    request.unet.clone().visit(&mut |weight| found = weight.precision());
+    match found {
+        Precision::Single => "single",
+        Precision::Bf16 => "bf16",
+    }
 }
 
 /// What tells data apart: FNV-1a over all latents and prompts.

@@ -1,4 +1,4 @@
-//! Pillow's Lanczos filter on 8-bit pictures, exact: fixed-point weights, and bytes between the two passes.
+//! Pillow's filters on 8-bit pictures, exact: fixed-point weights, and bytes between the two passes.
 
 use rayon::prelude::*;
 
@@ -8,7 +8,19 @@ use super::Grid;
 const PRECISION: u32 = 32 - 8 - 2;
 const LOBES: f64 = 3.0;
 
-pub(super) fn resize(grid: &Grid, width: usize, height: usize) -> Vec<f32> {
+/// How much of an old cell a new one takes, by their distance.
+#[derive(Clone, Copy)]
+pub(super) struct Filter {
+    /// Beyond this distance nothing.
+    reach: f64,
+    weight: fn(f64) -> f64,
+}
+
+pub(super) const LANCZOS: Filter = Filter { reach: LOBES, weight: lanczos };
+/// Keys 1981, with a = -0.5.
+pub(super) const CUBIC: Filter = Filter { reach: 2.0, weight: cubic };
+
+pub(super) fn resize(grid: &Grid, width: usize, height: usize, filter: Filter) -> Vec<f32> {
     let channels = grid.channels;
     let size = grid.rows * grid.columns;
     let entries = grid.values.par_chunks(channels * size).flat_map_iter(|entry| {
@@ -19,7 +31,7 @@ pub(super) fn resize(grid: &Grid, width: usize, height: usize) -> Vec<f32> {
                 bytes[at * channels + channel] = (255.0 * value).clamp(0.0, 255.0) as u8;
             }
         }
-        let resized = resize_bytes(bytes, grid.columns, grid.rows, channels, width, height);
+        let resized = resize_bytes(bytes, (grid.columns, grid.rows), channels, (width, height), filter);
         let plane = move |channel: usize| {
             let resized = &resized;
             (0..width * height).map(|at| f32::from(resized[at * channels + channel]) / 255.0).collect::<Vec<_>>()
@@ -32,11 +44,10 @@ pub(super) fn resize(grid: &Grid, width: usize, height: usize) -> Vec<f32> {
 /// Resizes one picture, pixel after pixel in memory.
 fn resize_bytes(
     mut bytes: Vec<u8>,
-    columns: usize,
-    rows: usize,
+    (columns, rows): (usize, usize),
     channels: usize,
-    width: usize,
-    height: usize,
+    (width, height): (usize, usize),
+    filter: Filter,
 ) -> Vec<u8> {
     if (columns, rows) == (width, height) {
         return bytes;
@@ -47,7 +58,7 @@ fn resize_bytes(
         bytes.chunks_exact_mut(4).for_each(multiply_opacity);
     }
     if columns != width {
-        let windows = windows(columns, width);
+        let windows = windows(columns, width, filter);
         let wide = bytes.par_chunks_exact(columns * channels).flat_map_iter(|row| {
             windows
                 .iter()
@@ -57,7 +68,7 @@ fn resize_bytes(
     }
     if rows != height {
         let stride = width * channels;
-        let windows = windows(rows, height);
+        let windows = windows(rows, height, filter);
         let high = windows.par_iter().flat_map_iter(|window| {
             let bytes = &bytes;
             (0..stride).map(move |i| window.sum(|at| bytes[at * stride + i]))
@@ -85,16 +96,17 @@ impl Window {
     }
 }
 
-fn windows(old: usize, new: usize) -> Vec<Window> {
+fn windows(old: usize, new: usize, filter: Filter) -> Vec<Window> {
     let scale = old as f64 / new as f64;
     // Made smaller, the filter grows to cover all that falls into a cell.
     let stretch = scale.max(1.0);
-    let support = LOBES * stretch;
+    let support = filter.reach * stretch;
     let window = |i: usize| {
         let centre = (i as f64 + 0.5) * scale;
         let start = (centre - support + 0.5).max(0.0) as usize;
         let end = ((centre + support + 0.5) as usize).min(old);
-        let weights: Vec<f64> = (start..end).map(|at| lanczos((at as f64 - centre + 0.5) * (1.0 / stretch))).collect();
+        let weight = |at: usize| (filter.weight)((at as f64 - centre + 0.5) * (1.0 / stretch));
+        let weights: Vec<f64> = (start..end).map(weight).collect();
         let sum: f64 = weights.iter().sum();
         let fixed = |weight: f64| {
             let weight = if sum == 0.0 { weight } else { weight / sum } * f64::from(1 << PRECISION);
@@ -111,6 +123,15 @@ fn lanczos(x: f64) -> f64 {
         if angle == 0.0 { 1.0 } else { angle.sin() / angle }
     };
     if (-LOBES..LOBES).contains(&x) { sinc(x) * sinc(x / LOBES) } else { 0.0 }
+}
+
+fn cubic(x: f64) -> f64 {
+    const A: f64 = -0.5;
+    match x.abs() {
+        x if x < 1.0 => ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0,
+        x if x < 2.0 => (((x - 5.0) * x + 8.0) * x - 4.0) * A,
+        _ => 0.0,
+    }
 }
 
 /// Colours times opacity, `a·b / 255` rounded.
