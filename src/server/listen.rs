@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
 /// A client that has not sent its headers by then is let go.
-const HEADER_TIME: Duration = Duration::from_secs(15);
+const HEADER_TIME: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 15 });
 
 /// Serves every connection until `closing` is true.
 pub(crate) fn accept(

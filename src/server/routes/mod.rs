@@ -36,7 +36,7 @@ use crate::app::App;
 use crate::guard::guard;
 
 /// A body whose next part does not come within this time is given up.
-const BODY_PAUSE: Duration = Duration::from_secs(30);
+const BODY_PAUSE: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
 
 /// Gzip for JSON and plain text, as in ComfyUI; streams and pictures go out as they are.
 fn compression() -> CompressionLayer<impl Predicate> {
