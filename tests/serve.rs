@@ -28,7 +28,7 @@ impl Served {
 
     /// Starts the process, and waits until it listens or has ended.
     fn launch(base: &Path, arguments: &[&str]) -> (Child, Option<String>) {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_paraflow"))
+        let process = Command::new(env!("CARGO_BIN_EXE_paraflow"))
             .args(["serve", "--port", "0", "--log", "error", "--base-dir"])
             .arg(base)
             .args(arguments)
@@ -36,6 +36,11 @@ impl Served {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
+        Self::launched(process)
+    }
+
+    /// Waits until the process listens or has ended.
+    fn launched(mut process: Child) -> (Child, Option<String>) {
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim().strip_prefix("http://").map(str::to_owned);
@@ -336,6 +341,30 @@ fn a_training_that_was_killed_goes_on_from_its_last_state() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_training_is_parked_on_a_signal_and_goes_on_after_it() {
+    const STEPS: u32 = 24;
+    let dir = base();
+    let graph = training(dir.path(), STEPS, "");
+    // Its state is written when it is stopped, and not before.
+    let mut graph = graph;
+    graph["3"]["inputs"]["save_every"] = 0.into();
+    let mut server = Served::start(dir.path(), &["--grace", "0s"]);
+    let body = json!({"graph": graph, "id": "train"}).to_string();
+    assert_eq!(send(&server.address, "POST", "/paraflow/v1/jobs", &body).unwrap().0, 201);
+    assert_eq!(losses(&server.address, "train", true), [1]);
+    assert!(Command::new("kill").arg(server.process.id().to_string()).status().unwrap().success());
+    assert_eq!(server.process.wait().unwrap().code(), Some(0));
+    assert!(has_state(&dir.path().join("user/trainings")));
+    let server = Served::start(dir.path(), &[]);
+    let steps = losses(&server.address, "train", false);
+    assert!(steps.first().is_some_and(|&first| first > 1), "it began anew: {steps:?}");
+    let job = server.get("/paraflow/v1/jobs/train/wait?timeout=60");
+    assert_eq!((&job["state"], &job["attempts"]), (&json!("done"), &json!(1)), "a parked job has not been tried");
+    check_training(&server, dir.path(), "train", STEPS);
+}
+
 /// Fewer than the deaths after which a job is given up.
 #[cfg(unix)]
 const DEATHS: usize = 8;
@@ -409,6 +438,51 @@ fn wrong_settings_are_told_with_a_way_out() {
         Command::new(env!("CARGO_BIN_EXE_paraflow")).args(["serve", "--base-dir"]).arg(dir.path()).output().unwrap();
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(told.contains("unknown field `prot`"), "{told}");
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_and_that_over_the_file() {
+    let dir = base();
+    fs::write(dir.path().join("paraflow.toml"), "max_upload_size = 1\nmulti_user = true\nport = 1\n").unwrap();
+    fs::write(dir.path().join("other.toml"), "max_upload_size = 5\n").unwrap();
+    let other = dir.path().join("other.toml");
+    let limit = |variable: Option<&str>, flags: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_paraflow"));
+        command.args(["serve", "--port", "0", "--log", "error", "--base-dir"]).arg(dir.path()).args(flags);
+        command.envs(variable.map(|megabytes| ("PARAFLOW_MAX_UPLOAD_SIZE", megabytes)));
+        let (process, address) = Served::launched(command.stdout(Stdio::piped()).spawn().unwrap());
+        let server = Served { process, address: address.unwrap() };
+        let is_multi_user = server.get("/users").get("users").is_some();
+        (server.get("/features")["max_upload_size"].as_u64().unwrap() >> 20, is_multi_user)
+    };
+    assert_eq!(limit(None, &[]), (1, true));
+    assert_eq!(limit(Some("2"), &[]), (2, true));
+    assert_eq!(limit(Some("2"), &["--max-upload-size", "3"]), (3, true));
+    assert_eq!(limit(None, &["--config", other.to_str().unwrap()]), (5, false));
+}
+
+#[cfg(unix)]
+#[test]
+fn each_line_of_the_log_about_a_job_names_it() {
+    let dir = base();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_paraflow"));
+    command.args(["serve", "--port", "0", "--log-json", "--base-dir"]).arg(dir.path());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = command.spawn().unwrap();
+    let mut log = process.stderr.take().unwrap();
+    let (process, address) = Served::launched(process);
+    let mut server = Served { process, address: address.unwrap() };
+    assert_eq!(server.submit("logged"), Some(200));
+    server.wait();
+    assert!(Command::new("kill").arg(server.process.id().to_string()).status().unwrap().success());
+    assert_eq!(server.process.wait().unwrap().code(), Some(0));
+    let mut text = String::new();
+    log.read_to_string(&mut text).unwrap();
+    let lines: Vec<Json> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for message in ["job begins", "job ends"] {
+        let line = lines.iter().find(|line| line["fields"]["message"] == message);
+        assert_eq!(line.map(|line| &line["span"]["id"]), Some(&json!("logged")), "{message}: {text}");
+    }
 }
 
 #[test]

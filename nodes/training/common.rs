@@ -9,8 +9,8 @@ use crate::wires::{Clip, Conditioning, Image, Losses, Model, Subject, Vae};
 use candle_core::Tensor;
 use paraflow_assets::{Assets, Channels, Pixels, write_png};
 use paraflow_diffusion::guidance::{Condition, PictureSize};
-use paraflow_diffusion::schedule::{self, Span};
 use paraflow_diffusion::nn::Precision;
+use paraflow_diffusion::schedule::{self, Span};
 use paraflow_diffusion::train::{
     Decay, Example, Report, Settings, StateFile, TrainRequest, Trained, Watch, identity, train,
 };
@@ -149,7 +149,10 @@ impl Common<'_> {
         hasher.update(&signature).update(format!("{precision:?}").as_bytes()).update(identity(request).as_bytes());
         let folder = cx.service::<Arc<Assets>>().base_dir().join("user/trainings");
         if let Err(error) = fs::create_dir_all(&folder) {
-            cx.warn(format!("`{}` cannot be made ({error}), so this training begins anew after a stop", folder.display()));
+            cx.warn(format!(
+                "`{}` cannot be made ({error}), so this training begins anew after a stop",
+                folder.display()
+            ));
             return None;
         }
         sweep(&folder);

@@ -25,8 +25,16 @@ fn artefact(node: &str, kind: &str, item: &Json, assets: &Assets) -> Option<Arte
     let text = |key: &str| item.get(key).and_then(Json::as_str);
     let filename = text("filename")?.to_owned();
     let (subfolder, place) = (text("subfolder").unwrap_or_default().to_owned(), text("type")?.to_owned());
-    let mut artefact =
-        Artefact { node: node.into(), kind: kind.into(), step: None, filename, subfolder, place, bytes: None, blake3: None };
+    let mut artefact = Artefact {
+        node: node.into(),
+        kind: kind.into(),
+        step: None,
+        filename,
+        subfolder,
+        place,
+        bytes: None,
+        blake3: None,
+    };
     if let Some(path) = path(&artefact, assets) {
         let mut hasher = blake3::Hasher::new();
         if let Ok(file) = std::fs::File::open(path)

@@ -434,11 +434,8 @@ impl<'a> Report<'a> {
     }
 
     fn sample_message(&self, file: &Artefact) -> Message {
-        let image = FileRef {
-            filename: file.filename.clone(),
-            subfolder: file.subfolder.clone(),
-            place: file.place.clone(),
-        };
+        let image =
+            FileRef { filename: file.filename.clone(), subfolder: file.subfolder.clone(), place: file.place.clone() };
         let step = file.step.unwrap_or_default();
         Message::Sample(Sample { node: file.node.clone(), step, image, prompt_id: self.id() })
     }

@@ -124,7 +124,8 @@ impl StateFile {
 
     /// Removes what a process left that was killed while it wrote this state.
     fn sweep(&self) {
-        let (Some(folder), Some(stem)) = (self.path.parent(), self.path.file_stem().and_then(|stem| stem.to_str())) else {
+        let (Some(folder), Some(stem)) = (self.path.parent(), self.path.file_stem().and_then(|stem| stem.to_str()))
+        else {
             return;
         };
         for entry in folder.read_dir().into_iter().flatten().flatten() {

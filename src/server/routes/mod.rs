@@ -76,6 +76,7 @@ pub(crate) fn router(app: &App) -> Router {
         // `/api/jobs` has no twin without `/api`, but one with two.
         .nest("/api", jobs::routes())
         .nest("/api/api", jobs::routes())
+        .merge(templates::files())
         .merge(internal::routes())
         .nest("/paraflow/v1", own::routes())
         .route("/paraflow/v1/", get(own::page))

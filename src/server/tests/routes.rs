@@ -565,7 +565,13 @@ const ROUTES: &[(&str, Method, &str, &str, u16)] = &[
     ("/embeddings", Method::GET, "/embeddings", "", 200),
     ("/experiment/models", Method::GET, "/experiment/models", "", 200),
     ("/experiment/models/{folder}", Method::GET, "/experiment/models/loras", "", 200),
-    ("/experiment/models/preview/{folder}/{index}/{file}", Method::GET, "/experiment/models/preview/loras/0/x", "", 404),
+    (
+        "/experiment/models/preview/{folder}/{index}/{file}",
+        Method::GET,
+        "/experiment/models/preview/loras/0/x",
+        "",
+        404,
+    ),
     ("/system_stats", Method::GET, "/system_stats", "", 200),
     ("/features", Method::GET, "/features", "", 200),
     ("/extensions", Method::GET, "/extensions", "", 200),
@@ -596,7 +602,13 @@ const SINGLE: &[(&str, Method, &str, &str, u16)] = &[
     ("/api/jobs/{id}", Method::GET, "/api/jobs/nobody", "", 404),
     ("/internal/logs", Method::GET, "/internal/logs", "", 200),
     ("/internal/logs/raw", Method::GET, "/internal/logs/raw", "", 200),
-    ("/internal/logs/subscribe", Method::PATCH, "/internal/logs/subscribe", r#"{"clientId": "c", "enabled": true}"#, 200),
+    (
+        "/internal/logs/subscribe",
+        Method::PATCH,
+        "/internal/logs/subscribe",
+        r#"{"clientId": "c", "enabled": true}"#,
+        200,
+    ),
     ("/internal/folder_paths", Method::GET, "/internal/folder_paths", "", 200),
     ("/internal/files/{place}", Method::GET, "/internal/files/output", "", 200),
 ];
@@ -682,5 +694,9 @@ async fn templates_are_all_graphs_that_ship() {
     for name in listed {
         let graph = bench.get(&format!("/workflow_templates/paraflow/{name}.json")).await.json();
         assert!(graph.as_object().is_some_and(|graph| !graph.is_empty()), "{name}");
+        // ComfyUI's front end asks under `/api`, and opens workflows only.
+        let workflow = bench.get(&format!("/api/workflow_templates/paraflow/{name}.json")).await.json();
+        assert_eq!(workflow["version"], 0.4, "{name}");
+        assert_eq!(workflow["nodes"].as_array().unwrap().len(), graph.as_object().unwrap().len(), "{name}");
     }
 }

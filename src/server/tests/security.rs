@@ -175,9 +175,7 @@ async fn a_body_beyond_the_limit_is_refused() {
 fn upload(path: &str, name: &str, content: &[u8], fields: &[(&str, &str)]) -> axum::http::Request<Body> {
     let mut body = Vec::new();
     for (field, value) in fields {
-        body.extend(
-            format!("--B\r\nContent-Disposition: form-data; name=\"{field}\"\r\n\r\n{value}\r\n").bytes(),
-        );
+        body.extend(format!("--B\r\nContent-Disposition: form-data; name=\"{field}\"\r\n\r\n{value}\r\n").bytes());
     }
     let head = format!("--B\r\nContent-Disposition: form-data; name=\"image\"; filename=\"{name}\"\r\n\r\n");
     body.extend(head.bytes());

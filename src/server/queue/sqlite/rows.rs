@@ -92,9 +92,7 @@ pub(super) fn store_end(connection: &Connection, id: &str, end: &End, ended: i64
 
 /// Writes down a file that a running job made, in the place of an earlier one of that node, kind and step.
 pub(super) fn store_shown(connection: &Connection, id: &str, file: &Artefact) -> Result<(), QueueError> {
-    let runs = connection
-        .prepare_cached("SELECT 1 FROM jobs WHERE id = ?1 AND state = 'running'")?
-        .exists([id])?;
+    let runs = connection.prepare_cached("SELECT 1 FROM jobs WHERE id = ?1 AND state = 'running'")?.exists([id])?;
     if !runs {
         return Err(rusqlite::Error::QueryReturnedNoRows.into());
     }
