@@ -33,6 +33,12 @@ async fn other_names_and_other_sites_are_refused() {
     for host in ["localhost:8188", "127.0.0.1", "[::1]:8188"] {
         assert_eq!(with(&bench, Method::GET, "/queue", &[(header::HOST, host)]).await.status, StatusCode::OK, "{host}");
     }
+    // A request that names two hosts is none.
+    let mut twice = request(Method::GET, "/queue", Body::empty());
+    twice.headers_mut().append(header::HOST, "evil.example".parse().unwrap());
+    assert_eq!(bench.send(twice).await.status, StatusCode::BAD_REQUEST);
+    let elsewhere = request(Method::GET, "http://evil.example/queue", Body::empty());
+    assert_eq!(bench.send(elsewhere).await.status, StatusCode::BAD_REQUEST);
     for origin in ["https://evil.example", "http://127.0.0.1:9999", "null"] {
         let got = with(&bench, Method::POST, "/interrupt", &[(header::ORIGIN, origin)]).await;
         assert_eq!((got.status, got.bytes.len()), (StatusCode::FORBIDDEN, 0), "{origin}");
