@@ -1,7 +1,8 @@
 //! What the server costs: `cargo bench --bench serve`. Prints figures; `docs/benchmarks.md` holds those that were taken.
 //!
 //! Starts the program itself, a new one for each question, and speaks HTTP and WebSocket over plain connections that
-//! stay open. `cargo bench --bench serve -- clients` asks only what has that word in its name.
+//! stay open. `cargo bench --bench serve -- clients` asks only what has that word in its name; `PARAFLOW_BENCHED` names another
+//! program to ask.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench prints, and ends where something fails")]
 
@@ -28,7 +29,8 @@ impl Drop for Served {
 }
 
 fn start(base: &Path, arguments: &[&str]) -> Served {
-    let mut process = Command::new(env!("CARGO_BIN_EXE_paraflow"))
+    let program = std::env::var("PARAFLOW_BENCHED").unwrap_or_else(|_| env!("CARGO_BIN_EXE_paraflow").to_owned());
+    let mut process = Command::new(program)
         .args(["serve", "--port", "0", "--log", "error", "--base-dir"])
         .arg(base)
         .args(arguments)
@@ -207,6 +209,7 @@ fn requests() {
     println!("under these requests: {}", memory(&server));
 }
 
+/// A graph of which everything is there: what it costs to ask for it.
 fn cached() {
     let dir = base();
     let server = start(dir.path(), &[]);
@@ -223,6 +226,41 @@ fn cached() {
     }
     let (half, most) = (percentile(&mut times, 50), percentile(&mut times, 99));
     println!("cached graph, submitted to stored result: {half:?} median, {most:?} at 99 %; {}", memory(&server));
+    let mut socket = Socket::open(&server.address, "me");
+    let (mut accepted, mut executed, mut stored) = (Vec::new(), Vec::new(), Vec::new());
+    let body = json!({"prompt": prompt("cached"), "client_id": "me"}).to_string();
+    for _ in 0..1000 {
+        let begun = Instant::now();
+        connection.send("POST", "/prompt", &body);
+        accepted.push(begun.elapsed());
+        loop {
+            let frame = socket.next();
+            match frame["type"].as_str().unwrap() {
+                "executed" => executed.push(begun.elapsed()),
+                "execution_success" => stored.push(begun.elapsed()),
+                "executing" if frame["data"]["node"].is_null() => break,
+                _ => {}
+            }
+        }
+    }
+    for (what, times) in [("accepted", &mut accepted), ("`executed`", &mut executed), ("stored", &mut stored)] {
+        let (half, most) = (percentile(times, 50), percentile(times, 99));
+        println!("the same over ComfyUI's API, until {what}: {half:?} median, {most:?} at 99 %");
+    }
+}
+
+/// What one write to the disk costs here, without us: as much as a commit writes, and `fsync`.
+fn disk() {
+    let dir = base();
+    let mut file = fs::File::create(dir.path().join("log")).unwrap();
+    let mut times = Vec::new();
+    for _ in 0..300 {
+        let begun = Instant::now();
+        file.write_all(&[1; 8192]).unwrap();
+        file.sync_all().unwrap();
+        times.push(begun.elapsed());
+    }
+    println!("8 KiB and fsync: {:?} median, {:?} at 99 %", percentile(&mut times, 50), percentile(&mut times, 99));
 }
 
 /// Small jobs in a row: time and memory must not grow.
@@ -380,7 +418,8 @@ fn clients() {
 
 fn main() {
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
-    let questions: [(&str, fn()); 6] = [
+    let questions: [(&str, fn()); 7] = [
+        ("disk", disk),
         ("starts", starts),
         ("durable", durable),
         ("requests", requests),

@@ -28,7 +28,7 @@ impl Served {
 
     /// Starts the process, and waits until it listens or has ended.
     fn launch(base: &Path, arguments: &[&str]) -> (Child, Option<String>) {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_paraflow"))
+        let process = Command::new(env!("CARGO_BIN_EXE_paraflow"))
             .args(["serve", "--port", "0", "--log", "error", "--base-dir"])
             .arg(base)
             .args(arguments)
@@ -36,6 +36,11 @@ impl Served {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
+        Self::launched(process)
+    }
+
+    /// Waits until the process listens or has ended.
+    fn launched(mut process: Child) -> (Child, Option<String>) {
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim().strip_prefix("http://").map(str::to_owned);
@@ -233,9 +238,9 @@ fn on_a_signal_the_running_job_is_finished_and_the_rest_waits() {
     assert_eq!(fs::read_dir(dir.path().join("output")).unwrap().count(), 20);
 }
 
-/// A short training of a subject that ships.
+/// A short training of a subject that ships, with a sample picture every fourth step. Its state has a name, or none.
 #[cfg(unix)]
-fn training(base: &Path, steps: u32) -> Json {
+fn training(base: &Path, steps: u32, state: &str) -> Json {
     let folder = base.join("input/captain");
     fs::create_dir(&folder).unwrap();
     for entry in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/graphs/subjects/captain")).unwrap() {
@@ -248,11 +253,39 @@ fn training(base: &Path, steps: u32) -> Json {
         "2": node("LoadSubject", json!({"folder": "captain", "fit": "crop"})),
         "3": node("PaRaTrain", json!({
             "model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2], "subject": ["2", 0], "steps": steps, "batch_size": 1,
-            "state": "captain", "save_every": 1,
+            "validate_every": 0, "sample_every": 4, "sample_steps": 1, "state": state, "save_every": 1,
         })),
         "4": node("LossPlot", json!({"loss": ["3", 1]})),
         "5": node("SaveImage", json!({"images": ["4", 0], "filename_prefix": "loss"})),
+        "6": node("SaveImage", json!({"images": ["3", 2], "filename_prefix": "sample"})),
     })
+}
+
+/// Whether a training has kept a state in the folder.
+#[cfg(unix)]
+fn has_state(folder: &Path) -> bool {
+    let mut names = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().file_name());
+    names.any(|name| name.to_str().unwrap().ends_with(".para-state.safetensors"))
+}
+
+/// The training is done: each sample picture is in the books once, each file is there, whole and with its hash, and the
+/// node gave all of them.
+#[cfg(unix)]
+fn check_training(server: &Served, base: &Path, id: &str, steps: u32) {
+    let files = server.get(&format!("/paraflow/v1/jobs/{id}/artefacts"));
+    let files = files.as_array().unwrap();
+    let mut told: Vec<u64> = files.iter().filter_map(|file| file["step"].as_u64()).collect();
+    told.sort_unstable();
+    let expected: Vec<u64> = (1..=u64::from(steps)).filter(|step| step % 4 == 0).collect();
+    assert_eq!(told, expected, "{files:?}");
+    for file in files {
+        let text = |key: &str| file[key].as_str().unwrap();
+        let path = base.join(text("type")).join(text("subfolder")).join(text("filename"));
+        assert!(is_whole(&path), "{file}");
+        assert_eq!(file["blake3"], blake3::hash(&fs::read(&path).unwrap()).to_hex().as_str());
+    }
+    let given = files.iter().filter(|file| file["node"] == "6").count();
+    assert_eq!(given, expected.len(), "the node gave all pictures, those of before too: {files:?}");
 }
 
 /// The steps of the loss points in server-sent events, up to the first or to the end of the stream.
@@ -280,28 +313,105 @@ fn losses(address: &str, id: &str, only_one: bool) -> Vec<u64> {
 #[cfg(unix)]
 #[test]
 fn a_training_that_was_killed_goes_on_from_its_last_state() {
-    const STEPS: u32 = 40;
+    const STEPS: u32 = 24;
+    // Where the graph names no state, the server keeps one until the job is done.
+    for (name, folder) in [("captain", "output"), ("", "user/trainings")] {
+        let dir = base();
+        let graph = training(dir.path(), STEPS, name);
+        let mut server = Served::start(dir.path(), &[]);
+        let body = json!({"graph": graph, "id": "train"}).to_string();
+        assert_eq!(send(&server.address, "POST", "/paraflow/v1/jobs", &body).unwrap().0, 201);
+        assert_eq!(losses(&server.address, "train", true), [1]);
+        // The first state is written after the first point is told.
+        while !has_state(&dir.path().join(folder)) {
+            thread::sleep(Duration::from_millis(2));
+        }
+        server.process.kill().unwrap();
+        server.process.wait().unwrap();
+
+        let server = Served::start(dir.path(), &[]);
+        let steps = losses(&server.address, "train", false);
+        assert!(steps.first().is_some_and(|&first| first > 1), "it began anew: {steps:?}");
+        assert_eq!(steps.last(), Some(&u64::from(STEPS)));
+        assert!(steps.windows(2).all(|pair| pair[1] == pair[0] + 1), "{steps:?}");
+        let job = server.get("/paraflow/v1/jobs/train/wait?timeout=60");
+        assert_eq!((&job["state"], &job["attempts"]), (&json!("done"), &json!(2)));
+        check_training(&server, dir.path(), "train", STEPS);
+        assert_eq!(has_state(&dir.path().join(folder)), !name.is_empty(), "one without a name goes with the job's end");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_training_is_parked_on_a_signal_and_goes_on_after_it() {
+    const STEPS: u32 = 24;
     let dir = base();
-    let graph = training(dir.path(), STEPS);
-    let mut server = Served::start(dir.path(), &[]);
+    let graph = training(dir.path(), STEPS, "");
+    // Its state is written when it is stopped, and not before.
+    let mut graph = graph;
+    graph["3"]["inputs"]["save_every"] = 0.into();
+    let mut server = Served::start(dir.path(), &["--grace", "0s"]);
     let body = json!({"graph": graph, "id": "train"}).to_string();
     assert_eq!(send(&server.address, "POST", "/paraflow/v1/jobs", &body).unwrap().0, 201);
     assert_eq!(losses(&server.address, "train", true), [1]);
-    // The first state is written after the first point is told.
-    let state = dir.path().join("output/captain.para-state.safetensors");
-    while !state.is_file() {
-        thread::sleep(Duration::from_millis(2));
-    }
-    server.process.kill().unwrap();
-    server.process.wait().unwrap();
-
+    assert!(Command::new("kill").arg(server.process.id().to_string()).status().unwrap().success());
+    assert_eq!(server.process.wait().unwrap().code(), Some(0));
+    assert!(has_state(&dir.path().join("user/trainings")));
     let server = Served::start(dir.path(), &[]);
     let steps = losses(&server.address, "train", false);
     assert!(steps.first().is_some_and(|&first| first > 1), "it began anew: {steps:?}");
-    assert_eq!(steps.last(), Some(&u64::from(STEPS)));
-    assert!(steps.windows(2).all(|pair| pair[1] == pair[0] + 1), "{steps:?}");
     let job = server.get("/paraflow/v1/jobs/train/wait?timeout=60");
-    assert_eq!((&job["state"], &job["attempts"]), (&json!("done"), &json!(2)));
+    assert_eq!((&job["state"], &job["attempts"]), (&json!("done"), &json!(1)), "a parked job has not been tried");
+    check_training(&server, dir.path(), "train", STEPS);
+}
+
+/// Fewer than the deaths after which a job is given up.
+#[cfg(unix)]
+const DEATHS: usize = 8;
+
+#[cfg(unix)]
+#[test]
+fn a_training_among_other_jobs_is_killed_again_and_again_and_the_books_are_right() {
+    const STEPS: u32 = 24;
+    let dir = base();
+    let graph = training(dir.path(), STEPS, "");
+    let body = json!({"graph": graph, "id": "train"}).to_string();
+    let (mut accepted, mut kills, mut last_step) = (Vec::new(), 0, 0);
+    while kills < DEATHS {
+        let mut server = Served::start(dir.path(), &["--jobs-at-once", "2"]);
+        if kills == 0 {
+            assert_eq!(send(&server.address, "POST", "/paraflow/v1/jobs", &body).unwrap().0, 201);
+        }
+        for number in 0..3 {
+            let id = format!("job{kills}-{number}");
+            assert_eq!(server.submit(&id), Some(200));
+            accepted.push(id);
+        }
+        if kills % 2 == 1 {
+            // However slow the machine is, half of the kills fall on a training that goes on.
+            let step = losses(&server.address, "train", true);
+            let Some(&step) = step.first() else { break };
+            assert!(step > last_step, "step {step} was done before: {last_step} was kept");
+            last_step = step - 1;
+        }
+        thread::sleep(Duration::from_micros(random(400_000)));
+        server.process.kill().unwrap();
+        server.process.wait().unwrap();
+        kills += 1;
+    }
+    let server = Served::start(dir.path(), &[]);
+    server.wait();
+    let ended = ended(&server);
+    assert_eq!(ended.len(), accepted.len() + 1);
+    assert!(ended.values().all(|end| end[0] == "done"), "{ended:?}");
+    for id in &accepted {
+        let files = server.get(&format!("/paraflow/v1/jobs/{id}/artefacts"));
+        assert_eq!(files.as_array().unwrap().len(), 1, "{id}");
+        assert!(is_whole(&dir.path().join("output").join(files[0]["filename"].as_str().unwrap())), "{id}");
+    }
+    check_training(&server, dir.path(), "train", STEPS);
+    assert!(!has_state(&dir.path().join("user/trainings")));
+    eprintln!("{kills} kills, {} jobs beside a training of {STEPS} steps", accepted.len());
 }
 
 #[test]
@@ -328,6 +438,51 @@ fn wrong_settings_are_told_with_a_way_out() {
         Command::new(env!("CARGO_BIN_EXE_paraflow")).args(["serve", "--base-dir"]).arg(dir.path()).output().unwrap();
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(told.contains("unknown field `prot`"), "{told}");
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_and_that_over_the_file() {
+    let dir = base();
+    fs::write(dir.path().join("paraflow.toml"), "max_upload_size = 1\nmulti_user = true\nport = 1\n").unwrap();
+    fs::write(dir.path().join("other.toml"), "max_upload_size = 5\n").unwrap();
+    let other = dir.path().join("other.toml");
+    let limit = |variable: Option<&str>, flags: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_paraflow"));
+        command.args(["serve", "--port", "0", "--log", "error", "--base-dir"]).arg(dir.path()).args(flags);
+        command.envs(variable.map(|megabytes| ("PARAFLOW_MAX_UPLOAD_SIZE", megabytes)));
+        let (process, address) = Served::launched(command.stdout(Stdio::piped()).spawn().unwrap());
+        let server = Served { process, address: address.unwrap() };
+        let is_multi_user = server.get("/users").get("users").is_some();
+        (server.get("/features")["max_upload_size"].as_u64().unwrap() >> 20, is_multi_user)
+    };
+    assert_eq!(limit(None, &[]), (1, true));
+    assert_eq!(limit(Some("2"), &[]), (2, true));
+    assert_eq!(limit(Some("2"), &["--max-upload-size", "3"]), (3, true));
+    assert_eq!(limit(None, &["--config", other.to_str().unwrap()]), (5, false));
+}
+
+#[cfg(unix)]
+#[test]
+fn each_line_of_the_log_about_a_job_names_it() {
+    let dir = base();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_paraflow"));
+    command.args(["serve", "--port", "0", "--log-json", "--base-dir"]).arg(dir.path());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = command.spawn().unwrap();
+    let mut log = process.stderr.take().unwrap();
+    let (process, address) = Served::launched(process);
+    let mut server = Served { process, address: address.unwrap() };
+    assert_eq!(server.submit("logged"), Some(200));
+    server.wait();
+    assert!(Command::new("kill").arg(server.process.id().to_string()).status().unwrap().success());
+    assert_eq!(server.process.wait().unwrap().code(), Some(0));
+    let mut text = String::new();
+    log.read_to_string(&mut text).unwrap();
+    let lines: Vec<Json> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for message in ["job begins", "job ends"] {
+        let line = lines.iter().find(|line| line["fields"]["message"] == message);
+        assert_eq!(line.map(|line| &line["span"]["id"]), Some(&json!("logged")), "{message}: {text}");
+    }
 }
 
 #[test]

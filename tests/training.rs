@@ -75,11 +75,60 @@ fn kill_after(base: &Path, graph: &Json, step: u64) {
 /// The step that the state file tells, 0 if there is none.
 #[cfg(unix)]
 fn steps_done(base: &Path) -> u64 {
-    let Ok(bytes) = fs::read(state(base)) else { return 0 };
+    steps_in(&state(base))
+}
+
+#[cfg(unix)]
+fn steps_in(state: &Path) -> u64 {
+    let Ok(bytes) = fs::read(state) else { return 0 };
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let header: Json = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
     let told: Json = serde_json::from_str(header["__metadata__"]["para-state"].as_str().unwrap()).unwrap();
     told["step"].as_u64().unwrap()
+}
+
+#[cfg(unix)]
+#[test]
+fn a_training_whose_state_has_no_name_goes_on_as_well_and_leaves_nothing() {
+    let (whole, parts) = (base("captain"), base("captain"));
+    let mut graph = graph(9);
+    let inputs = graph["3"]["inputs"].as_object_mut().unwrap();
+    inputs.remove("state");
+    inputs.insert("sample_every".into(), 2.into());
+    inputs.insert("sample_steps".into(), 1.into());
+    graph["6"] = json!({"class_type": "SaveImage", "inputs": {"images": ["3", 2], "filename_prefix": "sample"}});
+    finish(&command(whole.path(), &graph).output().unwrap());
+    let states = |base: &tempfile::TempDir| {
+        let entries = fs::read_dir(base.path().join("user/trainings")).into_iter().flatten();
+        let names = entries.map(|entry| entry.unwrap().path());
+        names.filter(|path| path.to_str().unwrap().ends_with(".safetensors")).collect::<Vec<_>>()
+    };
+    assert_eq!(states(&whole), [] as [PathBuf; 0]);
+    let mut child = command(parts.path(), &graph).spawn().unwrap();
+    while states(&parts).first().is_none_or(|path| steps_in(path) < 3) {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be killed");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let kept = states(&parts);
+    assert!(kept.len() == 1 && (3..9).contains(&steps_in(&kept[0])), "{kept:?}");
+    // Another training does not find it.
+    let mut other = graph.clone();
+    other["3"]["inputs"]["seed"] = 5.into();
+    other["5"]["inputs"]["filename_prefix"] = "other".into();
+    other.as_object_mut().unwrap().remove("6");
+    finish(&command(parts.path(), &other).output().unwrap());
+    assert_eq!(states(&parts), kept);
+    finish(&command(parts.path(), &graph).output().unwrap());
+    assert_eq!(states(&parts), [] as [PathBuf; 0]);
+    for number in 1..=5 {
+        let name = format!("sample_{number:05}_.png");
+        let read = |base: &tempfile::TempDir| fs::read(base.path().join("output").join(&name)).unwrap();
+        assert!(read(&whole) == read(&parts), "{name} differs");
+    }
+    let read = |base: &tempfile::TempDir| fs::read(base.path().join("output/loss_00001_.png")).unwrap();
+    assert!(read(&whole) == read(&parts), "the curve differs");
 }
 
 #[cfg(unix)]

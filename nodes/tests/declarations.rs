@@ -1,6 +1,6 @@
 //! The declarations of all nodes: documented, consistent, and ComfyUI's where ComfyUI has the node.
 
-use paraflow_engine::{InputSpec, NodeSpec, Registry, Services, Widget};
+use paraflow_engine::{InputSpec, NodeSpec, Registry, Services, Specs as _, Widget, formats};
 use serde_json::{Map, Value, json};
 
 fn registry() -> Registry {
@@ -149,4 +149,54 @@ fn adjusted(spec: &NodeSpec, mut theirs: Value) -> Value {
         }
     }
     theirs
+}
+
+/// ComfyUI's editor opens workflows and no prompts, so the server gives it our graphs as such.
+#[test]
+fn every_shipped_graph_is_the_same_as_a_workflow() {
+    let registry = registry();
+    let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../graphs")).unwrap();
+    let files =
+        folder.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|it| it == "json"));
+    let mut count = 0;
+    for file in files {
+        let graph = formats::read(&std::fs::read(&file).unwrap(), &registry).unwrap();
+        let workflow = formats::as_workflow(&graph, &registry);
+        let again = formats::read(workflow.to_string().as_bytes(), &registry).unwrap().to_prompt();
+        let before = graph.to_prompt();
+        let (before, again) = (before.as_object().unwrap(), again.as_object().unwrap());
+        assert_eq!(before.len(), again.len(), "{file:?}");
+        for (id, node) in before {
+            let other = &again[id];
+            assert_eq!((&node["class_type"], &node["_meta"]), (&other["class_type"], &other["_meta"]), "{file:?} {id}");
+            let (inputs, others) = (node["inputs"].as_object().unwrap(), other["inputs"].as_object().unwrap());
+            for (name, value) in inputs {
+                assert_eq!(others.get(name), Some(value), "{file:?} {id}.{name}");
+            }
+            let spec = registry.spec(node["class_type"].as_str().unwrap()).unwrap();
+            for (name, value) in others.iter().filter(|(name, _)| !inputs.contains_key(*name)) {
+                let input = spec.inputs.iter().find(|input| input.name == name).unwrap();
+                assert_eq!(
+                    Some(value),
+                    input.default.as_ref(),
+                    "{file:?} {id}.{name} is what it was without being said"
+                );
+            }
+        }
+        let boxes: Vec<[f64; 4]> = workflow["nodes"].as_array().unwrap().iter().map(rectangle).collect();
+        for (index, [x, y, width, height]) in boxes.iter().enumerate() {
+            for [left, top, ..] in &boxes[index + 1..] {
+                let apart = left >= &(x + width) || left < x || top >= &(y + height) || top < y;
+                assert!(apart, "{file:?}: nodes lie upon each other");
+            }
+        }
+        count += 1;
+    }
+    assert!(count >= 10, "the files are found: {count}");
+}
+
+/// Left, top, width and height of a node on the canvas.
+fn rectangle(node: &Value) -> [f64; 4] {
+    let number = |field: &str, index: usize| node[field][index].as_f64().unwrap();
+    [number("pos", 0), number("pos", 1), number("size", 0), number("size", 1)]
 }

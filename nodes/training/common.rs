@@ -11,13 +11,17 @@ use paraflow_assets::{Assets, Channels, Pixels, write_png};
 use paraflow_diffusion::guidance::{Condition, PictureSize};
 use paraflow_diffusion::nn::{Layers as _, Precision};
 use paraflow_diffusion::schedule::{self, Span};
-use paraflow_diffusion::train::{Decay, Example, Report, Settings, StateFile, TrainRequest, Trained, Watch, train};
+use paraflow_diffusion::train::{
+    Decay, Example, Report, Settings, StateFile, TrainRequest, Trained, Watch, identity, train,
+};
 use paraflow_diffusion::unet::UNet;
 use paraflow_diffusion::{SampleRequest, sample, samplers};
 use paraflow_engine::{Context, ImageFormat, LossPoint, Result};
+use std::fs;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The inputs that all trainers share.
 pub(crate) struct Common<'a> {
@@ -98,7 +102,6 @@ impl Common<'_> {
         let (_, _, rows, columns) = subject[0].latent.dims4().map_err(tell)?;
         let pixels = ((columns * CELL) as u32, (rows * CELL) as u32);
         let empty = self.condition("", pixels, cx)?;
-        let state = self.state_file(cx).map_err(tell)?;
         let mut unet = self.model.unet.clone();
         if let Some(precision) = self.precision {
             unet.visit(&mut |weight| *weight = weight.multiplying_in(precision));
@@ -111,14 +114,19 @@ impl Common<'_> {
             class: &class,
             empty: Some(&empty.context),
             settings: &self.settings,
-            state: state.as_ref(),
+            state: None,
         };
+        let state = match self.state.trim() {
+            "" => self.unnamed_state(&request, cx),
+            name => Some(self.named_state(name, cx).map_err(tell)?),
+        };
+        let request = TrainRequest { state: state.as_ref(), ..request };
         let prompt = self.subject.fill(self.sample_prompt);
         let positive = self.condition(&prompt, pixels, cx)?;
         let latent = subject[0].latent.zeros_like().map_err(tell)?;
         let mut watch = Watcher { common: &self, cx, positive, negative: empty.clone(), latent, samples: Vec::new() };
         let trained = train(&request, &mut watch).map_err(tell)?;
-        let samples = watch.samples;
+        let samples = watch.samples.into_iter().map(|(_, image)| image).collect();
         let losses = Losses { name, points: trained.losses.clone() };
         let header = header(&self, &trained, cx.services()).map_err(tell)?;
         Ok((made(&trained, self.model, header).map_err(tell)?, losses, samples))
@@ -149,16 +157,55 @@ impl Common<'_> {
     }
 
     /// The file of the state's name, in the output folder.
-    fn state_file(&self, cx: &Context<'_>) -> Result<Option<StateFile>, Error> {
-        let name = self.state.trim();
-        if name.is_empty() {
-            return Ok(None);
-        }
+    fn named_state(&self, name: &str, cx: &Context<'_>) -> Result<StateFile, Error> {
         let relative = paraflow_assets::RelativeName::parse(name)?;
-        let path = relative.below(cx.service::<Arc<Assets>>().outputs().root());
-        let mut named = path.into_os_string();
-        named.push(".para-state.safetensors");
-        Ok(Some(StateFile { path: PathBuf::from(named), every: self.save_every as usize, resume: self.resume }))
+        Ok(self.state_file(relative.below(cx.service::<Arc<Assets>>().outputs().root()), self.resume))
+    }
+
+    /// The file that a training goes on from by itself after its process died, until all that the graph is run for is
+    /// made. Its name is a hash of all that the result depends on, so that no other training ever finds it. `None` where
+    /// there is no such hash, or the user does not want to go on.
+    fn unnamed_state(&self, request: &TrainRequest<'_>, cx: &Context<'_>) -> Option<StateFile> {
+        let signature = cx.signature().filter(|_| self.resume)?;
+        let precision = cx.services().get::<Precision>().copied().unwrap_or_default();
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&signature).update(format!("{precision:?}").as_bytes()).update(identity(request).as_bytes());
+        let folder = cx.service::<Arc<Assets>>().base_dir().join("user/trainings");
+        if let Err(error) = fs::create_dir_all(&folder) {
+            cx.warn(format!(
+                "`{}` cannot be made ({error}), so this training begins anew after a stop",
+                folder.display()
+            ));
+            return None;
+        }
+        sweep(&folder);
+        let state = self.state_file(folder.join(hasher.finalize().to_hex().as_str()), true);
+        let path = state.path.clone();
+        cx.when_done(move || {
+            // Where it cannot be removed, it is swept away in time.
+            let _ = fs::remove_file(path);
+        });
+        Some(state)
+    }
+
+    fn state_file(&self, name: PathBuf, resume: bool) -> StateFile {
+        let mut path = name.into_os_string();
+        path.push(".para-state.safetensors");
+        StateFile { path: PathBuf::from(path), every: self.save_every as usize, resume }
+    }
+}
+
+/// Nobody goes on with a training that was given up so long ago.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// Removes states, whole and half-written, of trainings that were given up.
+fn sweep(folder: &Path) {
+    for entry in folder.read_dir().into_iter().flatten().flatten() {
+        let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
+        if age().is_some_and(|age| age > GIVEN_UP_AFTER) {
+            // It is tried again by the next training.
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 
@@ -169,7 +216,8 @@ struct Watcher<'a> {
     positive: Condition,
     negative: Condition,
     latent: Tensor,
-    samples: Vec<Image>,
+    /// By step.
+    samples: Vec<(usize, Image)>,
 }
 
 impl Watch for Watcher<'_> {
@@ -190,7 +238,7 @@ impl Watch for Watcher<'_> {
                     Ok(bytes) => self.cx.sample(step as u32, bytes, ImageFormat::Png),
                     Err(error) => self.warn(format!("the sample picture of step {step} cannot be shown: {error}")),
                 }
-                self.samples.push(image);
+                self.samples.push((step, image));
             }
             Err(error) => self.warn(format!("there is no sample picture of step {step}: {error}")),
         }
@@ -198,6 +246,17 @@ impl Watch for Watcher<'_> {
 
     fn warn(&mut self, text: String) {
         self.cx.warn(text);
+    }
+
+    fn samples(&self) -> Vec<(usize, Tensor)> {
+        self.samples.iter().map(|(step, image)| (*step, image.pixels().clone())).collect()
+    }
+
+    fn restore(&mut self, step: usize, picture: Tensor) {
+        match Image::new(picture) {
+            Ok(image) => self.samples.push((step, image)),
+            Err(error) => self.warn(format!("the sample picture of step {step} was not kept: {error}")),
+        }
     }
 }
 

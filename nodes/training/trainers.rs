@@ -90,7 +90,7 @@ macro_rules! trainer {
             #[input(default = 4.0, range = 0.0..=100.0, step = 0.1)]
             sample_cfg: f64,
             /// The name of a file in the output folder that keeps the training's state, so that it can go on after a stop, a
-            /// crash or a power cut. Left empty, nothing is kept.
+            /// crash or a power cut. Left empty, the state is kept out of sight, and only until the graph is done.
             #[input(default = "")]
             state: String,
             /// Steps between two writings of the state. 0 writes it at the end and when the training is stopped.

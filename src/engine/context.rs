@@ -1,8 +1,8 @@
 //! All of the outside that a running node may reach.
 
 use std::any::Any;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value as Json;
 
@@ -22,7 +22,12 @@ pub struct Context<'r> {
     pub(crate) cancel: &'r Cancel,
     pub(crate) stopping: &'r AtomicBool,
     pub(crate) emit: Emit<'r>,
+    pub(crate) signature: Option<[u8; 32]>,
+    pub(crate) afterwards: Option<&'r Afterwards>,
 }
+
+/// What is to be done once every output is made.
+pub(crate) type Afterwards = Mutex<Vec<Box<dyn FnOnce() + Send>>>;
 
 static NOT_STOPPING: AtomicBool = AtomicBool::new(false);
 
@@ -31,7 +36,8 @@ impl<'r> Context<'r> {
     #[must_use]
     pub fn alone(services: &'r Services, cancel: &'r Cancel, emit: Emit<'r>) -> Self {
         let stopping = &NOT_STOPPING;
-        Self { node: "0", class: "", title: None, plan: None, services, cancel, stopping, emit }
+        let (title, plan, signature, afterwards) = (None, None, None, None);
+        Self { node: "0", class: "", title, plan, services, cancel, stopping, emit, signature, afterwards }
     }
 
     /// The node's id.
@@ -78,6 +84,21 @@ impl<'r> Context<'r> {
     #[must_use]
     pub fn workflow(&self) -> Option<&Json> {
         self.plan.and_then(Plan::workflow)
+    }
+
+    /// All that the node's result depends on, as one hash: the same for equal work, in this process and in the next.
+    /// `None` where no work is ever equal, and outside of a run.
+    #[must_use]
+    pub fn signature(&self) -> Option<[u8; 32]> {
+        self.signature
+    }
+
+    /// Does that once every output of the run is made; never if the run fails, is stopped or dies. For what a node left
+    /// aside so that it could go on after such an end.
+    pub fn when_done(&self, work: impl FnOnce() + Send + 'static) {
+        if let Some(afterwards) = self.afterwards {
+            afterwards.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(work));
+        }
     }
 
     /// Whether to go on. To be asked wherever stopping is possible, at least every tenth of a second.

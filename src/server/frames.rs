@@ -13,6 +13,7 @@ use paraflow_assets::Assets;
 use paraflow_engine::{Ended, Event, ImageFormat, LossPoint, Registry, Specs as _};
 use serde_json::{Map, Value as Json, json};
 
+use crate::artefacts;
 use crate::feed::Feed;
 use crate::hub::{Frame, Hub, Keep, To};
 use crate::kept::Kept;
@@ -21,7 +22,7 @@ use crate::protocol::{
     Cached, ExecInfo, Executed, Executing, ExecutionError, Interrupted, Loss, Message, Moment, NodeProgress, NodeState,
     Progress, QueueStatus, Ran, Sample, Status, Warning, Why,
 };
-use crate::queue::Job;
+use crate::queue::{Artefact, Job, Queue};
 use crate::time::now_ms;
 use crate::why::{Memory, Reason};
 
@@ -36,6 +37,7 @@ pub(crate) struct Report<'a> {
     kept: &'a Kept,
     memory: &'a Memory,
     assets: &'a Assets,
+    queue: &'a dyn Queue,
     job: &'a Arc<Job>,
     previews: bool,
     state: Mutex<State>,
@@ -51,6 +53,8 @@ pub(crate) struct Ears<'a> {
     pub(crate) memory: &'a Memory,
     /// Where sample pictures are put.
     pub(crate) assets: &'a Assets,
+    /// The books that they stand in.
+    pub(crate) queue: &'a dyn Queue,
 }
 
 /// What is known of the run so far.
@@ -118,13 +122,13 @@ impl<'a> Report<'a> {
             state.nodes.insert(id.clone(), Class { name, sink });
             state.order.push(id.clone());
         }
-        let Ears { hub, feed, kept, memory, assets } = ears;
-        Self { hub, feed, kept, memory, assets, job, previews, state: Mutex::new(state) }
+        let Ears { hub, feed, kept, memory, assets, queue } = ears;
+        Self { hub, feed, kept, memory, assets, queue, job, previews, state: Mutex::new(state) }
     }
 
     /// `execution_start`.
     pub(crate) fn start(&self) {
-        self.kept.begin(&self.job.id, self.job.client.as_deref());
+        self.kept.begin(&self.job.id, self.job.client.as_deref(), self.samples_of_before());
         self.tell(&mut self.lock(), &Message::ExecutionStart(self.now()));
     }
 
@@ -408,12 +412,32 @@ impl<'a> Report<'a> {
         let saved = self.assets.previews().series("samples/sample", (0, 0));
         match saved.and_then(|mut series| series.save(ending, |file| file.write_all(image))) {
             Ok(saved) => {
-                let place = saved.place.as_str().to_owned();
-                let image = FileRef { filename: saved.filename, subfolder: saved.subfolder, place };
-                self.ours(&Message::Sample(Sample { node: node.to_owned(), step, image, prompt_id: self.id() }));
+                let file = artefacts::sample(node, step, &saved, image);
+                let message = self.sample_message(&file);
+                // In the books before it is told, so that whoever is told of it finds it after any end of the process.
+                if let Err(error) = self.queue.show(&self.job.id, file).wait() {
+                    tracing::warn!(job = self.job.id, node, %error, "a sample picture is not in the books");
+                }
+                self.ours(&message);
             }
             Err(error) => tracing::warn!(job = self.job.id, node, %error, "a sample picture cannot be kept"),
         }
+    }
+
+    /// What a process that died had told of sample pictures.
+    fn samples_of_before(&self) -> Vec<Message> {
+        if self.job.attempts == 0 {
+            return Vec::new();
+        }
+        let files = self.queue.artefacts(&self.job.id).wait().unwrap_or_default();
+        files.iter().filter(|file| file.kind == artefacts::SAMPLES).map(|file| self.sample_message(file)).collect()
+    }
+
+    fn sample_message(&self, file: &Artefact) -> Message {
+        let image =
+            FileRef { filename: file.filename.clone(), subfolder: file.subfolder.clone(), place: file.place.clone() };
+        let step = file.step.unwrap_or_default();
+        Message::Sample(Sample { node: file.node.clone(), step, image, prompt_id: self.id() })
     }
 
     fn preview(&self, state: &mut State, node: String, image: Arc<[u8]>, format: ImageFormat) {

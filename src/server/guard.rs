@@ -19,7 +19,7 @@ pub(crate) async fn guard(State(app): State<App>, request: Request, next: Next) 
     let options = &app.options;
     let path = request.uri().path().to_owned();
     let cors = options.cors_origin.as_deref();
-    let refused = cross_origin(request.method(), request.headers(), cors).or_else(|| host(request.headers(), options));
+    let refused = cross_origin(request.method(), request.headers(), cors).or_else(|| host(&request, options));
     let response = if let Some(status) = refused {
         status.into_response()
     } else if request.method() == Method::OPTIONS {
@@ -71,12 +71,18 @@ fn split_port(host: &str) -> (&str, Option<&str>) {
 
 /// Without a token, the server answers only to names that no stranger can point at it. That is what stops a page whose
 /// name was re-bound to 127.0.0.1.
-fn host(headers: &HeaderMap, options: &Options) -> Option<StatusCode> {
+fn host(request: &Request, options: &Options) -> Option<StatusCode> {
+    let hosts: Vec<&HeaderValue> = request.headers().get_all(header::HOST).iter().collect();
+    let asked = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    if hosts.len() > 1 || asked.is_some_and(|asked| hosts.iter().any(|host| host.as_bytes() != asked)) {
+        // It says two things of where it wants to go.
+        return Some(StatusCode::BAD_REQUEST);
+    }
     if options.token.is_some() {
         // A page of a foreign name has no cookie for it.
         return None;
     }
-    let Some(host) = headers.get(header::HOST) else { return Some(StatusCode::BAD_REQUEST) };
+    let Some(host) = hosts.first() else { return Some(StatusCode::BAD_REQUEST) };
     let host = host.to_str().unwrap_or_default().to_ascii_lowercase();
     let (name, _) = split_port(&host);
     let allowed = is_local_name(name) || options.allowed_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(name));

@@ -55,9 +55,9 @@ impl Kept {
         Self { hub, feed, runs: Mutex::default() }
     }
 
-    /// A run begins.
-    pub(crate) fn begin(&self, job: &str, client: Option<&str>) {
-        let story = Story { client: client.map(str::to_owned), ..Story::default() };
+    /// A run begins, of which a process that died has told that already.
+    pub(crate) fn begin(&self, job: &str, client: Option<&str>, others: Vec<Message>) {
+        let story = Story { client: client.map(str::to_owned), others, ..Story::default() };
         self.runs().insert(job.to_owned(), story);
     }
 

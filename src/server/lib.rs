@@ -100,12 +100,12 @@ impl Server {
     pub fn open(options: Options, world: World) -> Result<Self, Error> {
         check(&options)?;
         let World { assets, plain, previewing, previewing_sharply, embedded_models, cache_bytes, logs } = world;
-        empty_temp(&assets);
         let hub = Arc::new(Hub::default());
         let for_status = Arc::clone(&hub);
         let on_change = move |remaining| for_status.send(To::All, &status(remaining, None), Keep::Always);
         let file = assets.base_dir().join("user/paraflow.db");
         let queue: Arc<dyn Queue> = Arc::new(SqliteQueue::open(&file, options.durable, Box::new(on_change))?);
+        artefacts::sweep_previews(&*queue, &assets)?;
         let (nodes, feed) = (Arc::new(Nodes::new(plain, previewing, previewing_sharply)), Arc::new(Feed::default()));
         let kept = Arc::new(Kept::new(Arc::clone(&hub), Arc::clone(&feed)));
         let runner = Arc::new(Runner::new(Parts {
@@ -229,18 +229,5 @@ fn check(options: &Options) -> Result<(), Error> {
     match &options.front_end_root {
         Some(root) if !root.join("index.html").is_file() => Err(Error::NoFrontEnd { path: root.display().to_string() }),
         _ => Ok(()),
-    }
-}
-
-/// Previews of the last run are of no use to this one.
-fn empty_temp(assets: &Assets) {
-    let root = assets.previews().root();
-    for entry in root.read_dir().into_iter().flatten().flatten() {
-        let path = entry.path();
-        let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        let removed = if is_dir { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-        if let Err(error) = removed {
-            tracing::warn!(%error, "cannot remove `{}`", path.display());
-        }
     }
 }

@@ -17,7 +17,7 @@ use crate::hub::{Hub, Keep, To};
 use crate::kept::Kept;
 use crate::nodes::Nodes;
 use crate::options::PreviewMethod;
-use crate::queue::{End, Job, Queue, State};
+use crate::queue::{End, Job, Queue, Retention, State};
 use crate::time::now_ms;
 use crate::webhook::Webhooks;
 use crate::why::Memory;
@@ -177,8 +177,14 @@ impl Runner {
             PreviewMethod::Latent2Rgb => &nodes.previewing,
             PreviewMethod::Taesd => &nodes.previewing_sharply,
         };
-        let ears =
-            Ears { hub: &self.hub, feed: &self.feed, kept: &self.kept, memory: &self.memory, assets: &self.assets };
+        let ears = Ears {
+            hub: &self.hub,
+            feed: &self.feed,
+            kept: &self.kept,
+            memory: &self.memory,
+            assets: &self.assets,
+            queue: &*self.queue,
+        };
         let report = Report::new(ears, job, registry, method != PreviewMethod::None);
         report.start();
         let ended = match plan(job, registry) {
@@ -239,12 +245,11 @@ impl Runner {
         let status = json!({"status_str": if done { "success" } else { "error" }, "completed": done,
                             "messages": messages, "ran": ran});
         let end = End { state, outputs, status, meta, error, artefacts };
-        if let Err(error) = self.queue.finish(job, end).wait() {
+        let since = self.keep.1.map(|age| now_ms() - i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+        let keep = Retention { count: self.keep.0, since };
+        if let Err(error) = self.queue.finish(job, end, keep).wait() {
             tracing::error!(%error, "the end of the job is not in the books; it runs again at the next start");
         }
-        let since = self.keep.1.map(|age| now_ms() - i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
-        // Nobody waits for old entries to go.
-        drop(self.queue.prune(self.keep.0, since));
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<String, Arc<Running>>> {

@@ -23,5 +23,5 @@ pub use batch::Example;
 pub use fault::Fault;
 pub use layer::{Trained, TrainedLayer};
 pub use settings::{Decay, Init, Method, ParaMode, Settings};
-pub use state::StateFile;
+pub use state::{StateFile, identity};
 pub use trainer::{Report, TrainRequest, Watch, train};

@@ -178,6 +178,11 @@ impl Settings {
         }
     }
 
+    /// Whether a sample picture is painted after so many steps.
+    pub(super) fn samples_at(&self, step: usize) -> bool {
+        self.sample_every > 0 && (step == self.steps || step.is_multiple_of(self.sample_every))
+    }
+
     /// The learning rate of a step, counted from 0.
     pub(super) fn rate(&self, step: usize) -> f64 {
         let rate = self.method.rate();

@@ -1,11 +1,14 @@
-//! A training's state on disk: what is trained, the optimiser's memory, the losses so far. Random numbers need none: they
-//! follow from the step.
+//! A training's state on disk: what is trained, the optimiser's memory, the losses and sample pictures so far. Random
+//! numbers need none: they follow from the step.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use candle_core::Tensor;
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::adamw::Moments;
@@ -38,7 +41,14 @@ pub(super) struct Progress {
     pub(super) losses: Vec<(f32, Option<f32>)>,
 }
 
+/// Sample pictures by step.
+type Samples = Vec<(usize, Tensor)>;
+
 const VERSION: &str = "1";
+/// No state takes that long to be written.
+const ABANDONED_AFTER: Duration = Duration::from_secs(3600);
+/// How the names of sample pictures begin.
+const SAMPLE: &str = "sample.";
 
 impl Progress {
     pub(super) fn new(lengths: impl Iterator<Item = usize>, averages: bool) -> Self {
@@ -78,18 +88,28 @@ impl Progress {
 }
 
 impl StateFile {
-    /// Writes beside the file, then moves: whatever happens, there is a whole state, the old one or the new.
-    pub(super) fn save(&self, request: &TrainRequest<'_>, layers: &[Layer], progress: &Progress) -> Result<()> {
+    /// Writes beside the file, then moves: whatever happens, there is a whole state, the old one or the new. `samples` are
+    /// the pictures so far, by step.
+    pub(super) fn save(
+        &self,
+        request: &TrainRequest<'_>,
+        layers: &[Layer],
+        progress: &Progress,
+        samples: &[(usize, Tensor)],
+    ) -> Result<()> {
         let bytes_of = |numbers: &[f32]| numbers.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
         let losses: Vec<f32> =
             progress.losses.iter().flat_map(|(loss, validation)| [*loss, validation.unwrap_or(f32::NAN)]).collect();
-        let mut lists: Vec<(String, Vec<u8>)> =
-            progress.named(layers).into_iter().map(|(name, numbers)| (name, bytes_of(numbers))).collect();
-        lists.push(("losses".to_owned(), bytes_of(&losses)));
-        let view = |(name, bytes): &'_ (String, Vec<u8>)| (name.clone(), bytes.len() / size_of::<f32>());
-        let shapes: Vec<(String, usize)> = lists.iter().map(view).collect();
-        let views = shapes.iter().zip(&lists).map(|((name, count), (_, bytes))| {
-            (name, TensorView::new(Dtype::F32, vec![*count], bytes).expect("as many bytes as numbers"))
+        let list = |name: String, numbers: &[f32]| (name, vec![numbers.len()], bytes_of(numbers));
+        let mut lists: Vec<(String, Vec<usize>, Vec<u8>)> =
+            progress.named(layers).into_iter().map(|(name, numbers)| list(name, numbers)).collect();
+        lists.push(list("losses".to_owned(), &losses));
+        for (step, picture) in samples {
+            let numbers = picture.flatten_all()?.to_vec1::<f32>()?;
+            lists.push((format!("{SAMPLE}{step}"), picture.dims().to_vec(), bytes_of(&numbers)));
+        }
+        let views = lists.iter().map(|(name, shape, bytes)| {
+            (name, TensorView::new(Dtype::F32, shape.clone(), bytes).expect("as many bytes as numbers"))
         });
         let views: Vec<_> = views.collect();
         let metadata = HashMap::from([("para-state".to_owned(), header(request, progress.step))]);
@@ -102,8 +122,27 @@ impl StateFile {
         self.path.display().to_string()
     }
 
-    /// The state, its trained numbers put into the layers. `None` where none is wanted or there.
-    pub(super) fn load(&self, request: &TrainRequest<'_>, layers: &mut [Layer]) -> Result<Option<Progress>> {
+    /// Removes what a process left that was killed while it wrote this state.
+    fn sweep(&self) {
+        let (Some(folder), Some(stem)) = (self.path.parent(), self.path.file_stem().and_then(|stem| stem.to_str()))
+        else {
+            return;
+        };
+        for entry in folder.read_dir().into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let rest = name.to_str().and_then(|name| name.strip_prefix(stem)).unwrap_or_default();
+            let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
+            if rest.starts_with('.') && rest.ends_with(".part") && age().is_some_and(|age| age > ABANDONED_AFTER) {
+                // What cannot be removed is in nobody's way.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// The state, its trained numbers put into the layers, and the sample pictures by step. `None` where none is wanted or
+    /// there.
+    pub(super) fn load(&self, request: &TrainRequest<'_>, layers: &mut [Layer]) -> Result<Option<(Progress, Samples)>> {
+        self.sweep();
         if !self.resume || !self.path.exists() {
             return Ok(None);
         }
@@ -131,7 +170,7 @@ impl StateFile {
         let losses = read("losses", 2 * step)?;
         let (losses, _) = losses.as_chunks::<2>();
         progress.losses = losses.iter().map(|[loss, of]| (*loss, of.is_finite().then_some(*of))).collect();
-        Ok(Some(progress))
+        Ok(Some((progress, samples(&weights)?)))
     }
 
     /// The step of a state that is this training's.
@@ -165,6 +204,25 @@ impl StateFile {
             _ => other(format!("its step is {}", found["step"])),
         }
     }
+}
+
+/// The sample pictures of a state, by step.
+fn samples(weights: &Weights) -> Result<Samples> {
+    let mut samples = Vec::new();
+    for name in weights.names() {
+        if let (Some(Ok(step)), Some(shape)) = (name.strip_prefix(SAMPLE).map(str::parse), weights.shape(name)) {
+            samples.push((step, weights.tensor(name, shape)?));
+        }
+    }
+    samples.sort_by_key(|(step, _)| *step);
+    Ok(samples)
+}
+
+/// All that tells this training from others, the network's own numbers apart, as text: the version of its state, settings,
+/// data.
+#[must_use]
+pub fn identity(request: &TrainRequest<'_>) -> String {
+    header(request, 0)
 }
 
 /// What a state says of itself, in JSON.
@@ -210,7 +268,10 @@ fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    let aside = path.with_extension("part");
+    // Of its own for each: two trainings may keep the same state.
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let aside = path.with_extension(format!("{}-{number}.part", std::process::id()));
     let write = || -> std::io::Result<()> {
         let mut file = File::create(&aside)?;
         file.write_all(bytes)?;

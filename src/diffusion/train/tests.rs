@@ -65,7 +65,9 @@ impl Bench {
 #[derive(Default)]
 struct Log {
     reports: Vec<Report>,
+    /// The steps of those that were drawn.
     samples: Vec<usize>,
+    pictures: Vec<(usize, Tensor)>,
     warnings: Vec<String>,
     stop_after: Option<usize>,
 }
@@ -78,6 +80,15 @@ impl Watch for Log {
 
     fn sample(&mut self, step: usize, _: &UNet) {
         self.samples.push(step);
+        self.pictures.push((step, Tensor::full(step as f32, (1, 2, 3), &candle_core::Device::Cpu).unwrap()));
+    }
+
+    fn samples(&self) -> Vec<(usize, Tensor)> {
+        self.pictures.clone()
+    }
+
+    fn restore(&mut self, step: usize, picture: Tensor) {
+        self.pictures.push((step, picture));
     }
 
     fn warn(&mut self, text: String) {
@@ -166,6 +177,30 @@ fn a_training_that_was_stopped_anywhere_ends_with_the_same_bytes() {
         assert_eq!(format!("{:?}", found.losses), format!("{:?}", expected.losses));
         assert!(std::fs::read(&parts.path).unwrap() == std::fs::read(&whole.path).unwrap(), "{method:?}");
         assert_eq!(bench.train_on(&settings, Some(&parts), &mut Log::default()).unwrap().losses.len(), 4, "all done");
+    }
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn a_training_that_goes_on_has_the_sample_pictures_of_before() {
+    let bench = Bench::new();
+    let dir = std::env::temp_dir().join(format!("paraflow-samples-{}", std::process::id()));
+    let state = StateFile { path: dir.join("a.para-state.safetensors"), every: 0, resume: true };
+    let mut settings =
+        plain(Method::Lora { rank: 2, alpha: 2.0, rate: 1e-3 }, vec!["middle_block.1.proj_in".to_owned()]);
+    (settings.steps, settings.sample_every) = (5, 2);
+    // At the fourth step it is stopped before its picture is drawn.
+    for (stop, drawn) in [(Some(3), &[2][..]), (Some(4), &[]), (None, &[4, 5]), (None, &[])] {
+        let mut log = Log { stop_after: stop, ..Log::default() };
+        let ended = bench.train_on(&settings, Some(&state), &mut log);
+        assert_eq!(ended.is_err(), stop.is_some());
+        assert_eq!(log.samples, drawn);
+        let steps: Vec<usize> = log.pictures.iter().map(|(step, _)| *step).collect();
+        assert_eq!(steps, if stop.is_some() { &[2][..] } else { &[2, 4, 5] });
+        for (step, picture) in &log.pictures {
+            assert_eq!(picture.dims(), [1, 2, 3]);
+            assert_eq!(picture.flatten_all().unwrap().to_vec1::<f32>().unwrap(), [*step as f32; 6]);
+        }
     }
     std::fs::remove_dir_all(dir).unwrap();
 }

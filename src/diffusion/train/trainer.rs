@@ -65,6 +65,14 @@ pub trait Watch {
 
     /// Something that the user should know and that stops nothing.
     fn warn(&mut self, text: String);
+
+    /// The sample pictures so far, by step, which are kept with the state. Any shape, f32.
+    fn samples(&self) -> Vec<(usize, Tensor)> {
+        Vec::new()
+    }
+
+    /// A sample picture of the part of the training that was done before, in the order of the steps.
+    fn restore(&mut self, _step: usize, _picture: Tensor) {}
 }
 
 /// Trains.
@@ -86,30 +94,36 @@ pub fn train(request: &TrainRequest<'_>, watch: &mut dyn Watch) -> Result<Traine
     for note in &trainer.notes {
         watch.warn(note.clone());
     }
-    trainer.resume()?;
+    trainer.resume(watch)?;
+    let step = trainer.progress.step;
+    if step > 0 && request.settings.samples_at(step) && !watch.samples().iter().any(|(of, _)| *of == step) {
+        // It was stopped while it was drawn.
+        watch.sample(step, &trainer.unet(false)?);
+    }
     while trainer.progress.step < request.settings.steps {
         let report = match trainer.step(watch) {
             Ok(report) => report,
             Err(error) => {
-                trainer.keep(request.state);
+                trainer.keep(request.state, watch);
                 return Err(error);
             }
         };
         let step = trainer.progress.step;
         let flow = watch.step(&report);
         let last = step == request.settings.steps;
+        let stops = flow.is_break() && !last;
+        if !stops && request.settings.samples_at(step) {
+            watch.sample(step, &trainer.unet(false)?);
+        }
         if let Some(state) = request.state
-            && (last || flow.is_break() || (state.every > 0 && step.is_multiple_of(state.every)))
-            && let Err(error) = trainer.save(state)
+            && (last || stops || (state.every > 0 && step.is_multiple_of(state.every)))
+            && let Err(error) = trainer.save(state, watch)
         {
             // What was learnt so far is worth more than the file.
             watch.warn(error.to_string());
         }
-        if flow.is_break() && !last {
+        if stops {
             return Err(Error::Stopped);
-        }
-        if request.settings.sample_every > 0 && (last || step.is_multiple_of(request.settings.sample_every)) {
-            watch.sample(step, &trainer.unet(false)?);
         }
     }
     trainer.finish()
@@ -165,10 +179,13 @@ impl<'a> Trainer<'a> {
     }
 
     /// Goes on where the state file says, if it is there.
-    fn resume(&mut self) -> Result<()> {
+    fn resume(&mut self, watch: &mut dyn Watch) -> Result<()> {
         let Some(state) = self.request.state else { return Ok(()) };
-        let Some(progress) = state.load(&self.request, &mut self.layers)? else { return Ok(()) };
+        let Some((progress, samples)) = state.load(&self.request, &mut self.layers)? else { return Ok(()) };
         self.progress = progress;
+        for (step, picture) in samples {
+            watch.restore(step, picture);
+        }
         for layer in &mut self.layers {
             for slot in &mut layer.slots {
                 slot.show(|| 0.0)?;
@@ -177,17 +194,17 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    fn save(&self, state: &StateFile) -> Result<()> {
-        state.save(&self.request, &self.layers, &self.progress)
+    fn save(&self, state: &StateFile, watch: &dyn Watch) -> Result<()> {
+        state.save(&self.request, &self.layers, &self.progress, &watch.samples())
     }
 
     /// Keeps the last good state of a training that ends with an error.
-    fn keep(&self, state: Option<&StateFile>) {
+    fn keep(&self, state: Option<&StateFile>, watch: &dyn Watch) {
         let mut slots = self.layers.iter().flat_map(|layer| &layer.slots);
         let sound = slots.all(|slot| slot.numbers.iter().all(|x| x.is_finite()));
         if let Some(state) = state.filter(|_| sound && self.progress.step > 0) {
             // The error that ends the training is the one to tell.
-            let _ = self.save(state);
+            let _ = self.save(state, watch);
         }
     }
 

@@ -86,6 +86,13 @@ pub fn from_prompt(nodes: &serde_json::Map<String, Json>) -> Result<Graph, Forma
     api::read(nodes, &[])
 }
 
+/// The graph as a UI workflow of version 0.4, for editors that open no other: the one that it was made from, else one with
+/// its nodes in columns. Read again it is the same graph, but that every widget has a value.
+#[must_use]
+pub fn as_workflow(graph: &Graph, specs: &dyn Specs) -> Json {
+    graph.workflow.clone().unwrap_or_else(|| ui::workflow(graph, specs))
+}
+
 /// Tells the formats apart and reads.
 fn graph(document: &Document<'_>, specs: &dyn Specs, conditions: &Conditions) -> Result<Graph, FormatError> {
     let json = &document.json;

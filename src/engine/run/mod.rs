@@ -15,7 +15,7 @@ use self::lane::ComputeLane;
 use self::schedule::{Schedule, Work};
 use crate::cache::{Cache, Outcome};
 use crate::cancel::Cancel;
-use crate::context::Context;
+use crate::context::{Afterwards, Context};
 use crate::error::Error;
 use crate::event::{Emit, Event};
 use crate::plan::{Plan, Task, Wire};
@@ -91,11 +91,15 @@ impl Executor {
             state: Mutex::new(state),
             wake: Condvar::new(),
             stopping: AtomicBool::new(false),
+            afterwards: Afterwards::default(),
         };
         thread::scope(|scope| run.work(scope));
         let ended = run.lock().ended.unwrap_or(Ended::Done);
         match ended {
-            Ended::Done => emit(Event::Done),
+            Ended::Done => {
+                run.afterwards.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().for_each(|work| work());
+                emit(Event::Done);
+            }
             Ended::Cancelled => emit(Event::Cancelled),
             Ended::Failed => {}
         }
@@ -117,6 +121,8 @@ struct Run<'r> {
     wake: Condvar,
     /// A node failed: the others are to stop.
     stopping: AtomicBool,
+    /// What nodes want done once all is made.
+    afterwards: Afterwards,
 }
 
 struct State<'r> {
@@ -235,6 +241,8 @@ impl<'r> Run<'r> {
             cancel: self.cancel,
             stopping: &self.stopping,
             emit: self.emit,
+            signature: self.work.signed.lasting[position].then(|| self.work.signed.signatures[position].0),
+            afterwards: Some(&self.afterwards),
         };
         // Held until all is told of the node.
         let turn = (task.node.spec.lane == Lane::Compute).then(|| self.compute.enter(|| cx.check().is_err()));

@@ -236,13 +236,24 @@ pub struct End {
     pub artefacts: Vec<Artefact>,
 }
 
+/// How much of the history to keep.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// So many, the newest.
+    pub count: u64,
+    /// Of those, what ended at this time or later, in milliseconds since 1970.
+    pub since: Option<i64>,
+}
+
 /// A file that a job made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Artefact {
     /// The node.
     pub node: String,
-    /// The key under which the node showed it: `images`.
+    /// The key under which the node showed it: `images`; `samples` for pictures of a training.
     pub kind: String,
+    /// After which step of a training it was made.
+    pub step: Option<u32>,
     /// Its name without folders.
     pub filename: String,
     /// Its folder below the root.
@@ -365,8 +376,11 @@ pub trait Queue: Send + Sync {
     fn submit(&self, job: NewJob) -> Reply<Receipt>;
     /// The next job, which then runs; waits for one. `None` once the queue is closed.
     fn take(&self) -> Option<Arc<Job>>;
-    /// Writes down how a job ended. Answered when it is stored.
-    fn finish(&self, job: &Arc<Job>, end: End) -> Reply<()>;
+    /// Writes down how a job ended, after the files that were shown before, and forgets what of the history is not to be
+    /// kept any more. Answered when it is stored.
+    fn finish(&self, job: &Arc<Job>, end: End, keep: Retention) -> Reply<()>;
+    /// Writes down a file that a running job made, in the place of an earlier one of that node, kind and step.
+    fn show(&self, id: &str, artefact: Artefact) -> Reply<()>;
     /// A running job waits again, as if it had not begun.
     fn park(&self, job: &Arc<Job>) -> Reply<()>;
     /// Takes waiting jobs out. Gives the ids of those that were there.
@@ -401,6 +415,8 @@ pub trait Queue: Send + Sync {
     fn prune(&self, keep: u64, since: Option<i64>) -> Reply<usize>;
     /// The files that a job made.
     fn artefacts(&self, id: &str) -> Reply<Vec<Artefact>>;
+    /// The files below `output` or `temp` that any job made.
+    fn artefacts_in(&self, place: &str) -> Reply<Vec<Artefact>>;
     /// Ended jobs whose webhook has not been told: id and address.
     fn untold(&self) -> Reply<Vec<(String, String)>>;
     /// The webhook of this job was told, or given up.

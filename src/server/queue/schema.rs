@@ -54,6 +54,9 @@ ALTER TABLE jobs ADD COLUMN workflow TEXT;
 UPDATE jobs SET workflow = extra ->> '$.extra_pnginfo.workflow.id';
 CREATE INDEX jobs_listed ON jobs (created, state, workflow, started, ended);
 ",
+    "
+ALTER TABLE artefacts ADD COLUMN step INTEGER;
+",
 ];
 
 /// Brings the tables to today's form, whole or not at all.

@@ -30,6 +30,7 @@ fn end(state: State) -> End {
     let artefact = Artefact {
         node: "1".into(),
         kind: "images".into(),
+        step: None,
         filename: "a.png".into(),
         subfolder: String::new(),
         place: "output".into(),
@@ -46,10 +47,13 @@ fn end(state: State) -> End {
     }
 }
 
+/// Everything.
+const KEEP: Retention = Retention { count: u64::MAX, since: None };
+
 /// Runs the next job and gives its id.
 fn run_next(queue: &SqliteQueue) -> String {
     let job = queue.take().unwrap();
-    queue.finish(&job, end(State::Done)).wait().unwrap();
+    queue.finish(&job, end(State::Done), KEEP).wait().unwrap();
     job.id.clone()
 }
 
@@ -176,7 +180,7 @@ fn history_has_windows_and_is_searched_and_pruned() {
         queue.submit(NewJob { prompt, ..job(&number.to_string()) }).wait().unwrap();
         let taken = queue.take().unwrap();
         let state = if number == 3 { State::Failed } else { State::Done };
-        queue.finish(&taken, end(state)).wait().unwrap();
+        queue.finish(&taken, end(state), KEEP).wait().unwrap();
     }
     let ids = |max_items, offset| {
         let records = queue.history(Window { max_items, offset }).wait().unwrap();
@@ -263,6 +267,140 @@ fn removed_jobs_are_gone_and_every_change_is_told() {
 }
 
 #[test]
+fn a_job_that_someone_waits_for_is_begun_with_the_commit_that_stores_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let telling = Arc::clone(&told);
+    let on_change = Box::new(move |remaining| telling.lock().unwrap().push(remaining));
+    let queue = Arc::new(SqliteQueue::open(&dir.path().join("user/paraflow.db"), false, on_change).unwrap());
+    let taking = std::thread::spawn({
+        let queue = Arc::clone(&queue);
+        move || [queue.take().unwrap(), queue.take().unwrap()].map(|job| (job.id.clone(), job.attempts))
+    });
+    while queue.waiting_workers() == 0 {
+        std::thread::yield_now();
+    }
+    // Nobody has fetched it when it is answered, perhaps, but it runs.
+    queue.submit(job("a")).wait().unwrap();
+    let record = queue.find("a").wait().unwrap().unwrap();
+    assert_eq!((record.state, record.attempts, record.started.is_some()), (State::Running, 1, true));
+    assert_eq!(*told.lock().unwrap(), [1, 1], "it came, and it began");
+    // A second one of that id is refused, and the one who waits is still there for the next.
+    while queue.waiting_workers() == 0 {
+        std::thread::yield_now();
+    }
+    assert!(matches!(queue.submit(job("a")).wait(), Err(QueueError::Taken(_))));
+    queue.submit(job("b")).wait().unwrap();
+    assert_eq!(taking.join().unwrap(), [("a".to_owned(), 0), ("b".to_owned(), 0)]);
+    // With nobody waiting, or while the queue is paused, it waits.
+    queue.submit(job("c")).wait().unwrap();
+    assert_eq!(queue.find("c").wait().unwrap().unwrap().state, State::Queued);
+    drop(queue);
+    let queue = open(dir.path());
+    assert_eq!(pending(&queue), ["a", "b", "c"]);
+    let attempts = |index: usize| queue.snapshot().pending[index].attempts;
+    assert_eq!([attempts(0), attempts(1), attempts(2)], [1, 1, 0]);
+}
+
+#[test]
+fn many_workers_and_many_submitters_run_every_job_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let queue = Arc::new(open(dir.path()));
+    let ran = Arc::new(Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while let Some(job) = queue.take() {
+                    queue.finish(&job, end(State::Done), KEEP).wait().unwrap();
+                    ran.lock().unwrap().push(job.id.clone());
+                }
+            });
+        }
+        let submitting: Vec<_> = (0..4)
+            .map(|submitter| {
+                let queue = &queue;
+                scope.spawn(move || {
+                    for number in 0..50 {
+                        queue.submit(job(&format!("{submitter}-{number}"))).wait().unwrap();
+                        if number % 7 == submitter {
+                            queue.pause(true).wait().unwrap();
+                            queue.pause(false).wait().unwrap();
+                        }
+                    }
+                })
+            })
+            .collect();
+        submitting.into_iter().for_each(|submitter| submitter.join().unwrap());
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while queue.remaining() > 0 {
+            assert!(std::time::Instant::now() < until, "{:?}", queue.snapshot());
+            std::thread::yield_now();
+        }
+        queue.close();
+    });
+    let mut ran = ran.lock().unwrap().clone();
+    ran.sort();
+    ran.dedup();
+    assert_eq!(ran.len(), 200);
+    let (_, done) = queue.search(Search { states: vec![State::Done], limit: 1, ..Search::default() }).wait().unwrap();
+    assert_eq!(done, 200);
+}
+
+#[test]
+fn what_a_job_shows_before_its_end_outlives_the_process_and_is_replaced_by_its_like() {
+    let dir = tempfile::tempdir().unwrap();
+    let sample = |step: u32, filename: &str| Artefact {
+        kind: "samples".into(),
+        step: Some(step),
+        filename: filename.into(),
+        place: "temp".into(),
+        ..end(State::Done).artefacts.remove(0)
+    };
+    {
+        let queue = open(dir.path());
+        queue.submit(job("a")).wait().unwrap();
+        assert!(queue.show("a", sample(5, "5.png")).wait().is_err(), "it does not run");
+        queue.take().unwrap();
+        queue.show("a", sample(5, "5.png")).wait().unwrap();
+        queue.show("a", sample(10, "10.png")).wait().unwrap();
+    }
+    let queue = open(dir.path());
+    assert_eq!(queue.artefacts("a").wait().unwrap(), [sample(5, "5.png"), sample(10, "10.png")]);
+    let taken = queue.take().unwrap();
+    queue.show("a", sample(10, "again.png")).wait().unwrap();
+    queue.finish(&taken, end(State::Done), KEEP).wait().unwrap();
+    let files = queue.artefacts("a").wait().unwrap();
+    assert_eq!(files, [sample(5, "5.png"), sample(10, "again.png"), end(State::Done).artefacts.remove(0)]);
+    assert_eq!(queue.artefacts_in("temp").wait().unwrap(), files[..2]);
+}
+
+#[test]
+fn the_history_is_shortened_with_each_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let queue = open(dir.path());
+    let run = |id: &str, keep: Retention| {
+        queue.submit(job(id)).wait().unwrap();
+        let taken = queue.take().unwrap();
+        queue.finish(&taken, end(State::Done), keep).wait().unwrap();
+    };
+    let ids = || {
+        let records = queue.history(Window::default()).wait().unwrap();
+        records.into_iter().map(|record| record.id).collect::<Vec<_>>().join("")
+    };
+    for id in ["a", "b", "c", "d", "e"] {
+        run(id, Retention { count: 3, since: None });
+    }
+    assert_eq!(ids(), "cde");
+    queue.forget(&["d".into()]).wait().unwrap();
+    run("f", Retention { count: 3, since: None });
+    assert_eq!(ids(), "cef");
+    run("g", Retention { count: 9, since: Some(0) });
+    assert_eq!(ids(), "cefg");
+    run("h", Retention { count: 9, since: Some(i64::MAX) });
+    assert_eq!(ids(), "");
+}
+
+#[test]
 fn two_servers_do_not_share_a_queue() {
     let dir = tempfile::tempdir().unwrap();
     let first = open(dir.path());
@@ -278,7 +416,7 @@ fn an_end_is_written_once() {
     let queue = open(dir.path());
     queue.submit(job("a")).wait().unwrap();
     let taken = queue.take().unwrap();
-    queue.finish(&taken, end(State::Done)).wait().unwrap();
-    assert!(queue.finish(&taken, end(State::Failed)).wait().is_err());
+    queue.finish(&taken, end(State::Done), KEEP).wait().unwrap();
+    assert!(queue.finish(&taken, end(State::Failed), KEEP).wait().is_err());
     assert_eq!(queue.find("a").wait().unwrap().unwrap().state, State::Done);
 }

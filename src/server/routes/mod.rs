@@ -36,7 +36,7 @@ use crate::app::App;
 use crate::guard::guard;
 
 /// A body whose next part does not come within this time is given up.
-const BODY_PAUSE: Duration = Duration::from_secs(30);
+const BODY_PAUSE: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
 
 /// Gzip for JSON and plain text, as in ComfyUI; streams and pictures go out as they are.
 fn compression() -> CompressionLayer<impl Predicate> {
@@ -76,6 +76,7 @@ pub(crate) fn router(app: &App) -> Router {
         // `/api/jobs` has no twin without `/api`, but one with two.
         .nest("/api", jobs::routes())
         .nest("/api/api", jobs::routes())
+        .merge(templates::files())
         .merge(internal::routes())
         .nest("/paraflow/v1", own::routes())
         .route("/paraflow/v1/", get(own::page))

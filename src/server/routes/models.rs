@@ -13,6 +13,7 @@ use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value as Json, json};
+use tokio::sync::Semaphore;
 
 use crate::app::App;
 use crate::error::{Answer, Fail, answer};
@@ -101,6 +102,20 @@ pub(super) async fn blocking(work: impl FnOnce() -> Answer + Send + 'static) -> 
     tokio::task::spawn_blocking(work).await.map_err(Fail::unexpected)?
 }
 
+/// Pictures are opened for so many requests at a time, for each may take a gigabyte.
+static OPENING: Semaphore = Semaphore::const_new(2);
+
+/// The same for work that opens pictures.
+pub(super) async fn opening(work: impl FnOnce() -> Answer + Send + 'static) -> Answer {
+    // It goes with the work, which also goes on where nobody waits for it any more.
+    let turn = OPENING.acquire().await.map_err(Fail::unexpected)?;
+    blocking(move || {
+        let _turn = turn;
+        work()
+    })
+    .await
+}
+
 /// A header longer than this is read by nobody.
 const LARGEST_HEADER: u64 = 1 << 20;
 /// One with cover pictures may be longer.
@@ -168,7 +183,7 @@ async fn experiment_files(State(app): State<App>, Path(folder): Path<String>) ->
 /// A picture that lies beside the model, or in it, as WebP.
 async fn preview(State(app): State<App>, Path((folder, index, file)): Path<(String, String, String)>) -> Answer {
     let index: usize = index.parse().map_err(Fail::unexpected)?;
-    blocking(move || {
+    opening(move || {
         let missing = || Fail::from(StatusCode::NOT_FOUND);
         let dirs = app.assets.models().dirs(&folder).map_err(|_| missing())?;
         let model = paths::below(dirs.get(index).ok_or_else(missing)?, &file).ok_or_else(missing)?;

@@ -7,10 +7,12 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse as _;
 use axum::routing::get;
+use paraflow_engine::formats;
 use serde_json::json;
 
 use crate::app::App;
 use crate::error::{Answer, Fail, answer, json_response};
+use crate::routes::models::blocking;
 use crate::routes::{statics, view};
 
 /// Under which name they are offered.
@@ -19,7 +21,6 @@ const MODULE: &str = "paraflow";
 pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/workflow_templates", get(list))
-        .route("/workflow_templates/{module}/{file}", get(one))
         // ComfyUI's own, of a package beside it. There are none here; a front end asks all the same.
         .route("/templates/index.json", get(async || Ok::<_, Fail>(answer(&json!([])))))
 }
@@ -29,7 +30,34 @@ async fn list() -> Answer {
     Ok(answer(&json!({MODULE: stems})))
 }
 
-async fn one(State(app): State<App>, Path((module, file)): Path<(String, String)>) -> Answer {
+/// The two places that differ: a graph is given as it ships, or under `/api`, where ComfyUI's front end asks and opens
+/// nothing else, as a UI workflow.
+pub(super) fn files() -> Router<App> {
+    Router::new()
+        .route("/workflow_templates/{module}/{file}", get(as_shipped))
+        .route("/api/workflow_templates/{module}/{file}", get(as_workflow))
+}
+
+async fn as_shipped(State(app): State<App>, Path((module, file)): Path<(String, String)>) -> Answer {
+    one(app, &module, &file, |bytes, _| Ok(json_response(bytes))).await
+}
+
+async fn as_workflow(State(app): State<App>, Path((module, file)): Path<(String, String)>) -> Answer {
+    let convert = |bytes, app: &App| {
+        let nodes = app.nodes.now();
+        let graph = formats::read(bytes, &nodes.plain).map_err(Fail::unexpected)?;
+        Ok(answer(&formats::as_workflow(&graph, &nodes.plain)))
+    };
+    one(app, &module, &file, convert).await
+}
+
+/// A graph as `give` has it, or its picture.
+async fn one(
+    app: App,
+    module: &str,
+    file: &str,
+    give: impl FnOnce(&'static [u8], &App) -> Answer + Send + 'static,
+) -> Answer {
     if module != MODULE {
         return Err(StatusCode::NOT_FOUND.into());
     }
@@ -37,13 +65,14 @@ async fn one(State(app): State<App>, Path((module, file)): Path<(String, String)
         return picture(stem);
     }
     let found = statics::graphs().iter().find(|(name, _)| *name == file);
-    let (_, bytes) = found.ok_or(StatusCode::NOT_FOUND)?;
-    let graph = String::from_utf8_lossy(bytes);
-    let brought = tokio::task::spawn_blocking(move || bring(&graph, &app)).await;
-    if let Ok(Err(error)) = brought {
-        tracing::warn!(%error, "the example's pictures are not among the inputs");
-    }
-    Ok(json_response(*bytes))
+    let (_, bytes) = *found.ok_or(StatusCode::NOT_FOUND)?;
+    blocking(move || {
+        if let Err(error) = bring(&String::from_utf8_lossy(bytes), &app) {
+            tracing::warn!(%error, "the example's pictures are not among the inputs");
+        }
+        give(bytes, &app)
+    })
+    .await
 }
 
 /// Puts the pictures that an example reads among the inputs, so that it runs as it is. What is there stays as it is.

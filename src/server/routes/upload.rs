@@ -13,7 +13,7 @@ use serde_json::{Value as Json, json};
 use crate::app::App;
 use crate::error::{Answer, Fail, answer};
 use crate::paths;
-use crate::routes::models::blocking;
+use crate::routes::models::{blocking, opening};
 use crate::routes::view;
 
 pub(super) fn routes() -> Router<App> {
@@ -113,7 +113,7 @@ fn stored(path: &Path, subfolder: &str, place: &str) -> axum::response::Response
 
 async fn mask(State(app): State<App>, parts: Multipart) -> Answer {
     let form = read(parts).await?;
-    blocking(move || {
+    opening(move || {
         let (place, target) = target(&app, &form)?;
         let (_, bytes) = form.image.as_ref().ok_or(StatusCode::BAD_REQUEST)?;
         let path = if form.overwrite { target } else { free(&target, bytes).map_err(Fail::unexpected)? };
@@ -145,8 +145,7 @@ fn original(app: &App, form: &Form) -> Result<Option<PathBuf>, Fail> {
 
 /// The original's colours with the upload's alpha, as a PNG that keeps the original's texts.
 fn masked(original: &Path, upload: &[u8]) -> Option<Vec<u8>> {
-    let bytes = fs::read(original).ok()?;
-    let mut picture = view::decode(&bytes)?.to_rgba8();
+    let mut picture = view::open(original)?.to_rgba8();
     let alpha = view::decode(upload)?.to_rgba8();
     if alpha.dimensions() != picture.dimensions() {
         return None;
@@ -157,7 +156,7 @@ fn masked(original: &Path, upload: &[u8]) -> Option<Vec<u8>> {
     let mut written = Vec::new();
     let mut encoder = png::Encoder::new(&mut written, picture.width(), picture.height());
     encoder.set_color(png::ColorType::Rgba);
-    for (keyword, text) in texts(&bytes) {
+    for (keyword, text) in texts(original) {
         encoder.add_text_chunk(keyword, text).ok()?;
     }
     let mut writer = encoder.write_header().ok()?;
@@ -167,8 +166,9 @@ fn masked(original: &Path, upload: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The `tEXt` chunks of a PNG: the prompt and the workflow that made it.
-fn texts(bytes: &[u8]) -> Vec<(String, String)> {
-    let Ok(reader) = png::Decoder::new(std::io::Cursor::new(bytes)).read_info() else { return Vec::new() };
+fn texts(file: &Path) -> Vec<(String, String)> {
+    let Ok(file) = fs::File::open(file) else { return Vec::new() };
+    let Ok(reader) = png::Decoder::new(std::io::BufReader::new(file)).read_info() else { return Vec::new() };
     let chunks = &reader.info().uncompressed_latin1_text;
     chunks.iter().map(|chunk| (chunk.keyword.clone(), chunk.text.clone())).collect()
 }

@@ -1,7 +1,8 @@
 //! `/view`: files that graphs made or read, whole or as previews.
 
 use std::collections::HashMap;
-use std::io::Cursor;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::{Path, PathBuf};
 
 use axum::Router;
@@ -18,7 +19,7 @@ use tower_http::services::ServeFile;
 use crate::app::App;
 use crate::error::{Answer, Fail};
 use crate::paths;
-use crate::routes::models::blocking;
+use crate::routes::models::opening;
 
 pub(super) fn routes() -> Router<App> {
     Router::new().route("/view", get(view))
@@ -34,7 +35,7 @@ async fn view(State(app): State<App>, Query(query): Query<HashMap<String, String
     let (preview, channel) = (query.get("preview").cloned(), query.get("channel").cloned());
     let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
     let mut response = if preview.is_some() || matches!(channel.as_deref(), Some("rgb" | "a")) {
-        blocking(move || changed(&file, preview.as_deref(), channel.as_deref().unwrap_or("rgba"))).await?
+        opening(move || changed(&file, preview.as_deref(), channel.as_deref().unwrap_or("rgba"))).await?
     } else {
         raw(&file, request).await?
     };
@@ -96,7 +97,7 @@ const RUNS: &[&str] = &[
 ];
 
 /// The file as it is, or a part of it.
-async fn raw(file: &Path, request: Request) -> Result<Response, Fail> {
+pub(in crate::routes) async fn raw(file: &Path, request: Request) -> Result<Response, Fail> {
     let served = ServeFile::new(file).oneshot(request).await.map_err(Fail::unexpected)?;
     let mut response = served.into_response();
     if let Some(kind) = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()) {
@@ -111,8 +112,7 @@ async fn raw(file: &Path, request: Request) -> Result<Response, Fail> {
 
 /// The picture in another format, or without a channel.
 fn changed(file: &Path, preview: Option<&str>, channel: &str) -> Answer {
-    let bytes = std::fs::read(file).map_err(|_| StatusCode::NOT_FOUND)?;
-    let picture = decode(&bytes).ok_or_else(|| Fail::unexpected("no picture"))?;
+    let picture = open(file).ok_or_else(|| Fail::unexpected("no picture"))?;
     let (kind, bytes) = match preview {
         Some(preview) => encode_preview(&picture, preview, channel),
         None if channel == "rgb" => ("image/png", png(&picture.to_rgb8().into())),
@@ -136,9 +136,18 @@ fn encode_preview(picture: &DynamicImage, preview: &str, channel: &str) -> (&'st
     ("image/jpeg", encoded.ok().map(|()| bytes))
 }
 
-/// Opens a picture within the limits.
+/// Opens a picture in memory within the limits.
 pub(super) fn decode(bytes: &[u8]) -> Option<DynamicImage> {
-    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().ok()?;
+    read(Cursor::new(bytes))
+}
+
+/// Opens a picture in a file within the limits. A file that is no picture is not read further than its first bytes.
+pub(super) fn open(file: &Path) -> Option<DynamicImage> {
+    read(BufReader::new(File::open(file).ok()?))
+}
+
+fn read(source: impl BufRead + Seek) -> Option<DynamicImage> {
+    let mut reader = ImageReader::new(source).with_guessed_format().ok()?;
     let mut limits = Limits::default();
     limits.max_image_width = Some(LARGEST_SIDE);
     limits.max_image_height = Some(LARGEST_SIDE);

@@ -75,6 +75,14 @@ impl Bench {
         Self { dir, server, router }
     }
 
+    /// A server over the same folder, after this one went down in good order.
+    pub(crate) async fn restarted(self) -> Self {
+        let Self { dir, server, router } = self;
+        drop(router);
+        server.shut_down().await;
+        Self::over(dir, Options::default())
+    }
+
     pub(crate) async fn send(&self, request: Request<Body>) -> Got {
         let response: Response = self.router.clone().oneshot(request).await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());

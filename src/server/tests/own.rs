@@ -194,6 +194,86 @@ async fn who_follows_a_training_late_is_told_its_curve_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pictures_that_the_history_shows_outlive_a_restart_and_others_do_not() {
+    let bench = Bench::new();
+    submit(&bench, json!({"graph": training(), "id": "j"})).await;
+    while bench.server.app.kept.follow("j").0.len() < 5 {
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    // It is in the books while the training goes on.
+    let files = bench.get("/paraflow/v1/jobs/j/artefacts").await.json();
+    let facts = (&files[0]["kind"], &files[0]["step"], &files[0]["bytes"], &files[0]["type"]);
+    assert_eq!(facts, (&json!("samples"), &json!(3), &json!(7), &json!("temp")));
+    assert_eq!(files[0]["blake3"], blake3::hash(b"PICTURE").to_hex().as_str());
+    bench.method(Method::POST, "/paraflow/v1/jobs/j/cancel", "").await;
+    bench.get("/paraflow/v1/jobs/j/wait").await;
+    let temp = bench.dir.path().join("temp");
+    for orphan in ["a.png", "deep/er/b.png", "samples/c.png"] {
+        std::fs::create_dir_all(temp.join(orphan).parent().unwrap()).unwrap();
+        std::fs::write(temp.join(orphan), "x").unwrap();
+    }
+
+    let bench = bench.restarted().await;
+    assert_eq!(bench.get("/paraflow/v1/jobs/j/artefacts").await.json(), files);
+    assert_eq!(bench.get(files[0]["url"].as_str().unwrap()).await.text(), "PICTURE");
+    let name = files[0]["filename"].as_str().unwrap();
+    let view = format!("/view?filename={name}&subfolder=samples&type=temp");
+    assert_eq!(bench.get(&view).await.text(), "PICTURE");
+    let left = |folder: &std::path::Path| std::fs::read_dir(folder).unwrap().count();
+    assert_eq!((left(&temp), left(&temp.join("samples"))), (1, 1));
+    // Forgotten by the history, it goes with the next start.
+    assert_eq!(bench.method(Method::DELETE, "/paraflow/v1/jobs/j", "").await.status, StatusCode::NO_CONTENT);
+    let bench = bench.restarted().await;
+    assert_eq!(bench.get(&view).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(left(&temp), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn samples_of_a_run_that_was_broken_off_are_told_again_when_it_goes_on() {
+    let bench = Bench::new();
+    submit(&bench, json!({"graph": training(), "id": "j"})).await;
+    let samples = |bench: &Bench| {
+        let told = bench.server.app.kept.follow("j").0;
+        told.into_iter().filter(|message| message.parts().0 == "paraflow.sample").collect::<Vec<_>>()
+    };
+    while samples(&bench).is_empty() {
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    let record = bench.server.app.queue.find("j").await.unwrap().unwrap();
+    assert_eq!(record.attempts, 1);
+    // The books as a kill leaves them: the job runs.
+    let Bench { dir, server, router } = bench;
+    let copy = tempfile::tempdir().unwrap();
+    copy_all(dir.path(), copy.path());
+    server.app.runner.interrupt(None);
+    drop((server, router, dir));
+    let bench = Bench::over(copy, crate::Options::default());
+    while samples(&bench).len() < 2 {
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    // The toy begins anew, so its picture is drawn again, and takes the place of the old one in the books.
+    let files = bench.get("/paraflow/v1/jobs/j/artefacts").await.json();
+    assert_eq!(files.as_array().unwrap().len(), 1, "{files}");
+    assert_eq!(bench.get("/paraflow/v1/jobs/j").await.json()["attempts"], 2);
+    bench.method(Method::POST, "/paraflow/v1/jobs/j/cancel", "").await;
+    bench.get("/paraflow/v1/jobs/j/wait").await;
+}
+
+/// Copies a folder.
+fn copy_all(from: &std::path::Path, to: &std::path::Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir_all(&target).unwrap();
+            copy_all(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_is_told_of_the_end() {
     let bench = Bench::new();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

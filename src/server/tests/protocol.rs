@@ -12,7 +12,7 @@ use crate::Options;
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// A bench that listens, and where.
-async fn listening(options: Options) -> (Bench, u16) {
+pub(super) async fn listening(options: Options) -> (Bench, u16) {
     let bench = Bench::with(Options { port: 0, ..options });
     let listener = bench.server.bind().await.unwrap().remove(0);
     let port = listener.local_addr().unwrap().port();

@@ -541,3 +541,162 @@ async fn another_front_end_is_served_from_its_folder() {
     assert_eq!(script.header(header::CACHE_CONTROL), "no-cache");
     assert_eq!(bench.get("/..%2f..%2fetc/passwd").await.status, StatusCode::NOT_FOUND);
 }
+
+/// Every route of ComfyUI's that exists with and without `/api`: as the page about the server names it, a request, and
+/// the answer's code.
+const ROUTES: &[(&str, Method, &str, &str, u16)] = &[
+    ("/prompt", Method::GET, "/prompt", "", 200),
+    ("/prompt", Method::POST, "/prompt", "{}", 400),
+    ("/queue", Method::GET, "/queue", "", 200),
+    ("/queue", Method::POST, "/queue", r#"{"delete": ["nobody"]}"#, 200),
+    ("/interrupt", Method::POST, "/interrupt", r#"{"prompt_id": "nobody"}"#, 200),
+    ("/free", Method::POST, "/free", "{}", 200),
+    ("/history", Method::GET, "/history", "", 200),
+    ("/history", Method::POST, "/history", r#"{"delete": ["nobody"]}"#, 200),
+    ("/history/{id}", Method::GET, "/history/nobody", "", 200),
+    ("/object_info", Method::GET, "/object_info", "", 200),
+    ("/object_info/{class}", Method::GET, "/object_info/ToyAdd", "", 200),
+    ("/view", Method::GET, "/view?filename=none.png", "", 404),
+    ("/upload/image", Method::POST, "/upload/image", "", 400),
+    ("/upload/mask", Method::POST, "/upload/mask", "", 400),
+    ("/view_metadata/{folder}", Method::GET, "/view_metadata/loras?filename=none.safetensors", "", 404),
+    ("/models", Method::GET, "/models", "", 200),
+    ("/models/{folder}", Method::GET, "/models/loras", "", 200),
+    ("/embeddings", Method::GET, "/embeddings", "", 200),
+    ("/experiment/models", Method::GET, "/experiment/models", "", 200),
+    ("/experiment/models/{folder}", Method::GET, "/experiment/models/loras", "", 200),
+    (
+        "/experiment/models/preview/{folder}/{index}/{file}",
+        Method::GET,
+        "/experiment/models/preview/loras/0/x",
+        "",
+        404,
+    ),
+    ("/system_stats", Method::GET, "/system_stats", "", 200),
+    ("/features", Method::GET, "/features", "", 200),
+    ("/extensions", Method::GET, "/extensions", "", 200),
+    ("/i18n", Method::GET, "/i18n", "", 200),
+    ("/workflow_templates", Method::GET, "/workflow_templates", "", 200),
+    ("/workflow_templates/{module}/{file}", Method::GET, "/workflow_templates/paraflow/text-to-image.json", "", 200),
+    ("/global_subgraphs", Method::GET, "/global_subgraphs", "", 200),
+    ("/global_subgraphs/{id}", Method::GET, "/global_subgraphs/none", "", 200),
+    ("/settings", Method::GET, "/settings", "", 200),
+    ("/settings", Method::POST, "/settings", r#"{"a": 1}"#, 200),
+    ("/settings/{id}", Method::GET, "/settings/a", "", 200),
+    ("/settings/{id}", Method::POST, "/settings/a", "2", 200),
+    ("/userdata", Method::GET, "/userdata?dir=.", "", 200),
+    ("/v2/userdata", Method::GET, "/v2/userdata", "", 200),
+    ("/userdata/{file}", Method::POST, "/userdata/a.txt", "x", 200),
+    ("/userdata/{file}", Method::GET, "/userdata/a.txt", "", 200),
+    ("/userdata/{file}/move/{dest}", Method::POST, "/userdata/a.txt/move/b.txt", "", 200),
+    ("/userdata/{file}", Method::DELETE, "/userdata/b.txt", "", 204),
+    ("/users", Method::GET, "/users", "", 200),
+    ("/users", Method::POST, "/users", r#"{"username": "__x"}"#, 400),
+    // Without the headers of a WebSocket.
+    ("/ws", Method::GET, "/ws", "", 400),
+];
+
+/// Those that have no twin.
+const SINGLE: &[(&str, Method, &str, &str, u16)] = &[
+    ("/api/jobs", Method::GET, "/api/jobs", "", 200),
+    ("/api/jobs/{id}", Method::GET, "/api/jobs/nobody", "", 404),
+    ("/internal/logs", Method::GET, "/internal/logs", "", 200),
+    ("/internal/logs/raw", Method::GET, "/internal/logs/raw", "", 200),
+    (
+        "/internal/logs/subscribe",
+        Method::PATCH,
+        "/internal/logs/subscribe",
+        r#"{"clientId": "c", "enabled": true}"#,
+        200,
+    ),
+    ("/internal/folder_paths", Method::GET, "/internal/folder_paths", "", 200),
+    ("/internal/files/{place}", Method::GET, "/internal/files/output", "", 200),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_core_route_is_there_with_and_without_api_and_stands_in_the_table() {
+    let bench = Bench::new();
+    for prefix in ["", "/api"] {
+        for (route, method, path, body, expected) in ROUTES {
+            let got = bench.method(method.clone(), &format!("{prefix}{path}"), body).await;
+            assert_eq!(got.status.as_u16(), *expected, "{method} {prefix}{route}: {}", got.text());
+            if *expected != 404 {
+                continue;
+            }
+            // A route that says that there is no such thing, and not that there is no such route.
+            let other = bench.method(Method::PUT, &format!("{prefix}{path}"), body).await;
+            assert_eq!(other.status, StatusCode::METHOD_NOT_ALLOWED, "{prefix}{route}");
+        }
+    }
+    for (route, method, path, body, expected) in SINGLE {
+        let got = bench.method(method.clone(), path, body).await;
+        assert_eq!(got.status.as_u16(), *expected, "{method} {route}: {}", got.text());
+        let twin = path.strip_prefix("/api").map_or_else(|| format!("/api{path}"), str::to_owned);
+        assert_eq!(bench.method(method.clone(), &twin, body).await.status, StatusCode::NOT_FOUND, "{twin}");
+    }
+
+    let page = include_str!("../../../docs/server.md");
+    let table = page.split("## ComfyUI's routes").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| `")).collect();
+    let mut named: Vec<&str> = Vec::new();
+    for row in &rows {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        let [routes, covered, test] = cells.as_slice() else { panic!("{row}") };
+        named.extend(routes.split('`').skip(1).step_by(2));
+        assert!(!covered.is_empty() && test.contains('`'), "{row}");
+        let here = concat!(include_str!("routes.rs"), include_str!("protocol.rs"), include_str!("security.rs"));
+        for name in test.split('`').skip(1).step_by(2) {
+            assert!(here.contains(&format!("async fn {name}(")), "there is no test `{name}`: {row}");
+        }
+    }
+    let mut routes: Vec<&str> = ROUTES.iter().chain(SINGLE).map(|(route, ..)| *route).collect();
+    routes.dedup();
+    let missing: Vec<_> = routes.iter().filter(|route| !named.contains(route)).collect();
+    let unknown: Vec<_> = named.iter().filter(|route| !routes.contains(route)).collect();
+    assert!(missing.is_empty() && unknown.is_empty(), "missing in the table: {missing:?}; only there: {unknown:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_there_is_404_on_our_own_routes() {
+    let bench = Bench::new();
+    for (method, path) in [
+        (Method::GET, "/jobs/nobody"),
+        (Method::DELETE, "/jobs/nobody"),
+        (Method::GET, "/jobs/nobody/wait"),
+        (Method::GET, "/jobs/nobody/events"),
+        (Method::GET, "/jobs/nobody/artefacts"),
+        (Method::GET, "/jobs/nobody/artefacts/0"),
+        (Method::POST, "/jobs/nobody/cancel"),
+        (Method::POST, "/jobs/nobody/retry"),
+        (Method::PUT, "/jobs/nobody/queue"),
+        (Method::GET, "/nothing"),
+        (Method::POST, "/jobs/nobody/nothing"),
+    ] {
+        let body = if method == Method::PUT { r#"{"priority": 1}"# } else { "" };
+        let got = bench.method(method.clone(), &format!("/paraflow/v1{path}"), body).await;
+        assert_eq!(got.status, StatusCode::NOT_FOUND, "{method} {path}: {}", got.text());
+        assert!(got.json()["error"]["message"].is_string(), "{method} {path}: {}", got.text());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn templates_are_all_graphs_that_ship() {
+    let bench = Bench::new();
+    let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../graphs")).unwrap();
+    let names = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut shipped: Vec<String> = names.filter_map(|name| name.strip_suffix(".json").map(str::to_owned)).collect();
+    shipped.sort();
+    assert!(shipped.len() >= 10, "{shipped:?}");
+    let mut listed: Vec<String> =
+        serde_json::from_value(bench.get("/workflow_templates").await.json()["paraflow"].clone()).unwrap();
+    listed.sort();
+    assert_eq!(listed, shipped);
+    for name in listed {
+        let graph = bench.get(&format!("/workflow_templates/paraflow/{name}.json")).await.json();
+        assert!(graph.as_object().is_some_and(|graph| !graph.is_empty()), "{name}");
+        // ComfyUI's front end asks under `/api`, and opens workflows only.
+        let workflow = bench.get(&format!("/api/workflow_templates/paraflow/{name}.json")).await.json();
+        assert_eq!(workflow["version"], 0.4, "{name}");
+        assert_eq!(workflow["nodes"].as_array().unwrap().len(), graph.as_object().unwrap().len(), "{name}");
+    }
+}

@@ -15,6 +15,7 @@ mod parse;
 mod store;
 mod text;
 mod widgets;
+mod write;
 
 use std::collections::HashSet;
 
@@ -25,6 +26,7 @@ use self::links::{Source, Wires};
 use self::parse::{Mode, Workflow};
 pub(super) use self::store::store;
 use self::text::Filling;
+pub(super) use self::write::workflow;
 use super::{Conditions, FormatError};
 use crate::graph::{Binding, Entry, Graph};
 use crate::spec::{NodeSpec, Specs, Widget};

@@ -168,7 +168,7 @@ fn named(spec: &NodeSpec, values: Option<&Json>) -> Vec<(String, Json)> {
 }
 
 /// What the editor puts into a new node.
-fn initial(input: &InputSpec) -> Option<Json> {
+pub(super) fn initial(input: &InputSpec) -> Option<Json> {
     input.default.clone().or_else(|| match &input.widget {
         Widget::Socket => None,
         Widget::Toggle => Some(false.into()),

@@ -44,6 +44,60 @@ fn one_branch_is_finished_before_the_next_begins() {
     );
 }
 
+/// What nodes did, by their number.
+#[derive(Clone, Default)]
+struct Notes(std::sync::Arc<std::sync::Mutex<Vec<(i64, [u8; 32])>>>);
+
+/// Leaves something aside that is to go once all is done.
+#[derive(Node)]
+#[node(category = "toys", sink)]
+struct Aside {
+    /// Which of several.
+    number: i64,
+    /// Whether it fails in the end.
+    #[input(default = false)]
+    fails: bool,
+}
+
+impl Run for Aside {
+    type Output = ();
+
+    fn run(self, cx: &Context) -> Result<()> {
+        let (notes, number) = (cx.service::<Notes>().clone(), self.number);
+        let signature = cx.signature().expect("it depends on literals alone");
+        cx.when_done(move || notes.0.lock().unwrap().push((number, signature)));
+        if self.fails { Err(std::io::Error::other("no").into()) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn what_is_to_follow_a_run_follows_it_once_all_is_made() {
+    let run = |graph: &str| {
+        let notes = Notes::default();
+        let registry = Registry::new([NodeDef::of::<Aside>()], Services::new().with(notes.clone()));
+        let plan = Plan::new(read(graph), &registry).unwrap();
+        let executor = Executor::new(Cache::new(0).into()).with_workers(1);
+        let done = std::sync::atomic::AtomicUsize::new(0);
+        let ended = executor.run(&plan, &Cancel::new(), &|event| {
+            if let Event::Done = event {
+                done.store(notes.0.lock().unwrap().len(), std::sync::atomic::Ordering::Relaxed);
+            }
+        });
+        let noted = notes.0.lock().unwrap().clone();
+        assert_eq!(done.into_inner(), noted.len(), "before the end is told");
+        (ended, noted)
+    };
+    let (ended, first) = run("1 Aside number=1\n2 Aside number=2");
+    assert_eq!(ended, Ended::Done);
+    assert_eq!(first.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1, 2]);
+    assert_ne!(first[0].1, first[1].1);
+    // Equal work is equal in another run, under another id.
+    let (_, again) = run("7 Aside number=2");
+    assert_eq!(again[0].1, first[1].1);
+    let (ended, none) = run("1 Aside number=1\n2 Aside number=2 fails=true");
+    assert_eq!((ended, none), (Ended::Failed, vec![]));
+}
+
 #[test]
 fn slots_are_told_apart() {
     Room::new().check(

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use paraflow_engine::formats::{Conditions, FormatError, read_under};
+use paraflow_engine::formats::{Conditions, FormatError, as_workflow, read_under};
 use paraflow_engine::graph::Graph;
 use serde_json::Value as Json;
 
@@ -58,6 +58,50 @@ fn every_workflow_runs_as_the_prompt_beside_it() {
             "{name}: and the prompt reads"
         );
     }
+}
+
+#[test]
+fn every_prompt_is_the_same_when_it_is_read_from_the_workflow_that_is_made_of_it() {
+    let cases = files(&folder(), ".api.json");
+    assert!(cases.len() >= 30, "the files are found: {}", cases.len());
+    for (name, path) in cases {
+        let graph = read(&fs::read(&path).unwrap()).unwrap();
+        let workflow = as_workflow(&graph, &stock());
+        let again = read(workflow.to_string().as_bytes()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let (before, after) = (graph.to_prompt(), again.to_prompt());
+        let (mut before_ids, mut after_ids) = (ids(&before), ids(&after));
+        before_ids.sort();
+        after_ids.sort();
+        assert_eq!(before_ids, after_ids, "{name}");
+        for id in before_ids {
+            assert_eq!(before[id]["class_type"], after[id]["class_type"], "{name}: {id}");
+            for (input, value) in before[id]["inputs"].as_object().unwrap() {
+                let found = &after[id]["inputs"][input];
+                assert!(same(found, value), "{name}: {id}.{input} is {found}, was {value}\n{workflow}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_workflow_that_is_made_of_a_graph_has_what_an_editor_needs() {
+    let prompt = serde_json::json!({
+        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "v1-5.safetensors"}},
+        "x": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
+        "7": {"class_type": "KSampler", "inputs": {"model": ["1", 0], "seed": 5, "latent_image": ["x", 0]},
+              "_meta": {"title": "Sampler"}},
+    });
+    let workflow = as_workflow(&read(prompt.to_string().as_bytes()).unwrap(), &stock());
+    assert_eq!((&workflow["last_node_id"], &workflow["last_link_id"]), (&7.into(), &2.into()));
+    assert_eq!(workflow["links"], serde_json::json!([[1, 1, 0, 7, 0, "MODEL"], [2, "x", 0, 7, 3, "LATENT"]]));
+    let sampler = &workflow["nodes"][2];
+    assert_eq!((&sampler["title"], &sampler["order"]), (&"Sampler".into(), &2.into()));
+    assert_eq!((&sampler["inputs"][0]["name"], &sampler["inputs"][0]["link"]), (&"model".into(), &1.into()));
+    assert_eq!(sampler["inputs"][1]["link"], Json::Null);
+    let values = sampler["widgets_values"].as_array().unwrap();
+    assert_eq!((&values[0], &values[1], &values[2]), (&5.into(), &"fixed".into(), &20.into()));
+    assert_eq!(workflow["nodes"][0]["outputs"][0]["links"], serde_json::json!([1]));
+    assert!(workflow["nodes"][2]["pos"][0].as_f64() > workflow["nodes"][0]["pos"][0].as_f64());
 }
 
 /// Equal, with `8` and `8.0` the same number; titles count where `expected` has them.

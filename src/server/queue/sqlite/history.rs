@@ -4,7 +4,7 @@ use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
 
 use super::rows::{RECORD, record};
-use crate::queue::{Listing, QueueError, Record, Search, State, Window};
+use crate::queue::{Listing, QueueError, Record, Retention, Search, State, Window};
 
 /// What has ended, the oldest first.
 pub(super) fn window(connection: &Connection, window: Window) -> Result<Vec<Record>, QueueError> {
@@ -91,6 +91,25 @@ fn filter(search: &Search) -> (String, Vec<Sql>) {
         values.push(until.into());
     }
     (conditions.join(" AND "), values)
+}
+
+/// Forgets what is not to be kept. Asked at every end, so it looks at the ends of the history first.
+pub(super) fn shorten(connection: &Connection, keep: Retention) -> Result<(), QueueError> {
+    let count = i64::try_from(keep.count).unwrap_or(i64::MAX);
+    let (first, last): (Option<i64>, Option<i64>) = connection
+        .prepare_cached(
+            "SELECT (SELECT min(ended_seq) FROM jobs WHERE ended_seq IS NOT NULL),
+                    (SELECT max(ended_seq) FROM jobs WHERE ended_seq IS NOT NULL)",
+        )?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (Some(first), Some(last)) = (first, last) else { return Ok(()) };
+    let oldest: Option<i64> = connection
+        .prepare_cached("SELECT ended FROM jobs WHERE ended_seq = ?1")?
+        .query_row([first], |row| row.get(0))?;
+    if last - first >= count || keep.since.is_some_and(|since| oldest.is_some_and(|oldest| oldest < since)) {
+        prune(connection, count, keep.since)?;
+    }
+    Ok(())
 }
 
 /// Forgets all but the newest `keep`, and what ended before `since`.

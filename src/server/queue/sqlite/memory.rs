@@ -1,6 +1,6 @@
 //! What waits and runs, in memory: the order of the queue, and its answer to `/queue`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -37,6 +37,12 @@ pub(super) struct Memory {
     /// Where each waiting job stands.
     pub(super) places: HashMap<String, Place>,
     pub(super) running: Vec<Arc<Job>>,
+    /// Of those that run, the ones that nobody has fetched yet: they were begun with the commit that stored them.
+    pub(super) handed: VecDeque<Arc<Job>>,
+    /// How many wait for something to run.
+    pub(super) idle: usize,
+    /// How many of them a job is being stored for.
+    pub(super) promised: usize,
     pub(super) paused: bool,
     pub(super) closed: bool,
     /// The next of ComfyUI's numbers.
@@ -49,6 +55,23 @@ pub(super) struct Memory {
 impl Memory {
     pub(super) fn remaining(&self) -> usize {
         self.pending.len() + self.running.len()
+    }
+
+    /// Whether a job that comes now would be begun at once, because someone waits for it and no other does. Then that one
+    /// is promised to it.
+    pub(super) fn promise(&mut self) -> bool {
+        let free = self.idle > self.promised + self.handed.len();
+        let begins = free && self.pending.is_empty() && !self.paused && !self.closed;
+        self.promised += usize::from(begins);
+        begins
+    }
+
+    /// A job that waits is begun; whoever fetches next gets it.
+    pub(super) fn hand(&mut self, id: &str) {
+        if let Some((_, job)) = self.take_out(id) {
+            self.running.push(Arc::clone(&job));
+            self.handed.push_back(job);
+        }
     }
 
     pub(super) fn insert(&mut self, job: Arc<Job>) {

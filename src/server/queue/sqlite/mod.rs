@@ -7,6 +7,7 @@ mod rows;
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{OptionalExtension as _, params};
@@ -15,13 +16,14 @@ use tokio::sync::watch;
 
 use super::db::Db;
 use super::{
-    Artefact, End, Job, Listing, Move, NewJob, Queue, QueueError, Receipt, Record, Reply, Search, Snapshot, Window,
+    Artefact, End, Job, Listing, Move, NewJob, Queue, QueueError, Receipt, Record, Reply, Retention, Search, Snapshot,
+    Window,
 };
 use crate::time::now_ms;
 
 use memory::Memory;
 use recover::recover;
-use rows::{RECORD, artefact, insert, item, record, store_end};
+use rows::{ARTEFACT, RECORD, artefact, insert, item, record, store_end, store_shown};
 
 /// Called with the number of jobs that wait or run, in the order of the changes.
 pub type OnChange = Box<dyn Fn(usize) + Send + Sync>;
@@ -82,6 +84,15 @@ impl SqliteQueue {
     }
 }
 
+#[cfg(test)]
+impl SqliteQueue {
+    /// How many wait in [`Queue::take`].
+    pub(super) fn waiting_workers(&self) -> usize {
+        let memory = self.shared.memory();
+        memory.idle.saturating_sub(memory.handed.len())
+    }
+}
+
 fn exclusive(path: &Path) -> Result<File, QueueError> {
     let failed = |error: std::io::Error| QueueError::Open { path: path.display().to_string(), fact: error.to_string() };
     if let Some(folder) = path.parent() {
@@ -138,12 +149,27 @@ impl SqliteQueue {
 impl Queue for SqliteQueue {
     fn submit(&self, new: NewJob) -> Reply<Receipt> {
         let job = Arc::new(self.numbered(&new));
-        let (stored, key, shared) = (Arc::clone(&job), new.key, Arc::clone(&self.shared));
+        let (stored, key) = (Arc::clone(&job), new.key);
+        let (promising, shared) = (Arc::clone(&self.shared), Arc::clone(&self.shared));
+        // Storing a job and its beginning are one commit where they would follow each other anyhow.
+        let begun = Arc::new(AtomicBool::new(false));
+        let begins = Arc::clone(&begun);
         self.db.write(
-            move |connection| insert(connection, &stored, key.as_ref()),
+            move |connection| {
+                let begin = promising.memory().promise();
+                begins.store(begin, Ordering::Relaxed);
+                insert(connection, &stored, key.as_ref(), begin)
+            },
             move |outcome| {
+                let begun = begun.load(Ordering::Relaxed);
+                let mut memory = shared.memory();
+                memory.promised -= usize::from(begun);
                 if let Ok(Receipt { repeated: false, .. }) = outcome {
-                    shared.change(|memory| memory.insert(job));
+                    let id = job.id.clone();
+                    shared.change_locked(&mut memory, |memory| memory.insert(job));
+                    if begun {
+                        shared.change_locked(&mut memory, |memory| memory.hand(&id));
+                    }
                     shared.wake.notify_one();
                 }
             },
@@ -153,6 +179,9 @@ impl Queue for SqliteQueue {
     fn take(&self) -> Option<Arc<Job>> {
         let mut memory = self.shared.memory();
         loop {
+            if let Some(job) = memory.handed.pop_front() {
+                return Some(job);
+            }
             if memory.closed {
                 return None;
             }
@@ -174,11 +203,13 @@ impl Queue for SqliteQueue {
                 ));
                 return Some(job);
             }
+            memory.idle += 1;
             memory = self.shared.wake.wait(memory).unwrap_or_else(PoisonError::into_inner);
+            memory.idle -= 1;
         }
     }
 
-    fn finish(&self, job: &Arc<Job>, end: End) -> Reply<()> {
+    fn finish(&self, job: &Arc<Job>, end: End, keep: Retention) -> Reply<()> {
         let (id, ended) = (job.id.clone(), now_ms());
         let seq = {
             let mut memory = self.shared.memory();
@@ -187,12 +218,20 @@ impl Queue for SqliteQueue {
         };
         let (shared, finished) = (Arc::clone(&self.shared), Arc::clone(job));
         self.db.write(
-            move |connection| store_end(connection, &id, &end, ended, seq),
+            move |connection| {
+                store_end(connection, &id, &end, ended, seq)?;
+                history::shorten(connection, keep)
+            },
             move |_| {
                 shared.memory().retire(&finished);
                 shared.changed.send_modify(|number| *number += 1);
             },
         )
+    }
+
+    fn show(&self, id: &str, artefact: Artefact) -> Reply<()> {
+        let id = id.to_owned();
+        self.db.write(move |connection| store_shown(connection, &id, &artefact), |_| {})
     }
 
     fn park(&self, job: &Arc<Job>) -> Reply<()> {
@@ -362,11 +401,18 @@ impl Queue for SqliteQueue {
     fn artefacts(&self, id: &str) -> Reply<Vec<Artefact>> {
         let id = id.to_owned();
         self.db.read(move |connection| {
-            let mut found = connection.prepare_cached(
-                "SELECT node, kind, filename, subfolder, place, bytes, blake3 FROM artefacts WHERE job = ?1
-                 ORDER BY place_in",
-            )?;
+            let sql = format!("SELECT {ARTEFACT} FROM artefacts WHERE job = ?1 ORDER BY place_in");
+            let mut found = connection.prepare_cached(&sql)?;
             let rows = found.query_map([id], artefact)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    fn artefacts_in(&self, place: &str) -> Reply<Vec<Artefact>> {
+        let place = place.to_owned();
+        self.db.read(move |connection| {
+            let mut found = connection.prepare(&format!("SELECT {ARTEFACT} FROM artefacts WHERE place = ?1"))?;
+            let rows = found.query_map([place], artefact)?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
     }

@@ -4,9 +4,15 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde_json::{Number, Value as Json};
 
 use crate::queue::{Artefact, End, Job, Key, QueueError, Receipt, Record, State};
+use crate::time::now_ms;
 
-/// Stores the job, unless its key or its id is known.
-pub(super) fn insert(connection: &Connection, job: &Job, key: Option<&Key>) -> Result<Receipt, QueueError> {
+/// Stores the job, unless its key or its id is known: as one that waits, or as one that is begun with that.
+pub(super) fn insert(
+    connection: &Connection,
+    job: &Job,
+    key: Option<&Key>,
+    begun: bool,
+) -> Result<Receipt, QueueError> {
     if let Some(key) = key {
         let known = connection
             .prepare_cached("SELECT id, number, key_hash FROM jobs WHERE key = ?1")?
@@ -22,9 +28,9 @@ pub(super) fn insert(connection: &Connection, job: &Job, key: Option<&Key>) -> R
     }
     let stored = connection
         .prepare_cached(
-            "INSERT INTO jobs (id, state, number, priority, position, prompt, extra, targets, client, created, key,
-             key_hash, webhook, timeout_ms, workflow)
-             VALUES (?1, 'queued', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+            "INSERT INTO jobs (id, number, priority, position, prompt, extra, targets, client, created, key,
+             key_hash, webhook, timeout_ms, workflow, state, started, attempts)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
         )?
         .execute(params![
             job.id,
@@ -41,6 +47,9 @@ pub(super) fn insert(connection: &Connection, job: &Job, key: Option<&Key>) -> R
             job.webhook,
             job.timeout_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX)),
             job.workflow_id(),
+            if begun { State::Running } else { State::Queued }.as_str(),
+            begun.then(now_ms),
+            u32::from(begun),
         ]);
     match stored {
         Ok(_) => Ok(Receipt { id: job.id.clone(), number: job.number.clone(), repeated: false }),
@@ -72,21 +81,49 @@ pub(super) fn store_end(connection: &Connection, id: &str, end: &End, ended: i64
         // It was never begun by these books, so its end is none of theirs.
         return Err(rusqlite::Error::QueryReturnedNoRows.into());
     }
-    let mut add = connection.prepare_cached("INSERT INTO artefacts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
-    for (place, file) in end.artefacts.iter().enumerate() {
-        let bytes = file.bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
-        add.execute(params![
+    let next: i64 = connection
+        .prepare_cached("SELECT coalesce(max(place_in), -1) + 1 FROM artefacts WHERE job = ?1")?
+        .query_row([id], |row| row.get(0))?;
+    for (place, file) in (next..).zip(&end.artefacts) {
+        store_artefact(connection, id, place, file)?;
+    }
+    Ok(())
+}
+
+/// Writes down a file that a running job made, in the place of an earlier one of that node, kind and step.
+pub(super) fn store_shown(connection: &Connection, id: &str, file: &Artefact) -> Result<(), QueueError> {
+    let runs = connection.prepare_cached("SELECT 1 FROM jobs WHERE id = ?1 AND state = 'running'")?.exists([id])?;
+    if !runs {
+        return Err(rusqlite::Error::QueryReturnedNoRows.into());
+    }
+    connection
+        .prepare_cached("DELETE FROM artefacts WHERE job = ?1 AND node = ?2 AND kind = ?3 AND step IS ?4")?
+        .execute(params![id, file.node, file.kind, file.step])?;
+    let next: i64 = connection
+        .prepare_cached("SELECT coalesce(max(place_in), -1) + 1 FROM artefacts WHERE job = ?1")?
+        .query_row([id], |row| row.get(0))?;
+    store_artefact(connection, id, next, file)
+}
+
+fn store_artefact(connection: &Connection, id: &str, place: i64, file: &Artefact) -> Result<(), QueueError> {
+    let bytes = file.bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+    connection
+        .prepare_cached(
+            "INSERT INTO artefacts (job, place_in, node, kind, filename, subfolder, place, bytes, blake3, step)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        )?
+        .execute(params![
             id,
-            place as i64,
+            place,
             file.node,
             file.kind,
             file.filename,
             file.subfolder,
             file.place,
             bytes,
-            file.blake3
+            file.blake3,
+            file.step
         ])?;
-    }
     Ok(())
 }
 
@@ -145,7 +182,10 @@ pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
     })
 }
 
-/// A file: `node, kind, filename, subfolder, place, bytes, blake3`.
+/// The columns of an [`Artefact`], in the order in which [`artefact`] reads them.
+pub(super) const ARTEFACT: &str = "node, kind, filename, subfolder, place, bytes, blake3, step";
+
+/// A file that a job made.
 pub(super) fn artefact(row: &Row<'_>) -> rusqlite::Result<Artefact> {
     Ok(Artefact {
         node: row.get(0)?,
@@ -155,5 +195,6 @@ pub(super) fn artefact(row: &Row<'_>) -> rusqlite::Result<Artefact> {
         place: row.get(4)?,
         bytes: row.get::<_, Option<i64>>(5)?.and_then(|bytes| u64::try_from(bytes).ok()),
         blake3: row.get(6)?,
+        step: row.get(7)?,
     })
 }

@@ -7,8 +7,6 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::IntoResponse as _;
 use serde_json::json;
-use tower::ServiceExt as _;
-use tower_http::services::ServeFile;
 
 use super::shape::{
     Accepted, ArtefactView, Change, JobList, JobQuery, JobView, Prune, QueueChange, QueueView, Refusal, Removed,
@@ -18,6 +16,7 @@ use crate::app::App;
 use crate::artefacts;
 use crate::error::{Answer, Fail, answer};
 use crate::queue::{Job, Move, NewJob, Record, Search, State as JobState};
+use crate::routes::view;
 use crate::time::now_ms;
 
 fn missing(id: &str) -> Fail {
@@ -287,8 +286,7 @@ pub(super) async fn artefact(
     let gone = || Fail::ours(StatusCode::NOT_FOUND, format!("job `{id}` has no file {index}"), None);
     let file = app.queue.artefacts(&id).await?.into_iter().nth(index).ok_or_else(gone)?;
     let path = artefacts::path(&file, &app.assets).filter(|path| path.is_file()).ok_or_else(gone)?;
-    let served = ServeFile::new(path).oneshot(request).await.map_err(Fail::unexpected)?;
-    let mut response = served.into_response();
+    let mut response = view::raw(&path, request).await?;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
     if let Some(tag) = file.blake3.and_then(|hash| HeaderValue::from_str(&format!("\"{hash}\"")).ok()) {

@@ -137,8 +137,11 @@ pub(super) struct ArtefactView {
     pub(super) index: usize,
     /// The node that showed it.
     pub(super) node: String,
-    /// Under which key: `images`.
+    /// Under which key: `images`; `samples` for pictures of a training.
     pub(super) kind: String,
+    /// After which step of a training it was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) step: Option<u32>,
     /// Its name.
     pub(super) filename: String,
     /// Its folder below `output/` or `temp/`.
@@ -156,10 +159,10 @@ pub(super) struct ArtefactView {
 
 impl ArtefactView {
     pub(super) fn new(job: &str, index: usize, file: Artefact) -> Self {
-        let Artefact { node, kind, filename, subfolder, place, bytes, blake3 } = file;
+        let Artefact { node, kind, step, filename, subfolder, place, bytes, blake3 } = file;
         let job: String = form_urlencoded::byte_serialize(job.as_bytes()).collect();
         let url = format!("/paraflow/v1/jobs/{}/artefacts/{index}", job.replace('+', "%20"));
-        Self { index, node, kind, filename, subfolder, place, bytes, blake3, url }
+        Self { index, node, kind, step, filename, subfolder, place, bytes, blake3, url }
     }
 }
 
