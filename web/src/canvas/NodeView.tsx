@@ -3,6 +3,7 @@
 import { Handle, NodeResizeControl, Position, type Node, type NodeProps, useStore as useFlow } from "@xyflow/react";
 import { memo, useMemo, useState } from "react";
 import { updateNode } from "../graph/edit.ts";
+import { foldable, shownInputs } from "../graph/fold.ts";
 import { type Doc, type GraphNode, INPUT_BORDER, MODE, type Scope, incoming } from "../graph/model.ts";
 import { type Ports, portsOf, promotedOf } from "../graph/ports.ts";
 import type { InputSpec, OutputSpec, Specs } from "../graph/specs.ts";
@@ -34,7 +35,7 @@ export const NodeView = memo(function NodeView({ id, data, selected }: NodeProps
     <div className={classes.filter(Boolean).join(" ")} style={color} role="group" aria-label={`${title}${state ? `, ${state.state}` : ""}`} data-node-type={node.type}>
       <Header node={node} title={title} known={ports.known} time={state?.ms} steps={state?.state === "running" && state.max > 1 ? `${state.value}/${state.max}` : undefined} cached={state?.state === "cached"} path={path} />
       {state?.state === "running" && <div className="node-progress" role="progressbar" aria-valuenow={state.value} aria-valuemax={state.max}><i style={{ transform: `scaleX(${state.max > 1 ? state.value / state.max : 0})` }} className={state.max > 1 ? "" : "unknown"} /></div>}
-      {node.collapsed ? <CollapsedPorts ports={ports} /> : far ? <FarBody ports={ports} /> : <Body node={node} ports={ports} path={path} doc={doc} errors={errors} />}
+      {node.collapsed ? <CollapsedPorts ports={ports} /> : far ? <FarBody node={node} ports={ports} /> : <Body node={node} ports={ports} path={path} doc={doc} errors={errors} />}
       {errors && !far && <div className="node-errors" role="alert">{errors.map((error, index) => <p key={index}><b>{error.input ? `${error.input}: ` : ""}</b>{error.message}{error.hint && <em>{error.hint}</em>}</p>)}</div>}
       {selected && !node.collapsed && <Resize node={node} />}
     </div>
@@ -129,9 +130,10 @@ export function duration(ms: number): string {
 function Body({ node, ports, path, doc, errors }: { node: GraphNode; ports: Ports; path: string; doc: string; errors: readonly { input?: string }[] | undefined }) {
   const wired = useWired(node.id);
   const sockets = ports.inputs.filter((input) => !input.widget);
-  const widgets = ports.inputs.filter((input) => input.widget);
   const rows = Math.max(sockets.length, ports.outputs.length);
   const bad = new Set(errors?.map((error) => error.input).filter(Boolean));
+  const seen = new Set([...wired, ...bad]);
+  const widgets = shownInputs(node, ports.inputs, seen).filter((input) => input.widget);
   const promoted = usePromoted(node);
   return (
     <div className="body">
@@ -151,10 +153,22 @@ function Body({ node, ports, path, doc, errors }: { node: GraphNode; ports: Port
           {input.control && !wired.has(input.name) && !input.name.includes(":") && <Control node={node.id} input={input} value={node.control[input.name] ?? "randomize"} />}
         </div>
       ))}
+      <More node={node} folds={foldable(node, ports.inputs, seen).length} />
       {!ports.known && <MissingValues node={node} />}
       <Preview doc={doc} path={path} />
       <Shown doc={doc} path={path} />
     </div>
+  );
+}
+
+/** Unfolds the values that are seldom set, and folds them away again. */
+function More({ node, folds }: { node: GraphNode; folds: number }) {
+  if (!folds) return null;
+  return (
+    <button className="more nodrag" aria-expanded={node.unfolded} onClick={() => edit("fold values", (scope) => updateNode(scope, node.id, (it) => ({ ...it, unfolded: !it.unfolded })))}>
+      <svg viewBox="0 0 10 10" aria-hidden><path d={node.unfolded ? "M1 7l4-4 4 4" : "M1 3l4 4 4-4"} /></svg>
+      {node.unfolded ? "Fewer values" : `${folds} more values, at their defaults`}
+    </button>
   );
 }
 
@@ -219,9 +233,10 @@ function CollapsedPorts({ ports }: { ports: Ports }) {
 }
 
 /** The sockets in their places and a block for the rest. */
-function FarBody({ ports }: { ports: Ports }) {
+function FarBody({ node, ports }: { node: GraphNode; ports: Ports }) {
+  const wired = useWired(node.id);
   const sockets = ports.inputs.filter((input) => !input.widget);
-  const widgets = ports.inputs.filter((input) => input.widget);
+  const widgets = shownInputs(node, ports.inputs, wired).filter((input) => input.widget);
   const side = (list: readonly { type: string }[], make: (index: number) => string, type: "source" | "target") =>
     list.map((it, index) => <Handle key={index} type={type} id={make(index)} position={type === "source" ? Position.Right : Position.Left} className="port" style={{ top: 48 + index * 24, "--port": typeColor(it.type) } as React.CSSProperties} />);
   const height = Math.max(sockets.length, ports.outputs.length) * 24 + widgets.length * 30 + 12;

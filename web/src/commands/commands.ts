@@ -56,6 +56,7 @@ export const COMMANDS: readonly Command[] = [
   { id: "mute", label: "Mute, or no more", group: "Nodes", keys: ["Ctrl+M", "M"], when: hasNodes, run: graph.mute },
   { id: "bypass", label: "Bypass, or no more", group: "Nodes", keys: ["Ctrl+B", "B"], when: hasNodes, run: graph.bypass },
   { id: "collapse", label: "Fold, or unfold", group: "Nodes", keys: ["Alt+C", "C"], when: hasNodes, run: graph.collapse },
+  { id: "unfold", label: "Show seldom used values, or fold them away", group: "Nodes", keys: ["A"], when: hasNodes, run: graph.unfold },
   { id: "group", label: "Put a group around", group: "Nodes", keys: ["Ctrl+G"], when: hasTab, run: graph.group },
   { id: "note", label: "Add a note", group: "Nodes", keys: ["Shift+T"], when: hasTab, run: graph.note },
   { id: "subgraph", label: "Turn into a subgraph", group: "Nodes", keys: ["Ctrl+Shift+E"], when: hasNodes, run: graph.intoSubgraph },

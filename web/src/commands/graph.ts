@@ -210,6 +210,14 @@ export function collapse(): void {
   edit("fold", (scope) => updateNodes(scope, tab.selected, (node) => ({ ...node, collapsed: !all })));
 }
 
+/** Shows the values that are seldom set, or folds them away where all are shown. */
+export function unfold(): void {
+  const tab = activeTab();
+  if (!tab) return;
+  const all = [...tab.selected].every((id) => currentScope(tab).nodes[id]?.unfolded);
+  edit("fold values", (scope) => updateNodes(scope, tab.selected, (node) => ({ ...node, unfolded: !all })));
+}
+
 export function recolor(color: string | undefined): void {
   edit("colour", (scope) => updateNodes(scope, selection(), ({ color: _color, ...node }) => ({ ...node, ...(color ? { color } : {}) })));
 }

@@ -35,6 +35,8 @@ export interface GraphNode {
   size?: readonly [number, number];
   mode: number;
   collapsed: boolean;
+  /** Values that are seldom set are drawn too. */
+  unfolded: boolean;
   color?: string;
   /** Values by the name of their input. */
   values: Readonly<Record<string, Json>>;
@@ -115,7 +117,7 @@ export function emptyDoc(): Doc {
 
 export function emptyNode(id: NodeId, type: string, pos: readonly [number, number]): GraphNode {
   return {
-    id, type, pos, mode: MODE.always, collapsed: false, values: {}, control: {},
+    id, type, pos, mode: MODE.always, collapsed: false, unfolded: false, values: {}, control: {},
     inputs: [], outputs: [], properties: {}, flags: {}, rest: {},
   };
 }

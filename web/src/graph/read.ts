@@ -98,9 +98,10 @@ function readNode(json: JsonObject, specs: Specs): GraphNode | undefined {
     ...base, flags, properties: without(properties, "paraflow"),
     mode: typeof json["mode"] === "number" ? json["mode"] : 0,
     collapsed: flags["collapsed"] === true,
+    unfolded: json["showAdvanced"] === true,
     inputs: asList(json["inputs"]).map(readSlot),
     outputs: asList(json["outputs"]).map(readSlot),
-    rest: without(json, "id", "type", "pos", "size", "flags", "mode", "inputs", "outputs", "properties", "widgets_values", "title", "color", "order"),
+    rest: without(json, "id", "type", "pos", "size", "flags", "mode", "inputs", "outputs", "properties", "widgets_values", "title", "color", "order", "showAdvanced"),
     ...definedTexts(json),
     ...(pair(json["size"]) ? { size: pair(json["size"])! } : {}),
   };

@@ -211,7 +211,7 @@ export async function keepNow(): Promise<void> {
 }
 
 /** A graph that ships with the server. */
-export interface Template { name: string; title: string; url: string; picture: string }
+export interface Template { name: string; url: string; picture: string }
 
 /** The graphs that ship, by the module that brings them. */
 export async function templates(): Promise<Template[]> {
@@ -221,11 +221,16 @@ export async function templates(): Promise<Template[]> {
 export function readTemplates(json: Json): Template[] {
   return Object.entries(asObject(json) ?? {}).flatMap(([module, names]) =>
     asList(names).filter((name): name is string => typeof name === "string").map((name) => ({
-      name, title: name.replaceAll(/[-_]/g, " "),
+      name,
       url: `/workflow_templates/${encodeURIComponent(module)}/${encodeURIComponent(name)}.json`,
       picture: `cards/${encodeURIComponent(name)}.webp`,
     })),
   );
+}
+
+/** Reads a graph without opening it; what it reads itself is left where it is. */
+export async function readTemplate(template: Template): Promise<Doc> {
+  return readDoc(parseJson(await (await api.ask(`${template.url}?look`)).text()), app.get().specs);
 }
 
 export async function openTemplate(template: Template): Promise<void> {
