@@ -40,10 +40,9 @@ export function App() {
     <div className={`app view-${view}`} onDrop={onDrop} onDragOver={(event) => event.preventDefault()} data-ready={ready}>
       <TopBar />
       <div className="main">
-        {view === "start" || !hasTab ? <Start /> : view === "form" ? <Suspense><Form /></Suspense> : <Graph />}
+        <main className="view">{view === "start" || !hasTab ? <Start /> : view === "form" ? <Suspense><Form /></Suspense> : <Graph />}<Over /></main>
         <Side />
       </div>
-      <Over />
       <Toasts />
       <div id="announcements" className="unseen" aria-live="polite" />
     </div>
@@ -56,7 +55,8 @@ function Graph() {
     const tab = state.tabs.find((it) => it.key === state.active);
     return tab && [tab.key, ...tab.path.map((step) => step.node)].join(":");
   });
-  return <><ReactFlowProvider key={key}><Canvas /></ReactFlowProvider><Breadcrumbs /></>;
+  const name = useApp((state) => state.tabs.find((it) => it.key === state.active)?.name);
+  return <><h1 className="unseen">{name}</h1><ReactFlowProvider key={key}><Canvas /></ReactFlowProvider><Breadcrumbs /></>;
 }
 
 function Over() {

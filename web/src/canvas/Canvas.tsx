@@ -188,7 +188,8 @@ export function Canvas() {
         elevateNodesOnSelect={nodes.length < 400}
         nodesFocusable
         disableKeyboardA11y
-        edgesFocusable={edges.length < 300}
+        // By keyboard wires are made and taken off at their nodes: they would be hundreds of stops.
+        edgesFocusable={false}
         proOptions={{ hideAttribution: true }}
         aria-label="Graph"
       >

@@ -218,7 +218,7 @@ function Port({ type, id, kind, name, small, list, node }: { type: "source" | "t
     <Handle
       type={type} id={id} position={type === "source" ? Position.Right : Position.Left}
       className={`port${small ? " small" : ""}${list ? " list" : ""}${relation}`}
-      style={{ "--port": typeColor(kind) } as React.CSSProperties} aria-label={`${type === "source" ? "output" : "input"} ${name}, ${kind}`}
+      style={{ "--port": typeColor(kind) } as React.CSSProperties} role="img" aria-label={`${type === "source" ? "output" : "input"} ${name}, ${kind}`}
     />
   );
 }

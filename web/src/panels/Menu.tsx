@@ -46,7 +46,7 @@ export function Menu({ x, y, node, group, wire }: { x: number; y: number; node?:
         {!node && !wire && !group && <button role="menuitem" onClick={act(() => place(REROUTE, [x, y]))}>Add a reroute</button>}
         {(node || group) && (
           <div className="swatches" role="group" aria-label="Colour">
-            {COLORS.map(([name, color]) => <button key={name} aria-label={name} title={name} style={{ background: color ?? "var(--node)" }} onClick={act(() => (group ? edit("colour", (scope) => updateGroup(scope, group, ({ color: _old, ...it }) => ({ ...it, ...(color ? { color } : {}) }))) : recolor(color)))} />)}
+            {COLORS.map(([name, color]) => <button key={name} role="menuitem" aria-label={name} title={name} style={{ background: color ?? "var(--node)" }} onClick={act(() => (group ? edit("colour", (scope) => updateGroup(scope, group, ({ color: _old, ...it }) => ({ ...it, ...(color ? { color } : {}) }))) : recolor(color)))} />)}
           </div>
         )}
       </div>

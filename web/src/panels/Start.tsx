@@ -19,7 +19,7 @@ export function Start() {
     api.listFiles().then(setFiles, (reason: unknown) => setError(reason instanceof Error ? reason.message : String(reason)));
   }, []);
   return (
-    <main className="start">
+    <div className="start">
       <div className="start-inner">
         <h1>What will you make?</h1>
         <p className="quiet">Choose a graph to begin with, change its prompt, press Run. Or drop a workflow, or a picture made by one.</p>
@@ -32,7 +32,7 @@ export function Start() {
         {files.length > 0 && <><h2>Saved</h2><ul className="saved">{[...files].sort((a, b) => b.modified - a.modified).slice(0, 24).map((file) => <li key={file.path}><button onClick={() => void openStored(file.path)}>{file.path.replace(/\.json$/, "")}</button></li>)}</ul></>}
         {tabs > 0 && <p><button onClick={() => update({ view: "canvas" })}>Back to the open graphs</button></p>}
       </div>
-    </main>
+    </div>
   );
 }
 

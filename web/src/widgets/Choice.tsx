@@ -39,7 +39,7 @@ export function ChoiceWidget({ input, value, set, label, disabled, widget, thumb
           else if (event.key === "Enter" && !event.ctrlKey) event.stopPropagation();
         }}
       >
-        <span className="name">{label}</span>
+        <span className="name">{label}</span>{" "}
         <span className="value">{shown || "—"}</span>
         <svg viewBox="0 0 10 10" aria-hidden><path d="M1 3l4 4 4-4" /></svg>
       </button>
@@ -122,7 +122,7 @@ function ChoiceList({ anchor, choices, value, label, thumbnail, folder, pick, cl
         {found.length === 0 && <li className="quiet">{choices.length ? "nothing fits" : "there is nothing to choose from yet"}</li>}
       </ul>
     </div>,
-    document.body,
+    anchor.closest("main") ?? document.body,
   );
 }
 
