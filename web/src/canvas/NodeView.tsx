@@ -4,12 +4,13 @@ import { Handle, NodeResizeControl, Position, type Node, type NodeProps, useStor
 import { memo, useMemo, useState } from "react";
 import { updateNode } from "../graph/edit.ts";
 import { foldable, shownInputs } from "../graph/fold.ts";
-import { type Doc, type GraphNode, INPUT_BORDER, MODE, type Scope, incoming } from "../graph/model.ts";
-import { type Ports, portsOf, promotedOf } from "../graph/ports.ts";
+import { type Side, relabel, removePort } from "../graph/borders.ts";
+import { type Port as BorderSocket, type Doc, type GraphNode, INPUT_BORDER, MODE, type Scope, incoming } from "../graph/model.ts";
+import { NEW_PORT, type Ports, portsOf, promotedOf } from "../graph/ports.ts";
 import type { InputSpec, OutputSpec, Specs } from "../graph/specs.ts";
 import { fits, typeColor } from "../graph/types.ts";
 import { MARKDOWN_NOTE, PRIMITIVE, REROUTE, VALUE } from "../graph/virtual.ts";
-import { app, currentScope, edit, openScope, pathPrefix, setNodeValue, show, useApp, useTab } from "../state/app.ts";
+import { activeTab, app, currentScope, edit, editDoc, openScope, pathPrefix, scopeId, setNodeValue, show, useApp, useTab } from "../state/app.ts";
 import { faults, outputOf, shownRun, useRuns } from "../state/running.ts";
 import { useStore } from "../state/store.ts";
 import { Control, WidgetView } from "../widgets/Widget.tsx";
@@ -193,7 +194,7 @@ function InputRow({ node, input, wired, bad }: { node: string; input: InputSpec;
   return (
     <div className={`socket in${bad ? " bad" : ""}${wired ? " wired" : ""}`} title={`${input.name}: ${input.type}${input.tooltip ? `\n${input.tooltip}` : ""}`}>
       <Port type="target" id={inHandle(input.name)} kind={input.type} name={input.name} node={node} />
-      <span className={input.required ? "" : "optional"}>{input.name}</span>
+      <span className={input.required ? "" : "optional"}>{input.label ?? input.name}</span>
     </div>
   );
 }
@@ -201,7 +202,7 @@ function InputRow({ node, input, wired, bad }: { node: string; input: InputSpec;
 function OutputRow({ output, index }: { output: OutputSpec; index: number }) {
   return (
     <div className="socket out" title={`${output.name}: ${output.type}${output.tooltip ? `\n${output.tooltip}` : ""}`}>
-      <span>{output.name}</span>
+      <span>{output.label ?? output.name}</span>
       <Port type="source" id={outHandle(index)} kind={output.type} name={output.name} list={output.list} />
     </div>
   );
@@ -296,25 +297,47 @@ export const RerouteView = memo(function RerouteView({ data, selected }: NodePro
   );
 });
 
-/** The border of a subgraph: what comes in, or what goes out. */
+/** The border of a subgraph: what comes in, or what goes out. Its last socket becomes a port when it is wired. */
 export const BorderView = memo(function BorderView({ id, data }: NodeProps<Node<{ scope: Scope }>>) {
   const isInput = id === INPUT_BORDER;
   const ports = isInput ? data.scope.inputs : data.scope.outputs;
   return (
-    <div className="pf-node border-node">
+    <div className="pf-node border-node" role="group" aria-label={isInput ? "Inputs of the subgraph" : "Outputs of the subgraph"}>
       <header className="grip"><span className="title">{isInput ? "Inputs" : "Outputs"}</span></header>
       <div className="body">
-        {ports.map((port, index) => (
-          <div key={port.id} className={`socket ${isInput ? "out" : "in"}`} title={`${port.name}: ${port.type}`}>
-            {!isInput && <Port type="target" id={inHandle(port.name)} kind={port.type} name={port.name} />}
-            <span>{port.label ?? port.name}</span>
-            {isInput && <Port type="source" id={outHandle(index)} kind={port.type} name={port.name} />}
-          </div>
-        ))}
-        {ports.length === 0 && <p className="quiet">none</p>}
+        {ports.map((port, index) => <BorderPort key={port.id} port={port} index={index} side={isInput ? "inputs" : "outputs"} />)}
+        <div className={`socket ${isInput ? "out" : "in"} open`} title="Wire it to make a port">
+          {!isInput && <Port type="target" id={inHandle(NEW_PORT)} kind="*" name="new port" />}
+          <span>new…</span>
+          {isInput && <Port type="source" id={outHandle(ports.length)} kind="*" name="new port" />}
+        </div>
       </div>
     </div>
   );
 });
+
+/** A port: double click, or Enter on it, to name it. */
+function BorderPort({ port, index, side }: { port: BorderSocket; index: number; side: Side }) {
+  const [naming, setNaming] = useState(false);
+  const isInput = side === "inputs";
+  const name = (label: string) => {
+    setNaming(false);
+    edit("name a port", (scope) => relabel(scope, side, port.id, label.trim()));
+  };
+  const remove = <button className="port-off nodrag" aria-label={`Take away port ${port.label ?? port.name}`} onClick={() => editDoc("take a port away", (doc) => removePort(doc, scopeId(activeTab()!), side, port.id))}>×</button>;
+  return (
+    <div className={`socket ${isInput ? "out" : "in"}`} title={`${port.name}: ${port.type}`}>
+      {!isInput && <Port type="target" id={inHandle(port.name)} kind={port.type} name={port.name} />}
+      {isInput && remove}
+      {naming ? (
+        <input className="nodrag rename" autoFocus defaultValue={port.label ?? port.name} aria-label="Name of the port" onBlur={(event) => name(event.target.value)} onKeyDown={(event) => { event.stopPropagation(); if (event.key === "Enter" || event.key === "Escape") event.currentTarget.blur(); }} />
+      ) : (
+        <button className="port-name nodrag" title="Double click to name it" onDoubleClick={() => setNaming(true)} onKeyDown={(event) => { if (event.key === "Enter" || event.key === "F2") { event.preventDefault(); event.stopPropagation(); setNaming(true); } }}>{port.label ?? port.name}</button>
+      )}
+      {!isInput && remove}
+      {isInput && <Port type="source" id={outHandle(index)} kind={port.type} name={port.name} />}
+    </div>
+  );
+}
 
 export { app };

@@ -60,6 +60,7 @@ export const COMMANDS: readonly Command[] = [
   { id: "group", label: "Put a group around", group: "Nodes", keys: ["Ctrl+G"], when: hasTab, run: graph.group },
   { id: "note", label: "Add a note", group: "Nodes", keys: ["Shift+T"], when: hasTab, run: graph.note },
   { id: "subgraph", label: "Turn into a subgraph", group: "Nodes", keys: ["Ctrl+Shift+E"], when: hasNodes, run: graph.intoSubgraph },
+  { id: "unpack-subgraph", label: "Put the subgraph's nodes in its place", group: "Nodes", keys: ["Ctrl+Shift+U"], when: () => hasNodes() && [...activeTab()!.selected].some(graph.isInstance), run: graph.unpackSubgraph },
   { id: "open-subgraph", label: "Open the subgraph", group: "Nodes", keys: ["Ctrl+ArrowDown"], when: () => openable() !== undefined, run: () => openable() && openScope(...openable()!) },
   { id: "leave-subgraph", label: "Leave the subgraph", group: "Nodes", keys: ["Ctrl+ArrowUp"], when: () => hasTab() && activeTab()!.path.length > 0, run: () => leaveScope(activeTab()!.path.length - 1) },
   { id: "layout", label: "Lay out", group: "Nodes", keys: ["L"], when: hasTab, run: graph.layout },

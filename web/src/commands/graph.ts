@@ -5,6 +5,7 @@ import { type Fragment, corner, cut, fragmentText, paste, readFragment } from ".
 import { addGroup, addNode, connect, disconnect, newNode, removeGroups, removeNodes, updateNodes } from "../graph/edit.ts";
 import { type Box, type Side, aligned, estimateSize, layered } from "../graph/layout.ts";
 import { type GraphNode, MODE } from "../graph/model.ts";
+import { unpack } from "../graph/borders.ts";
 import { portsOf } from "../graph/ports.ts";
 import { toSubgraph } from "../graph/subgraph.ts";
 import { fits } from "../graph/types.ts";
@@ -248,6 +249,27 @@ export function group(): void {
 
 export function note(): void {
   place(NOTE, undefined);
+}
+
+/** Puts the nodes of the selected subgraphs in their places. */
+export function unpackSubgraph(): void {
+  const tab = activeTab();
+  if (!tab) return;
+  const instances = [...tab.selected].filter((id) => isInstance(id));
+  let placed: string[] = [];
+  editDoc("unpack a subgraph", (doc) => instances.reduce((it, id) => {
+    const done = unpack(it, scopeId(tab), id);
+    placed = [...placed, ...done.nodes];
+    return done.doc;
+  }, doc));
+  select(placed);
+}
+
+/** Whether a node of the scope that is open stands for a subgraph. */
+export function isInstance(id: string): boolean {
+  const tab = activeTab();
+  const type = tab && currentScope(tab).nodes[id]?.type;
+  return type !== undefined && type !== "" && type in tab!.doc.scopes;
 }
 
 export function layout(): void {

@@ -13,6 +13,8 @@ export type Widget =
 
 export interface InputSpec {
   name: string;
+  /** What is shown in place of the name. */
+  label?: string;
   type: string;
   required: boolean;
   /** How a value is entered; nothing when it only comes by wire. */
@@ -33,6 +35,8 @@ export interface InputSpec {
 
 export interface OutputSpec {
   name: string;
+  /** What is shown in place of the name. */
+  label?: string;
   type: string;
   list: boolean;
   tooltip?: string;

@@ -59,7 +59,7 @@ function withoutParent({ parent: _parent, ...wire }: Wire): Wire {
 }
 
 /** A port under a name that is not taken. */
-function newPort(wanted: string, type: string, among: readonly Port[]): Port {
+export function newPort(wanted: string, type: string, among: readonly Port[]): Port {
   let name = wanted;
   for (let count = 2; among.some((port) => port.name === name); count++) name = `${wanted}_${count}`;
   return { id: crypto.randomUUID(), name, type, rest: {} };

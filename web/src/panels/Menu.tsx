@@ -13,7 +13,7 @@ export const COLORS: readonly [string, string | undefined][] = [
   ["none", undefined], ["red", "#7a3434"], ["brown", "#6b4a35"], ["green", "#36613d"], ["blue", "#354f7c"], ["cyan", "#2f6468"], ["purple", "#5b3f74"], ["yellow", "#71672f"], ["black", "#222226"],
 ];
 
-const OF_NODE = ["run-to", "rename", "connect", "mute", "bypass", "collapse", "unfold", "expose", "open-subgraph", "subgraph", "group", "copy", "duplicate", "delete", "delete-heal"];
+const OF_NODE = ["run-to", "rename", "connect", "mute", "bypass", "collapse", "unfold", "expose", "open-subgraph", "unpack-subgraph", "subgraph", "group", "copy", "duplicate", "delete", "delete-heal"];
 const OF_PANE = ["add", "note", "group", "layout", "fit", "select-all", "run", "form", "save", "export-api", "help"];
 
 export function Menu({ x, y, node, group, wire }: { x: number; y: number; node?: string; group?: string; wire?: string }) {
