@@ -184,4 +184,11 @@ test("5,000 nodes open, and can be searched, added to and undone", async ({ edit
   console.log(`5,000 nodes: a node is added in ${Date.now() - edited} ms`);
   await page.keyboard.press("Control+z");
   await expect(node(page, "KSampler")).toHaveCount(0);
+  // A node far off is found by its id, and is there to be read.
+  await page.keyboard.press("Control+f");
+  await page.getByRole("combobox").fill("4321");
+  await page.keyboard.press("Enter");
+  const found = page.locator('.react-flow__node[data-id="4321"]');
+  await expect(found).toHaveClass(/selected/);
+  await expect(found).toBeInViewport();
 });

@@ -1,7 +1,7 @@
 // Widgets, files, the form on a phone, and looks.
 
 import { devices } from "@playwright/test";
-import { addByKeys, dragTo, expect, field, node, openTemplate, output, settled, shot, test } from "./kit.ts";
+import { addByKeys, dragTo, expect, field, node, openTemplate, output, settled, shot, test, watched } from "./kit.ts";
 
 test("numbers by drag and by typing, choices by search, weights by keys", async ({ editor: page }) => {
   await openTemplate(page, /^text to image/i);
@@ -240,4 +240,55 @@ test("a graph without a picture is drawn on its card, with what it needs", async
   await expect(page.getByRole("button", { name: /^text to image/i })).not.toContainText("needs");
   // Those that run at once come first.
   await expect(page.locator(".card").first()).toHaveAccessibleName(/^Text to image/);
+});
+
+test("a window that crashed is taken over by the next, and a copy of a window has tabs of its own", async ({ editor: page, mock, context }) => {
+  await openTemplate(page, /^text to image/i);
+  await node(page, "Prompt").getByRole("textbox").fill("not saved anywhere");
+  await expect(page.locator(".unsaved")).toHaveCount(1);
+  // Kept a moment after the change.
+  const kept = () => page.evaluate(async () => {
+    const open = indexedDB.open("paraflow", 1);
+    await new Promise((resolve) => (open.onsuccess = resolve));
+    const all = open.result.transaction("windows").objectStore("windows").getAll();
+    await new Promise((resolve) => (all.onsuccess = resolve));
+    open.result.close();
+    return JSON.stringify(all.result).includes("not saved anywhere");
+  });
+  await expect.poll(kept).toBe(true);
+  const [copy] = await Promise.all([context.waitForEvent("page"), page.evaluate(() => void window.open(location.href))]);
+  await expect(copy.locator(".app[data-ready=true]")).toBeVisible();
+  await expect(copy.getByRole("tab")).toHaveCount(0);
+  await copy.close();
+  // No chance to keep anything on the way out.
+  const session = await context.newCDPSession(page);
+  await Promise.race([session.send("Page.crash").catch(() => undefined), page.waitForEvent("crash")]);
+  await page.close();
+  const next = await context.newPage();
+  await next.goto(mock.url);
+  await expect(node(next, "Prompt").getByRole("textbox")).toHaveValue("not saved anywhere");
+  await expect(next.locator(".unsaved")).toHaveCount(1);
+});
+
+test("over the network without TLS, where browsers give less, it works as well", async ({ page, mock, context }) => {
+  await context.addInitScript(() => {
+    delete (Crypto.prototype as { randomUUID?: unknown }).randomUUID;
+    for (const name of ["locks", "clipboard"]) Object.defineProperty(Navigator.prototype, name, { value: undefined });
+  });
+  await watched(page, mock.url, async () => {
+    await openTemplate(page, /^text to image/i);
+    await node(page, "Prompt").locator("header .title").click();
+    await page.keyboard.press("Control+c");
+    await page.keyboard.press("Control+v");
+    await expect(node(page, "Prompt")).toHaveCount(2);
+    await page.keyboard.press("Control+Enter");
+    await expect(node(page, "Save").getByAltText(/^Result 1/)).toBeVisible();
+    const other = await context.newPage();
+    await other.goto(mock.url);
+    await expect(other.locator(".app[data-ready=true]")).toBeVisible();
+    await expect(other.getByRole("tab")).toHaveCount(0);
+    await other.close();
+    await page.reload();
+    await expect(node(page, "Prompt")).toHaveCount(2);
+  });
 });

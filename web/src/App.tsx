@@ -7,7 +7,7 @@ import { onKey } from "./commands/commands.ts";
 import { onPaste } from "./commands/graph.ts";
 import { Files, Help, Why } from "./panels/Dialogs.tsx";
 import { Menu } from "./panels/Menu.tsx";
-import { CommandPalette, ConnectPalette, NodePalette } from "./panels/Palette.tsx";
+import { CommandPalette, ConnectPalette, FindPalette, NodePalette } from "./panels/Palette.tsx";
 import { Side } from "./panels/Side.tsx";
 import { Start } from "./panels/Start.tsx";
 import { Breadcrumbs, Toasts, TopBar } from "./panels/TopBar.tsx";
@@ -66,6 +66,8 @@ function Over() {
       return <NodePalette at={overlay.at} wire={overlay.wire} />;
     case "commands":
       return <CommandPalette />;
+    case "find":
+      return <FindPalette />;
     case "connect":
       return <ConnectPalette node={overlay.node} />;
     case "help":

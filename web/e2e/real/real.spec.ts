@@ -5,19 +5,9 @@ import { join } from "node:path";
 import type { Page } from "@playwright/test";
 import { buildByKeyboard, buildByMouse, comfy } from "../hands.ts";
 import { dragTo, drop, expect, field, input, node, openTemplate, output, settled, shot, wireByKeys, wires } from "../kit.ts";
-import { test } from "./server.ts";
+import { LONG, result, test, type } from "./server.ts";
 
-/** For what a busy machine computes. */
-const LONG = { timeout: 120_000 };
 test.setTimeout(240_000);
-
-const result = (page: Page, title: string) => node(page, title).getByAltText(/^Result 1/);
-
-async function type(page: Page, title: string, name: string, value: string): Promise<void> {
-  await field(page, title, name).fill(value);
-  await page.keyboard.press("Enter");
-  await expect(field(page, title, name)).toHaveValue(value);
-}
 
 /** A picture that is soon made. */
 async function small(page: Page): Promise<void> {

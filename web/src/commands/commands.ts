@@ -4,6 +4,7 @@ import { cancelCurrent, queueRun } from "../state/running.ts";
 import { activeTab, app, closeTab, currentScope, editDoc, leaveScope, newTab, openScope, pathPrefix, redoStep, select, show, tabOf, undoStep, update } from "../state/app.ts";
 import { chooseFile, downloadGraph, exportApi, save } from "../state/files.ts";
 import { view } from "../canvas/view.ts";
+import { COLORS } from "./colors.ts";
 import * as graph from "./graph.ts";
 
 export interface Command {
@@ -68,10 +69,12 @@ export const COMMANDS: readonly Command[] = [
   { id: "align-right", label: "Align right", group: "Nodes", keys: ["Alt+ArrowRight"], when: several, run: () => graph.align("right") },
   { id: "align-top", label: "Align at the top", group: "Nodes", keys: ["Alt+ArrowUp"], when: several, run: () => graph.align("top") },
   { id: "align-bottom", label: "Align at the bottom", group: "Nodes", keys: ["Alt+ArrowDown"], when: several, run: () => graph.align("bottom") },
+  ...COLORS.map(([name, color]): Command => ({ id: `color-${name}`, label: `Colour: ${name}`, group: "Nodes", when: hasNodes, run: () => graph.recolor(color) })),
   { id: "expose", label: "Show the values in the form, or no more", group: "Nodes", keys: ["F"], when: hasNodes, run: graph.expose },
 
   { id: "fit", label: "See all", group: "View", keys: ["."], when: hasTab, run: () => view.flow?.fitView({ padding: 0.15, maxZoom: 1.2, duration: motion(), includeHiddenNodes: true }) },
   { id: "fit-selection", label: "See the selection", group: "View", keys: ["Shift+."], when: hasNodes, run: () => view.flow?.fitView({ padding: 0.3, maxZoom: 1.5, duration: motion(), includeHiddenNodes: true, nodes: [...activeTab()!.selected].map((id) => ({ id })) }) },
+  { id: "find", label: "Go to a node", group: "View", keys: ["Ctrl+F"], when: hasTab, run: () => show({ kind: "find" }) },
   { id: "zoom-in", label: "Nearer", group: "View", keys: ["+", "="], when: hasTab, run: () => view.flow?.zoomIn({ duration: motion() }) },
   { id: "zoom-out", label: "Farther", group: "View", keys: ["-"], when: hasTab, run: () => view.flow?.zoomOut({ duration: motion() }) },
   { id: "snap", label: "Snap to the grid, or no more", group: "View", keys: ["Shift+G"], run: () => { update({ snap: !app.get().snap }); localStorage.setItem("paraflow.snap", app.get().snap ? "on" : "off"); } },

@@ -82,6 +82,13 @@ export function focusWidget(): void {
   first?.focus();
 }
 
+/** Selects a node and brings it near. */
+export function goTo(id: string): void {
+  select([id]);
+  void view.flow?.fitView({ padding: 0.3, maxZoom: 1.2, includeHiddenNodes: true, nodes: [{ id }] });
+  focusCanvasNode(id);
+}
+
 export function rename(): void {
   const id = [...selection()][0];
   const header = id && document.querySelector(`.react-flow__node[data-id="${CSS.escape(id)}"] header .title`);
@@ -140,8 +147,23 @@ function fragment(): Fragment | undefined {
 export function copy(): void {
   copied = fragment();
   if (!copied) return;
-  void navigator.clipboard?.writeText(fragmentText(copied)).catch(() => undefined);
+  toClipboard(fragmentText(copied));
   announce(`${copied.nodes.length} copied`);
+}
+
+/** A page that came over the network without TLS has no clipboard of its own; the copy event has one everywhere. */
+function toClipboard(text: string): void {
+  if (navigator.clipboard) {
+    void navigator.clipboard.writeText(text).catch(() => undefined);
+    return;
+  }
+  const fill = (event: ClipboardEvent) => {
+    event.clipboardData?.setData("text/plain", text);
+    event.preventDefault();
+  };
+  document.addEventListener("copy", fill, { once: true });
+  document.execCommand("copy");
+  document.removeEventListener("copy", fill);
 }
 
 export function cutOut(): void {

@@ -3,6 +3,7 @@
 // A document has scopes: the graph itself (`ROOT`) and the definition of each subgraph. Ids are texts in memory and
 // become numbers again in the file where they were. Whatever a file holds beyond what is named here is kept in `rest`.
 
+import { freshId } from "./ids.ts";
 import type { Json, JsonObject } from "./json.ts";
 
 export type NodeId = string;
@@ -112,7 +113,7 @@ export function emptyScope(id: string, name = ""): Scope {
 }
 
 export function emptyDoc(): Doc {
-  return { id: crypto.randomUUID(), scopes: { [ROOT]: emptyScope(ROOT) }, exposed: [], rest: {} };
+  return { id: freshId(), scopes: { [ROOT]: emptyScope(ROOT) }, exposed: [], rest: {} };
 }
 
 export function emptyNode(id: NodeId, type: string, pos: readonly [number, number]): GraphNode {

@@ -2,16 +2,12 @@
 
 import { useLayoutEffect, useRef } from "react";
 import { toCanvas } from "../canvas/view.ts";
+import { COLORS } from "../commands/colors.ts";
 import { command, showKeys } from "../commands/commands.ts";
 import { place, recolor } from "../commands/graph.ts";
 import { addReroute, disconnect, removeGroups, updateGroup } from "../graph/edit.ts";
 import { edit, select, show } from "../state/app.ts";
 import { REROUTE } from "../graph/virtual.ts";
-
-/** Colours of ComfyUI's palette, slightly calmer. */
-export const COLORS: readonly [string, string | undefined][] = [
-  ["none", undefined], ["red", "#7a3434"], ["brown", "#6b4a35"], ["green", "#36613d"], ["blue", "#354f7c"], ["cyan", "#2f6468"], ["purple", "#5b3f74"], ["yellow", "#71672f"], ["black", "#222226"],
-];
 
 const OF_NODE = ["run-to", "rename", "connect", "mute", "bypass", "collapse", "unfold", "expose", "open-subgraph", "unpack-subgraph", "subgraph", "group", "copy", "duplicate", "delete", "delete-heal"];
 const OF_PANE = ["add", "note", "group", "layout", "fit", "select-all", "run", "form", "save", "export-api", "help"];

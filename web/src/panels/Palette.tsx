@@ -2,7 +2,7 @@
 
 import { type KeyboardEvent, type ReactNode, useEffect, useMemo, useRef, useState } from "react";
 import { COMMANDS, showKeys } from "../commands/commands.ts";
-import { focusCanvasNode, place } from "../commands/graph.ts";
+import { focusCanvasNode, goTo, place } from "../commands/graph.ts";
 import { connect, disconnect } from "../graph/edit.ts";
 import { type Doc, type GraphNode, ROOT, type Scope, type Wire } from "../graph/model.ts";
 import { portsOf, wireRefusal } from "../graph/ports.ts";
@@ -103,6 +103,20 @@ export function NodePalette({ at, wire }: { at?: readonly [number, number]; wire
 export function CommandPalette() {
   const items = useMemo(() => COMMANDS.filter((it) => it.id !== "commands" && (!it.when || it.when())).map((it): Item => ({ name: it.id, title: it.label, category: it.group, ...(it.keys ? { badge: showKeys(it.keys[0]!) } : {}), run: () => void it.run() })), []);
   return <Palette label="All commands" placeholder="What shall happen?" items={items} empty="no such command" />;
+}
+
+/** To a node of the scope that is open, by its title, class or id. */
+export function FindPalette() {
+  const items = useMemo(() => {
+    const tab = activeTab();
+    const { specs } = app.get();
+    return Object.values(tab ? currentScope(tab).nodes : {}).map((node): Item => {
+      const known = specs.get(node.type);
+      const title = node.title ?? tab?.doc.scopes[node.type]?.name ?? known?.title ?? node.type;
+      return { name: `${node.type} ${node.id}`, title: title || node.type, detail: `${known?.title ?? node.type} ${node.id}`, color: typeColor(known?.outputs[0]?.type ?? "*"), run: () => goTo(node.id) };
+    });
+  }, []);
+  return <Palette label="Go to a node" placeholder="Title, class or id…" items={items} empty="no such node here" />;
 }
 
 /** For the keyboard: every wire that the node can get, then to nodes that are not there yet. */
