@@ -85,6 +85,18 @@ export function viewUrl(file: FileRef, preview?: string): string {
   return url(`/view?${query.toString()}`);
 }
 
+/** The files of a folder of models, with the address of each one's picture; whether there is one is known when it is asked for. */
+export async function covers(folder: string): Promise<ReadonlyMap<string, string>> {
+  const files = asList(await askJson(`/experiment/models/${encodeURIComponent(folder)}`)).map(asObject);
+  const query = token ? `?token=${encodeURIComponent(token)}` : "";
+  return new Map(files.flatMap((file) => {
+    const name = file?.["name"];
+    if (typeof name !== "string") return [];
+    const path = name.split(/[\\/]/).map(encodeURIComponent).join("/");
+    return [[name, url(`/experiment/models/preview/${encodeURIComponent(folder)}/${String(file?.["pathIndex"] ?? 0)}/${path}${query}`)]];
+  }));
+}
+
 /** Uploads a picture to the inputs; gives the name under which it is kept. */
 export async function upload(file: Blob, name: string, overwrite = false): Promise<FileRef> {
   const form = new FormData();

@@ -3,7 +3,7 @@
 use std::{fs, io};
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse as _;
 use axum::routing::get;
@@ -38,8 +38,14 @@ pub(super) fn files() -> Router<App> {
         .route("/api/workflow_templates/{module}/{file}", get(as_workflow))
 }
 
-async fn as_shipped(State(app): State<App>, Path((module, file)): Path<(String, String)>) -> Answer {
-    one(app, &module, &file, |bytes, _| Ok(json_response(bytes))).await
+/// Who only means to `look` gets the graph, and no pictures among the inputs.
+async fn as_shipped(
+    State(app): State<App>,
+    Path((module, file)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+) -> Answer {
+    let looks = query.as_deref() == Some("look");
+    one(app, &module, &file, looks, |bytes, _| Ok(json_response(bytes))).await
 }
 
 async fn as_workflow(State(app): State<App>, Path((module, file)): Path<(String, String)>) -> Answer {
@@ -48,14 +54,15 @@ async fn as_workflow(State(app): State<App>, Path((module, file)): Path<(String,
         let graph = formats::read(bytes, &nodes.plain).map_err(Fail::unexpected)?;
         Ok(answer(&formats::as_workflow(&graph, &nodes.plain)))
     };
-    one(app, &module, &file, convert).await
+    one(app, &module, &file, false, convert).await
 }
 
-/// A graph as `give` has it, or its picture.
+/// A graph as `give` has it, or its picture; unless someone only `looks`, the pictures it reads are brought along.
 async fn one(
     app: App,
     module: &str,
     file: &str,
+    looks: bool,
     give: impl FnOnce(&'static [u8], &App) -> Answer + Send + 'static,
 ) -> Answer {
     if module != MODULE {
@@ -67,7 +74,9 @@ async fn one(
     let found = statics::graphs().iter().find(|(name, _)| *name == file);
     let (_, bytes) = *found.ok_or(StatusCode::NOT_FOUND)?;
     blocking(move || {
-        if let Err(error) = bring(&String::from_utf8_lossy(bytes), &app) {
+        if !looks
+            && let Err(error) = bring(&String::from_utf8_lossy(bytes), &app)
+        {
             tracing::warn!(%error, "the example's pictures are not among the inputs");
         }
         give(bytes, &app)

@@ -191,6 +191,10 @@ async fn declarations_are_told_and_follow_the_folders() {
     assert_eq!(all["ToyShow"]["output_node"], true);
     assert_eq!(all["ToyShow"]["display_name"], "Toy Show");
     assert_eq!(all["ToyRead"]["input"]["required"]["file"][0], json!([]));
+    // Of our own: what an editor folds away, and where the pictures of a model's file are to be asked for.
+    assert_eq!(all["ToyRead"]["input"]["required"]["file"][1]["model_folder"], "loras");
+    assert_eq!(all["ToyEndless"]["input"]["optional"]["pause"][1]["advanced"], true);
+    assert_eq!(all["ToyAdd"]["input"]["required"]["a"][1].get("advanced"), None);
     assert_eq!(bench.get("/object_info/Nope").await.json(), json!({}));
     let mut again = request(Method::GET, "/api/object_info", Body::empty());
     again.headers_mut().insert(header::IF_NONE_MATCH, tag.parse().unwrap());
@@ -504,6 +508,8 @@ async fn the_rest_is_there_too() {
     let name = templates["paraflow"][0].as_str().unwrap();
     let template = bench.get(&format!("/api/workflow_templates/paraflow/{name}.json")).await;
     assert!(template.json().is_object());
+    let looked = bench.get(&format!("/workflow_templates/paraflow/{name}.json?look")).await;
+    assert_eq!(looked.json(), template.json());
     for none in ["paraflow/none.json", "paraflow/none.jpg", "other/none.json"] {
         assert_eq!(bench.get(&format!("/workflow_templates/{none}")).await.status, StatusCode::NOT_FOUND);
     }

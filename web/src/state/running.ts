@@ -15,6 +15,7 @@ import { writeDoc } from "../graph/write.ts";
 import type { Frame, Picture } from "../frames.ts";
 import { type Tab, activeTab, amend, announce, app, setSpecs, toast } from "./app.ts";
 import { createStore, useStore } from "./store.ts";
+import { clientId } from "./window.ts";
 
 export const runs = createStore<RunState>(NO_RUNS);
 export const useRuns = <P>(select: (state: RunState) => P): P => useStore(runs, select);
@@ -24,14 +25,11 @@ export const faults = createStore<Readonly<Record<string, Readonly<Record<string
 /** What nodes look like while they run, by document and node: addresses of pictures. */
 export const previews = createStore<Readonly<Record<string, string>>>({});
 
-const client = sessionStorage.getItem("paraflow.client") ?? crypto.randomUUID().replaceAll("-", "");
-sessionStorage.setItem("paraflow.client", client);
-
 let socket: api.Socket | undefined;
 
 /** Opens the socket and keeps the state right from then on. */
 export function follow(): void {
-  socket ??= new api.Socket(client, {
+  socket ??= new api.Socket(clientId(), {
     frame: (frame) => onFrame(frame),
     picture: (picture) => onPicture(picture),
     state: (connected) => {
@@ -141,7 +139,7 @@ async function queueOnce(tab: Tab, specs: Specs, targets?: readonly string[]): P
   }
   const workflow = parseJson(formatJson(writeDoc(tab.doc, specs))) as JsonObject;
   const body: JsonObject = {
-    client_id: client, prompt: prompt as unknown as Json, extra_data: { extra_pnginfo: { workflow }, preview_method: "auto", name: tab.name },
+    client_id: clientId(), prompt: prompt as unknown as Json, extra_data: { extra_pnginfo: { workflow }, preview_method: "auto", name: tab.name },
     ...(targets ? { partial_execution_targets: targets.flatMap((id) => promptIds(prompt, id)) } : {}),
   };
   try {
