@@ -324,6 +324,43 @@ impl Input for AnyPictureName {
     }
 }
 
+/// The name of a file of latents among the inputs, perhaps with its folder behind it: `x.latent [output]`.
+pub(crate) struct LatentName(PictureName);
+
+impl LatentName {
+    /// The file of that name.
+    ///
+    /// # Errors
+    /// That of [`paraflow_assets::Inputs::find`].
+    pub(crate) fn find(&self, services: &Services) -> Result<PathBuf, Error> {
+        self.0.find(services)
+    }
+}
+
+impl Input for LatentName {
+    const KIND: &'static str = "COMBO";
+    const NAMES_FILE: bool = true;
+
+    fn widget(services: &Services) -> Widget {
+        let all = services.get::<Arc<Assets>>().map(|assets| assets.inputs().all()).unwrap_or_default();
+        Widget::Choice(all.into_iter().filter(|name| name.ends_with(".latent")).collect())
+    }
+
+    fn check(literal: &Value, services: &Services) -> Result<(), Mismatch> {
+        let name = literal.get::<String>().map_or("", String::as_str);
+        let found = services.expect::<Arc<Assets>>().inputs().find(name);
+        found.map(|_| ()).map_err(|error| mismatch("the name of a file of latents", name, &error.into()))
+    }
+
+    fn fingerprint(literal: &Value, services: &Services) -> paraflow_engine::Result<Option<Vec<u8>>> {
+        PictureName::fingerprint(literal, services)
+    }
+
+    fn take(given: Given<'_>) -> Result<Self, Mismatch> {
+        PictureName::take(given).map(Self)
+    }
+}
+
 /// The name of a folder of pictures among the inputs. All that lies in it is part of its node's signature.
 pub(crate) struct FolderName(pub(crate) String);
 

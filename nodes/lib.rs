@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod behaviour;
+mod canny;
 mod composite;
 mod conditioning;
 mod control;
@@ -18,13 +19,16 @@ mod families;
 mod files;
 #[cfg(test)]
 mod graphs;
+mod guidance_patches;
 mod image;
 mod image_ops;
 mod latent;
+mod latent_files;
 mod latent_maths;
 mod loaders;
 mod masks;
 mod memory;
+mod merging;
 mod model_patches;
 mod morphology;
 mod network_patches;
@@ -34,6 +38,7 @@ mod planes;
 mod previews;
 mod primitives;
 mod prompt;
+mod quantize;
 mod sampler_choice;
 mod sampling;
 mod save_models;
@@ -79,21 +84,26 @@ pub fn registry(services: Services) -> Registry {
 
 fn all_nodes() -> impl Iterator<Item = NodeDef> {
     families![
+        canny,
         composite,
         conditioning,
         control,
         custom_sampling,
+        guidance_patches,
         image,
         image_ops,
         latent,
+        latent_files,
         latent_maths,
         loaders,
         masks,
+        merging,
         model_patches,
         morphology,
         network_patches,
         personalize,
         primitives,
+        quantize,
         sampler_choice,
         sampling,
         save_models,

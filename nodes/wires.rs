@@ -554,6 +554,14 @@ impl Port for Latent {
     }
 }
 
+/// What may be done to a latent or to guidance.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LatentOperation(pub guidance::Operation);
+
+impl Port for LatentOperation {
+    const KIND: &'static str = "LATENT_OPERATION";
+}
+
 /// Noise levels to visit, the highest first as a rule.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sigmas(pub Vec<f32>);

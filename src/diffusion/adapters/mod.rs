@@ -7,6 +7,7 @@ mod combine;
 mod compare;
 mod dense;
 mod export;
+mod extract;
 mod fault;
 #[cfg(test)]
 mod file_tests;
@@ -27,6 +28,7 @@ mod write;
 pub use combine::{Merge, merge};
 pub use compare::{AnyAdapter, Common, Comparison, Summary, compare, relative_changes};
 pub use export::{ExportError, to_lora};
+pub use extract::{Extracted, Extraction, extract};
 pub use fault::{Fault, Unmatched, table};
 pub use fingerprint::{check_base, difference, fingerprint};
 pub use lora::{Form, LoraModel, Module};

@@ -94,6 +94,21 @@ pub(super) struct Base {
 enum Origin {
     File(Stored),
     Memory(Tensor),
+    /// The sum of other weights with all that acts on them, each times its factor; made when it is asked for.
+    Sum(Vec<(f64, Weight)>),
+}
+
+/// The sum that [`Origin::Sum`] stands for.
+fn sum(terms: &[(f64, Weight)]) -> Result<Tensor> {
+    let mut whole: Option<Tensor> = None;
+    for (factor, weight) in terms {
+        let term = weight.effective()?.affine(*factor, 0.0)?;
+        whole = Some(match whole {
+            None => term,
+            Some(whole) => (whole + term)?,
+        });
+    }
+    Ok(whole.expect("`Weight::mixed` sums two weights"))
 }
 
 impl Base {
@@ -123,8 +138,8 @@ impl Base {
             Origin::File(stored) => {
                 Matrix::read(output, input, kernel, self.precision, &|start, out| stored.read(start, out))
             }
-            Origin::Memory(tensor) => {
-                let numbers = tensor.flatten_all()?.to_vec1::<f32>()?;
+            Origin::Memory(_) | Origin::Sum(_) => {
+                let numbers = self.tensor()?.flatten_all()?.to_vec1::<f32>()?;
                 let read = |start: usize, out: &mut [f32]| out.copy_from_slice(&numbers[start..start + out.len()]);
                 Matrix::read(output, input, kernel, self.precision, &read)
             }
@@ -140,7 +155,7 @@ impl Base {
         }
         let numbers = match &self.origin {
             Origin::File(stored) => stored.to_f32(),
-            Origin::Memory(tensor) => tensor.flatten_all()?.to_vec1()?,
+            Origin::Memory(_) | Origin::Sum(_) => self.tensor()?.flatten_all()?.to_vec1()?,
         };
         let matrix = match self.measures() {
             (output, input, 1) => Matrix::linear_back(&numbers, output, input),
@@ -159,6 +174,7 @@ impl Base {
         match &self.origin {
             Origin::File(stored) => Ok(stored.tensor()?.reshape(self.shape.as_slice())?),
             Origin::Memory(tensor) => Ok(tensor.clone()),
+            Origin::Sum(terms) => sum(terms),
         }
     }
 
@@ -234,7 +250,7 @@ impl Weight {
     /// Whether it is another than the file's: adapters act on it, or were worked into it.
     #[must_use]
     pub fn is_changed(&self) -> bool {
-        !self.adapters.is_empty() || matches!(self.base.origin, Origin::Memory(_))
+        !self.adapters.is_empty() || !matches!(self.base.origin, Origin::File(_))
     }
 
     /// How the layer applies it.
@@ -291,6 +307,28 @@ impl Weight {
             });
         }
         let base = Base::new(Origin::Memory(weight), self.shape(), self.base.precision);
+        Ok(Self { layer: self.layer.clone(), geometry: self.geometry, base, adapters: Vec::new() })
+    }
+
+    /// This layer with `ours · a + theirs · b` as its frozen weight, each with all that acts on it now. Nothing is computed
+    /// before the layer runs.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the other is of another shape.
+    pub fn mixed(&self, other: &Self, [a, b]: [f64; 2]) -> Result<Self> {
+        if other.shape() != self.shape() {
+            return Err(Error::Shape {
+                layer: self.layer.to_string(),
+                expected: format!("a weight of shape {:?}", self.shape()),
+                found: other.shape().to_vec(),
+            });
+        }
+        let terms = [(a, self), (b, other)].into_iter().filter(|(factor, _)| *factor != 0.0);
+        let mut terms: Vec<(f64, Self)> = terms.map(|(factor, weight)| (factor, weight.clone())).collect();
+        if terms.is_empty() {
+            terms.push((0.0, self.clone()));
+        }
+        let base = Base::new(Origin::Sum(terms), self.shape(), self.base.precision);
         Ok(Self { layer: self.layer.clone(), geometry: self.geometry, base, adapters: Vec::new() })
     }
 
