@@ -31,6 +31,7 @@ pub use export::{ExportError, to_lora};
 pub use extract::{Extracted, Extraction, extract};
 pub use fault::{Fault, Unmatched, table};
 pub use fingerprint::{check_base, difference, fingerprint};
+pub(crate) use lora::low_rank;
 pub use lora::{Form, LoraModel, Module};
 pub use names::{Layer, Listing, Names, Pairs, Part};
 pub use para::{Para, Stage};

@@ -99,6 +99,7 @@ fn ask(model: &Model<'_>, questions: &[Question<'_>], x: &Tensor, pass: &Pass<'_
     let context = Tensor::cat(&contexts.collect::<Result<Vec<_>>>()?, 0)?;
     let control = match questions.first().and_then(|question| question.entry.control.as_deref()) {
         Some(control) => control.controls(&Shown {
+            network: model.network,
             x: &scaled,
             timesteps: &timesteps,
             context: &context,

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-pub use control::Control;
+pub use control::{Control, ControlKind};
 pub use edit::{Edit, Picture};
 pub use label::{Label, PictureSize};
 pub use mask::{Growth, KeepOutside};
@@ -56,9 +56,18 @@ pub trait NoiseModel {
         label: Option<&Tensor>,
         pass: &Pass<'_>,
     ) -> Result<Tensor>;
+
+    /// The UNet that it is, for control networks that are made of one.
+    fn unet(&self) -> Option<&UNet> {
+        None
+    }
 }
 
 impl NoiseModel for UNet {
+    fn unet(&self) -> Option<&UNet> {
+        Some(self)
+    }
+
     fn predict(
         &self,
         x: &Tensor,

@@ -4,6 +4,7 @@
 
 use candle_core::{DType, Tensor};
 
+use super::union::Union;
 use super::{
     Config, Controls, DownBlock, Layers, Loader, MiddleBlock, Pass, TIME_WIDENING, Told, Weight, embed, expect,
     load_pair, middle,
@@ -29,6 +30,7 @@ pub struct ControlNet {
     outs: Vec<Linear>,
     middle: MiddleBlock,
     middle_out: Linear,
+    union: Option<Union>,
 }
 
 impl ControlNet {
@@ -53,6 +55,7 @@ impl ControlNet {
             outs: widths.iter().enumerate().map(out).collect::<Result<_>>()?,
             middle: loader.middle(width)?,
             middle_out: Linear::load(&weights.at("middle_block_out.0"), width, width)?,
+            union: Union::load(weights, embedded)?,
             dtype: weights.dtype(),
             config,
         })
@@ -69,6 +72,7 @@ impl ControlNet {
     /// # Shapes
     /// - `x`, `timesteps`, `context`, `label`: as [`UNet::forward`](super::UNet::forward) takes them
     /// - `hint`: `[batch, 3, 8 · height, 8 · width]`, f32, 0 to 1
+    /// - `kinds`: of which kind the picture is, for networks that were trained on several; nothing where that is not known
     ///
     /// # Errors
     /// [`Error::Shape`] when a value does not fit the network.
@@ -79,11 +83,20 @@ impl ControlNet {
         timesteps: &Tensor,
         context: &Tensor,
         label: Option<&Tensor>,
+        kinds: &[usize],
     ) -> Result<Controls> {
         self.check(x, hint, context, label)?;
-        let time = silu(&embed(&self.time, self.label.as_ref(), timesteps, label, self.dtype)?)?;
+        let mut time = embed(&self.time, self.label.as_ref(), timesteps, label, self.dtype)?;
+        let mut seen = self.seen(hint)?;
+        if let Some(union) = &self.union {
+            time = time.broadcast_add(&union.told(kinds, self.dtype)?)?;
+            if let Some(kind) = kinds.first() {
+                seen = union.of_kind(&seen, *kind)?;
+            }
+        }
+        let time = silu(&time)?;
         let told = Told { time, context: context.to_dtype(self.dtype)? };
-        let mut h = (self.conv_in.forward(&channels_last(x, self.dtype)?)? + self.seen(hint)?)?;
+        let mut h = (self.conv_in.forward(&channels_last(x, self.dtype)?)? + seen)?;
         let mut skips = Vec::with_capacity(self.outs.len());
         for (index, out) in self.outs.iter().enumerate() {
             if let Some(block) = index.checked_sub(1) {
@@ -93,6 +106,12 @@ impl ControlNet {
         }
         let h = middle(&self.middle, &h, &told, &Pass::PLAIN)?;
         Ok(Controls { skips, middle: Some(self.middle_out.forward(&h)?), down: Vec::new() })
+    }
+
+    /// How many kinds of pictures it was trained on, if it tells them apart.
+    #[must_use]
+    pub fn kinds(&self) -> Option<usize> {
+        self.union.as_ref().map(Union::kinds)
     }
 
     /// The picture at the size of its latent, `[batch, height, width, channels]`.
@@ -172,6 +191,10 @@ pub fn control_to_latent_diffusion(weights: &Weights) -> Weights {
 /// The name in its authors' files of what a control network has beside its copy of the UNet, for one whose picture passes
 /// so many blocks between the first convolution and the last.
 fn own_name(name: &str, blocks: usize) -> Option<String> {
+    const UNION: [&str; 4] = ["task_embedding", "transformer_layes.", "spatial_ch_projs.", "control_add_embedding."];
+    if UNION.iter().any(|start| name.starts_with(start)) {
+        return Some(name.to_owned());
+    }
     let (layer, kind) = name.rsplit_once('.')?;
     let place = if layer == "controlnet_mid_block" {
         "middle_block_out.0".to_owned()
@@ -201,5 +224,6 @@ impl Layers for ControlNet {
         self.middle.1.visit(visit);
         self.middle.2.visit(visit);
         self.middle_out.visit(visit);
+        self.union.visit(visit);
     }
 }
