@@ -17,6 +17,7 @@ mod error;
 #[cfg(test)]
 mod families;
 mod files;
+mod folder_loaders;
 #[cfg(test)]
 mod graphs;
 mod guidance_patches;
@@ -89,6 +90,7 @@ fn all_nodes() -> impl Iterator<Item = NodeDef> {
         conditioning,
         control,
         custom_sampling,
+        folder_loaders,
         guidance_patches,
         image,
         image_ops,

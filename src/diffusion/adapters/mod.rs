@@ -5,6 +5,7 @@
 
 mod combine;
 mod compare;
+mod convert;
 mod dense;
 mod export;
 mod extract;
@@ -27,6 +28,7 @@ mod write;
 
 pub use combine::{Merge, merge};
 pub use compare::{AnyAdapter, Common, Comparison, Summary, compare, relative_changes};
+pub use convert::{Converted, Style, Tensor as ConvertedTensor, convert};
 pub use export::{ExportError, to_lora};
 pub use extract::{Extracted, Extraction, extract};
 pub use fault::{Fault, Unmatched, table};

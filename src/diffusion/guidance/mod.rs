@@ -112,6 +112,8 @@ pub struct Condition {
     pub picture: Picture,
     /// What a control network sees beside it.
     pub control: Option<Arc<Control>>,
+    /// What it reads instead of the prompt, `[1 or batch, tokens, width]`.
+    pub control_context: Option<Tensor>,
     /// Whether that network also tells prompts of the other sides that have none of their own.
     pub control_everywhere: bool,
     /// Its weight among the prompts that share a place. Alone in its place, it has all of it.
@@ -135,6 +137,7 @@ impl Condition {
             label: None,
             picture: Picture::default(),
             control: None,
+            control_context: None,
             control_everywhere: false,
             strength: 1.0,
             area: None,

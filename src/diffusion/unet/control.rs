@@ -6,9 +6,10 @@ use candle_core::{DType, Tensor};
 
 use super::union::Union;
 use super::{
-    Config, Controls, DownBlock, Layers, Loader, MiddleBlock, Pass, TIME_WIDENING, Told, Weight, embed, expect,
+    Config, Controls, DownBlock, Layers, Loader, MiddleBlock, Pass, TIME_WIDENING, Told, UNet, Weight, embed, expect,
     load_pair, middle,
 };
+use crate::adapters::on_layers;
 use crate::checkpoint::unet_to_latent_diffusion;
 use crate::error::{Error, Result};
 use crate::nn::{Conv2d, Geometry, Linear, Renamed, Weights, silu};
@@ -59,6 +60,34 @@ impl ControlNet {
             dtype: weights.dtype(),
             config,
         })
+    }
+
+    /// The network of a file that holds what it differs by from a model; whatever adapters are on the model count.
+    ///
+    /// The second value names tensors that are of another shape in the model, for which the file was not made then.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn of_difference(weights: &Weights, model: &UNet) -> Result<(Self, Vec<String>)> {
+        let (sum, misfits) = weights.mixed(model.source(), &|_| Some([1.0, 1.0]))?;
+        let mut network = Self::load(&sum)?;
+        let changed: Vec<Weight> = on_layers(model).into_iter().filter(Weight::is_changed).collect();
+        if changed.is_empty() {
+            return Ok((network, misfits));
+        }
+        let own = on_layers(&Self::load(weights)?);
+        let mut outcome = Ok(());
+        network.visit(&mut |weight| {
+            let named = |list: &[Weight]| list.iter().find(|other| other.layer() == weight.layer()).cloned();
+            if let (Some(own), Some(theirs)) = (named(&own), named(&changed))
+                && own.shape() == theirs.shape()
+                && outcome.is_ok()
+            {
+                outcome = own.mixed(&theirs, [1.0, 1.0]).map(|sum| *weight = sum);
+            }
+        });
+        outcome?;
+        Ok((network, misfits))
     }
 
     /// Its architecture; there is no way up.
