@@ -4,6 +4,7 @@ use crate::embedded::{self, Embedded};
 use crate::error::{Error, tell};
 use crate::wires::Origin;
 use paraflow_assets::{Assets, Model, fingerprint, sha256};
+use paraflow_diffusion::checkpoint::diffusers_files;
 use paraflow_engine::{Given, Input, Mismatch, Services, Value, Widget};
 use std::marker::PhantomData;
 use std::path::PathBuf;
@@ -46,6 +47,8 @@ folders! {
     TinyAutoencoders = "vae_approx",
     /// `models/upscale_models`.
     Upscalers = "upscale_models",
+    /// `models/configs`.
+    Configs = "configs",
 }
 
 /// The name of a model in a folder, or of one that the program brings.
@@ -257,6 +260,63 @@ impl Input for AutoencoderName {
     }
 }
 
+/// The name of a folder in the layout of diffusers below `models/diffusers`.
+pub(crate) struct DiffusersName(String);
+
+impl DiffusersName {
+    const KEY: &'static str = "diffusers";
+    /// What tells such a folder.
+    const MARKER: &'static str = "model_index.json";
+
+    /// The folder of that name.
+    ///
+    /// # Errors
+    /// That of [`paraflow_assets::Models::find_folder`].
+    pub(crate) fn find(&self, services: &Services) -> Result<Model, Error> {
+        Self::folder(&self.0, services)
+    }
+
+    fn folder(name: &str, services: &Services) -> Result<Model, Error> {
+        Ok(services.expect::<Arc<Assets>>().models().find_folder(Self::KEY, name, Self::MARKER)?)
+    }
+
+    /// What a model remembers of it: its network's file.
+    pub(crate) fn origin(&self, folder: &Model) -> Origin {
+        let path = diffusers_files(&folder.path).into_iter().next();
+        Origin { name: self.0.as_str().into(), path: path.map(|path| path.as_path().into()) }
+    }
+}
+
+impl Input for DiffusersName {
+    const KIND: &'static str = "COMBO";
+    const NAMES_FILE: bool = true;
+
+    fn widget(services: &Services) -> Widget {
+        let assets = services.get::<Arc<Assets>>();
+        let found = assets.and_then(|assets| assets.models().folders_with(Self::KEY, Self::MARKER).ok());
+        Widget::Choice(found.unwrap_or_default().into_iter().map(|folder| folder.name).collect())
+    }
+
+    fn check(literal: &Value, services: &Services) -> Result<(), Mismatch> {
+        let name = literal.get::<String>().map_or("", String::as_str);
+        let found = Self::folder(name, services);
+        found.map(|_| ()).map_err(|error| mismatch("the name of a folder of diffusers", name, &error))
+    }
+
+    fn fingerprint(literal: &Value, services: &Services) -> paraflow_engine::Result<Option<Vec<u8>>> {
+        let name = literal.get::<String>().map_or("", String::as_str);
+        let mut print = Vec::new();
+        for file in diffusers_files(&Self::folder(name, services).map_err(tell)?.path) {
+            print.extend(fingerprint(&file).map_err(tell)?.as_bytes());
+        }
+        Ok(Some(print))
+    }
+
+    fn take(given: Given<'_>) -> Result<Self, Mismatch> {
+        String::take(given).map(Self)
+    }
+}
+
 /// The name of a picture among the inputs, perhaps with its folder behind it: `x.png [output]`.
 pub(crate) struct PictureName(String);
 
@@ -315,6 +375,43 @@ impl Input for AnyPictureName {
 
     fn check(literal: &Value, services: &Services) -> Result<(), Mismatch> {
         PictureName::check(literal, services)
+    }
+
+    fn fingerprint(literal: &Value, services: &Services) -> paraflow_engine::Result<Option<Vec<u8>>> {
+        PictureName::fingerprint(literal, services)
+    }
+
+    fn take(given: Given<'_>) -> Result<Self, Mismatch> {
+        PictureName::take(given).map(Self)
+    }
+}
+
+/// The name of a file of latents among the inputs, perhaps with its folder behind it: `x.latent [output]`.
+pub(crate) struct LatentName(PictureName);
+
+impl LatentName {
+    /// The file of that name.
+    ///
+    /// # Errors
+    /// That of [`paraflow_assets::Inputs::find`].
+    pub(crate) fn find(&self, services: &Services) -> Result<PathBuf, Error> {
+        self.0.find(services)
+    }
+}
+
+impl Input for LatentName {
+    const KIND: &'static str = "COMBO";
+    const NAMES_FILE: bool = true;
+
+    fn widget(services: &Services) -> Widget {
+        let all = services.get::<Arc<Assets>>().map(|assets| assets.inputs().all()).unwrap_or_default();
+        Widget::Choice(all.into_iter().filter(|name| name.ends_with(".latent")).collect())
+    }
+
+    fn check(literal: &Value, services: &Services) -> Result<(), Mismatch> {
+        let name = literal.get::<String>().map_or("", String::as_str);
+        let found = services.expect::<Arc<Assets>>().inputs().find(name);
+        found.map(|_| ()).map_err(|error| mismatch("the name of a file of latents", name, &error.into()))
     }
 
     fn fingerprint(literal: &Value, services: &Services) -> paraflow_engine::Result<Option<Vec<u8>>> {

@@ -15,6 +15,8 @@ pub(crate) fn nodes() -> Vec<NodeDef> {
     vec![
         NodeDef::of::<LoadImage>(),
         NodeDef::of::<LoadImageMask>(),
+        NodeDef::of::<LoadImageOutput>(),
+        NodeDef::of::<MaskPreview>(),
         NodeDef::of::<PreviewImage>(),
         NodeDef::of::<SaveImage>(),
     ]
@@ -32,6 +34,24 @@ struct LoadImage {
 }
 
 impl Run for LoadImage {
+    type Output = (Image, Mask);
+
+    fn run(self, cx: &Context<'_>) -> Result<(Image, Mask)> {
+        let frames = read(&self.image, cx.services()).map_err(tell)?;
+        to_wires(&frames).map_err(tell)
+    }
+}
+
+/// Loads a picture that was saved, and what is see-through in it as a mask.
+#[derive(Node)]
+#[node(category = "image", display_name = "Load Image (from Outputs)")]
+struct LoadImageOutput {
+    /// The picture: `x.png [output]`.
+    #[input(image_upload)]
+    image: PictureName,
+}
+
+impl Run for LoadImageOutput {
     type Output = (Image, Mask);
 
     fn run(self, cx: &Context<'_>) -> Result<(Image, Mask)> {
@@ -124,6 +144,25 @@ impl Run for PreviewImage {
     fn run(self, cx: &Context<'_>) -> Result<Sink> {
         let previews = cx.service::<Arc<Assets>>().previews();
         save(&self.images, previews, previews.preview_prefix(), 1, cx)
+    }
+}
+
+/// Shows masks without keeping them, in shades of grey.
+#[derive(Node)]
+#[node(category = "mask", display_name = "Preview Mask", sink)]
+struct MaskPreview {
+    /// The masks to show.
+    mask: Shared<Mask>,
+}
+
+impl Run for MaskPreview {
+    type Output = Sink;
+
+    fn run(self, cx: &Context<'_>) -> Result<Sink> {
+        let (batch, height, width) = self.mask.dims();
+        let grey = self.mask.values().unsqueeze(3).and_then(|mask| mask.broadcast_as((batch, height, width, 3)));
+        let previews = cx.service::<Arc<Assets>>().previews();
+        save(&Image::new(grey.map_err(tell)?).map_err(tell)?, previews, previews.preview_prefix(), 1, cx)
     }
 }
 

@@ -18,6 +18,7 @@ pub(crate) fn nodes() -> Vec<NodeDef> {
         NodeDef::of::<LatentFromBatch>(),
         NodeDef::of::<LatentUpscale>(),
         NodeDef::of::<LatentUpscaleBy>(),
+        NodeDef::of::<RebatchLatents>(),
         NodeDef::of::<RepeatLatentBatch>(),
         NodeDef::of::<SetLatentNoiseMask>(),
     ]
@@ -105,6 +106,114 @@ impl Numeric for Side {
     fn step(widget: &mut Widget, by: u32) {
         u32::step(widget, by);
     }
+}
+
+/// Sorts latents into batches of one size, each latent with its own noise.
+#[derive(Node)]
+#[node(category = "latent/batch", display_name = "Rebatch Latents", input_is_list)]
+struct RebatchLatents {
+    /// All latents.
+    latents: Vec<Shared<Latent>>,
+    /// How many to a batch.
+    #[input(default = 1, range = 1..=4096)]
+    batch_size: Vec<u32>,
+}
+
+impl Run for RebatchLatents {
+    type Output = Vec<Latent>;
+
+    fn run(self, _: &Context<'_>) -> Result<Vec<Latent>> {
+        let size = self.batch_size.first().map_or(1, |size| (*size as usize).max(1));
+        rebatch(&self.latents, size).map_err(tell)
+    }
+}
+
+/// Latents of one size, their masks and their places.
+struct Gathered {
+    samples: Tensor,
+    masks: Tensor,
+    places: Vec<usize>,
+}
+
+impl Gathered {
+    /// A batch of which `before` latents came before.
+    fn of(latent: &Latent, before: usize) -> Result<Self, Error> {
+        let (batch, _, rows, columns) = latent.dims();
+        let masks = match latent.noise_mask() {
+            Some(masks) if masks.dim(0)? < batch => {
+                let times = batch.div_ceil(masks.dim(0)?);
+                masks.repeat((times, 1, 1, 1))?.narrow(0, 0, batch)?
+            }
+            Some(masks) => masks.clone(),
+            None => Tensor::ones((batch, 1, rows * CELL, columns * CELL), DType::F32, &Device::Cpu)?,
+        };
+        let places = latent.batch_index().map_or_else(|| (before..before + batch).collect(), <[usize]>::to_vec);
+        Ok(Self { samples: latent.samples().clone(), masks, places })
+    }
+
+    fn len(&self) -> usize {
+        self.samples.dims()[0]
+    }
+
+    fn join(&self, other: &Self) -> Result<Self, Error> {
+        if self.masks.dims()[2..] != other.masks.dims()[2..] {
+            return Err(Error::Unfit {
+                what: "`latents`",
+                expected: format!("noise masks of one size, {:?}", &self.masks.dims()[2..]),
+                found: format!("{:?}", &other.masks.dims()[2..]),
+            });
+        }
+        Ok(Self {
+            samples: Tensor::cat(&[&self.samples, &other.samples], 0)?,
+            masks: Tensor::cat(&[&self.masks, &other.masks], 0)?,
+            places: [self.places.as_slice(), &other.places].concat(),
+        })
+    }
+
+    fn part(&self, from: usize, length: usize) -> Result<Self, Error> {
+        let masks = self.masks.narrow(0, from.min(self.masks.dim(0)?), length.min(self.masks.dim(0)?.saturating_sub(from)))?;
+        let places = self.places.iter().skip(from).take(length).copied().collect();
+        Ok(Self { samples: self.samples.narrow(0, from, length)?, masks, places })
+    }
+
+    /// A latent; a mask that selects everything is left out.
+    fn latent(&self) -> Result<Latent, Error> {
+        let latent = Latent::new(self.samples.contiguous()?)?.with_places(self.places.clone());
+        let everything = self.masks.mean_all()?.to_scalar::<f32>()? == 1.0;
+        if everything { Ok(latent) } else { latent.with_noise_mask(self.masks.contiguous()?) }
+    }
+}
+
+fn rebatch(latents: &[Shared<Latent>], size: usize) -> Result<Vec<Latent>, Error> {
+    let (mut batches, mut waiting, mut before) = (Vec::new(), None::<Gathered>, 0);
+    for latent in latents {
+        let next = Gathered::of(latent, before)?;
+        before += next.len();
+        let mut gathered = match waiting.take() {
+            None => next,
+            Some(held) if held.samples.dims()[2..] != next.samples.dims()[2..] => {
+                batches.push(held.part(0, held.len().min(size))?.latent()?);
+                next
+            }
+            Some(held) => held.join(&next)?,
+        };
+        if gathered.len() > size {
+            let whole = gathered.len() / size;
+            for batch in 0..whole {
+                batches.push(gathered.part(batch * size, size)?.latent()?);
+            }
+            let left = gathered.len() - whole * size;
+            if left == 0 {
+                continue;
+            }
+            gathered = gathered.part(whole * size, left)?;
+        }
+        waiting = Some(gathered);
+    }
+    if let Some(held) = waiting {
+        batches.push(held.latent()?);
+    }
+    Ok(batches)
 }
 
 /// An empty canvas: where text-to-image starts.

@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod behaviour;
+mod canny;
 mod composite;
 mod conditioning;
 mod control;
@@ -16,15 +17,19 @@ mod error;
 #[cfg(test)]
 mod families;
 mod files;
+mod folder_loaders;
 #[cfg(test)]
 mod graphs;
+mod guidance_patches;
 mod image;
 mod image_ops;
 mod latent;
+mod latent_files;
 mod latent_maths;
 mod loaders;
 mod masks;
 mod memory;
+mod merging;
 mod model_patches;
 mod morphology;
 mod network_patches;
@@ -34,6 +39,7 @@ mod planes;
 mod previews;
 mod primitives;
 mod prompt;
+mod quantize;
 mod sampler_choice;
 mod sampling;
 mod save_models;
@@ -80,21 +86,27 @@ pub fn registry(services: Services) -> Registry {
 
 fn all_nodes() -> impl Iterator<Item = NodeDef> {
     families![
+        canny,
         composite,
         conditioning,
         control,
         custom_sampling,
+        folder_loaders,
+        guidance_patches,
         image,
         image_ops,
         latent,
+        latent_files,
         latent_maths,
         loaders,
         masks,
+        merging,
         model_patches,
         morphology,
         network_patches,
         personalize,
         primitives,
+        quantize,
         sampler_choice,
         sampling,
         save_models,

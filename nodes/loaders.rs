@@ -44,14 +44,18 @@ impl Run for CheckpointLoaderSimple {
 }
 
 fn load(place: &Place, services: &Services) -> Result<(Model, Clip, Vae), Error> {
-    let checkpoint = Checkpoint::from_weights(open(place)?.multiplying_in(precision(services)))?;
+    parts(&Checkpoint::from_weights(open(place)?.multiplying_in(precision(services)))?, place.origin())
+}
+
+/// What a checkpoint holds, as it travels between nodes.
+pub(crate) fn parts(checkpoint: &Checkpoint, origin: Origin) -> Result<(Model, Clip, Vae), Error> {
     let summary = inspect(checkpoint.weights());
     let bytes_of = |name: &str| {
         let parts = summary.parts.iter().filter(|part| part.name == name);
         let parameters: u64 = parts.map(|part| part.parameters).sum();
         usize::try_from(parameters).unwrap_or(usize::MAX).saturating_mul(size_of::<f32>())
     };
-    let mut model = model(&checkpoint, place.origin(), bytes_of("UNet"))?;
+    let mut model = model(checkpoint, origin, bytes_of("UNet"))?;
     let clip = Clip::new(unless_missing(checkpoint.clip())?, bytes_of("text encoder"));
     let vae_prefix = summary.parts.iter().find(|part| part.name == "VAE").map_or("", |part| part.prefix);
     let numbers_per_pixel = numbers_per_pixel(&checkpoint.weights().part(vae_prefix));
@@ -99,7 +103,7 @@ pub(crate) fn open(place: &Place) -> Result<Weights, Error> {
 }
 
 /// In which numbers the networks of this program multiply.
-fn precision(services: &Services) -> Precision {
+pub(crate) fn precision(services: &Services) -> Precision {
     services.get::<Precision>().copied().unwrap_or_default()
 }
 

@@ -11,6 +11,7 @@ pub(crate) fn nodes() -> Vec<NodeDef> {
         NodeDef::of::<CFGNorm>(),
         NodeDef::of::<CFGZeroStar>(),
         NodeDef::of::<DifferentialDiffusion>(),
+        NodeDef::of::<ModelComputeDtype>(),
         NodeDef::of::<ModelSamplingContinuousEDM>(),
         NodeDef::of::<ModelSamplingContinuousV>(),
         NodeDef::of::<ModelSamplingDiscrete>(),
@@ -72,6 +73,29 @@ impl Run for DifferentialDiffusion {
 
     fn run(self, _: &Context<'_>) -> Result<Model> {
         Ok(Model { mask_growth: Some(self.strength.unwrap_or(1.0)), ..Model::clone(&self.model) })
+    }
+}
+
+/// Asks for the numbers that a model computes in. Here the program decides that for all models (`--precision`).
+#[derive(Node)]
+#[node(category = "advanced/debug/model")]
+struct ModelComputeDtype {
+    /// The model.
+    model: Shared<Model>,
+    /// The numbers.
+    #[input(choices = ["default", "fp32", "fp16", "bf16"])]
+    dtype: Choice<String>,
+}
+
+impl Run for ModelComputeDtype {
+    type Output = Model;
+
+    fn run(self, cx: &Context<'_>) -> Result<Model> {
+        if self.dtype.name() != "default" {
+            let asked = self.dtype.name();
+            cx.warn(format!("`dtype` {asked} makes no difference here: the program decides what all models compute in"));
+        }
+        Ok(Model::clone(&self.model))
     }
 }
 

@@ -15,6 +15,7 @@ pub(crate) fn nodes() -> Vec<NodeDef> {
         NodeDef::of::<SamplerERSDE>(),
         NodeDef::of::<SamplerEulerAncestral>(),
         NodeDef::of::<SamplerEulerAncestralCFGPP>(),
+        NodeDef::of::<SamplerEulerCFGpp>(),
         NodeDef::of::<SamplerLMS>(),
         NodeDef::of::<SamplerSASolver>(),
         NodeDef::of::<SamplerSEEDS2>(),
@@ -35,6 +36,26 @@ impl Run for KSamplerSelect {
 
     fn run(self, _: &Context<'_>) -> Result<SamplerChoice> {
         Ok(SamplerChoice(Walk::from(self.sampler_name.into_inner())))
+    }
+}
+
+/// Euler's method with CFG++.
+#[derive(Node)]
+#[node(category = "_for_testing", display_name = "SamplerEulerCFG++")]
+struct SamplerEulerCFGpp {
+    /// `regular` takes the noise from the negative prompts alone, `alternative` from them and the guided latent.
+    #[input(choices = ["regular", "alternative"])]
+    version: Choice<String>,
+}
+
+impl Run for SamplerEulerCFGpp {
+    type Output = SamplerChoice;
+
+    fn run(self, _: &Context<'_>) -> Result<SamplerChoice> {
+        Ok(SamplerChoice(match self.version.name() {
+            "alternative" => Walk::euler_pp(),
+            _ => Walk::euler_ancestral_cfg_pp(0.0, 0.0),
+        }))
     }
 }
 

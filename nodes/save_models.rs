@@ -3,10 +3,11 @@
 use crate::error::{Error, tell};
 use crate::wires::{Clip, Model, Vae};
 use paraflow_assets::{Assets, python_json};
+use paraflow_diffusion::adapters::{self, Extraction, Store};
 use paraflow_diffusion::checkpoint::{LAYOUTS, Networks};
 use paraflow_diffusion::schedule::Prediction;
 use paraflow_diffusion::text::Encoders;
-use paraflow_engine::{Context, Json, Node, NodeDef, Result, Run, Shared, Sink};
+use paraflow_engine::{Choice, Context, Json, Node, NodeDef, Result, Run, Shared, Sink};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ pub(crate) fn nodes() -> Vec<NodeDef> {
     vec![
         NodeDef::of::<CheckpointSave>(),
         NodeDef::of::<CLIPSave>(),
+        NodeDef::of::<LoraSave>(),
         NodeDef::of::<ModelSave>(),
         NodeDef::of::<VAESave>(),
     ]
@@ -143,6 +145,57 @@ impl Run for VAESave {
     }
 }
 
+/// Saves what models or text encoders differ by as a LoRA: what `ModelMergeSubtract` and `CLIPMergeSubtract` gave.
+///
+/// Weights that do not differ are left out.
+#[derive(Node)]
+#[node(category = "_for_testing", display_name = "Extract and Save Lora", sink)]
+struct LoraSave {
+    /// What the file's name begins with; `a/b` saves into folder `a`.
+    #[input(default = "loras/ComfyUI_extracted_lora")]
+    filename_prefix: String,
+    /// How many directions of each difference to keep.
+    #[input(default = 8, range = 1..=4096, step = 1)]
+    rank: u32,
+    /// Thin factors of each difference, or all of it.
+    #[input(choices = ["standard", "full_diff"])]
+    lora_type: Choice<String>,
+    /// Whether to save what biases and norms differ by.
+    #[input(default = true)]
+    bias_diff: bool,
+    /// What models differ by.
+    model_diff: Option<Shared<Model>>,
+    /// What text encoders differ by.
+    text_encoder_diff: Option<Shared<Clip>>,
+}
+
+impl Run for LoraSave {
+    type Output = Sink;
+
+    fn run(self, cx: &Context<'_>) -> Result<Sink> {
+        let save = || -> Result<Sink, Error> {
+            let rank = (self.lora_type.name() == "standard").then_some(self.rank as usize);
+            let how = Extraction { rank, biases: self.bias_diff };
+            let mut tensors: Vec<(String, candle_core::Tensor, Store)> = Vec::new();
+            if let Some(model) = &self.model_diff {
+                tensors.extend(adapters::extract(&model.unet, "diffusion_model.", how)?);
+            }
+            if let Some(clip) = &self.text_encoder_diff {
+                for encoder in clip.encoders()?.parts() {
+                    let prefix = format!("text_encoders.{}.transformer.", encoder.family().id);
+                    tensors.extend(adapters::extract(encoder, &prefix, how)?);
+                }
+            }
+            if tensors.is_empty() {
+                cx.warn("there is no difference to save");
+                return Ok(Sink(json!({})));
+            }
+            crate::personalize::save(cx, &self.filename_prefix, &adapters::write(&tensors, &BTreeMap::new())?)
+        };
+        save().map_err(tell)
+    }
+}
+
 /// Writes a file below the output folder and tells where it is.
 fn write(
     networks: &Networks<'_>,
@@ -157,7 +210,7 @@ fn write(
 }
 
 /// The graph that a file is from, as pictures carry it.
-fn graph(cx: &Context<'_>) -> BTreeMap<String, String> {
+pub(crate) fn graph(cx: &Context<'_>) -> BTreeMap<String, String> {
     let prompt = Some(cx.prompt()).filter(|prompt| !prompt.is_null());
     let texts = [("prompt", prompt), ("workflow", cx.workflow())];
     texts.into_iter().filter_map(|(key, graph)| Some((key.to_owned(), python_json(graph?)))).collect()

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, tell};
 use crate::wires::{Model, Sigmas};
-use paraflow_diffusion::schedule::{self, Schedule, Span, align_your_steps, beta_quantiles, curves};
+use paraflow_diffusion::schedule::{self, Schedule, Span, align_your_steps, beta_quantiles, by_geometry, curves};
 use paraflow_engine::{Choice, Context, Node, NodeDef, Result, Run, Shared};
 
 pub(crate) fn nodes() -> Vec<NodeDef> {
@@ -13,6 +13,7 @@ pub(crate) fn nodes() -> Vec<NodeDef> {
         NodeDef::of::<ExponentialScheduler>(),
         NodeDef::of::<ExtendIntermediateSigmas>(),
         NodeDef::of::<FlipSigmas>(),
+        NodeDef::of::<GITSScheduler>(),
         NodeDef::of::<KarrasScheduler>(),
         NodeDef::of::<LaplaceScheduler>(),
         NodeDef::of::<ManualSigmas>(),
@@ -55,6 +56,46 @@ impl Run for AlignYourStepsScheduler {
             steps
         };
         let mut sigmas = align_your_steps(*self.model_type, steps);
+        sigmas.drain(..sigmas.len() - (total + 1).min(sigmas.len()));
+        if let Some(last) = sigmas.last_mut() {
+            *last = 0.0;
+        }
+        Ok(Sigmas(sigmas))
+    }
+}
+
+/// The levels that Chen et al. 2024 (arXiv:2405.11326) found for few steps.
+#[derive(Node)]
+#[node(category = "sampling/custom_sampling/schedulers")]
+struct GITSScheduler {
+    /// Which of their tables, from 0.80 in steps of 0.05: higher stays longer at low noise.
+    #[input(default = 1.2, range = 0.8..=1.5, step = 0.05)]
+    coeff: f64,
+    /// How many steps.
+    #[input(default = 10, range = 2..=1000)]
+    steps: u32,
+    /// How much of a picture to repaint: below 1, only the last of more steps.
+    #[input(default = 1.0, range = 0.0..=1.0, step = 0.01)]
+    denoise: f64,
+}
+
+impl Run for GITSScheduler {
+    type Output = Sigmas;
+
+    fn run(self, _: &Context<'_>) -> Result<Sigmas> {
+        let steps = self.steps as usize;
+        let total = match self.denoise {
+            denoise if denoise <= 0.0 => return Ok(Sigmas(Vec::new())),
+            denoise if denoise < 1.0 => (steps as f64 * denoise).round_ties_even() as usize,
+            _ => steps,
+        };
+        let mut sigmas = by_geometry(self.coeff, steps).ok_or_else(|| {
+            tell(Error::Unfit {
+                what: "`coeff`",
+                expected: "0.80 to 1.50 in steps of 0.05".to_owned(),
+                found: self.coeff.to_string(),
+            })
+        })?;
         sigmas.drain(..sigmas.len() - (total + 1).min(sigmas.len()));
         if let Some(last) = sigmas.last_mut() {
             *last = 0.0;

@@ -6,13 +6,13 @@
 use crate::error::Error;
 use candle_core::{DType, Tensor};
 use paraflow_diffusion::checkpoint::Layout;
-use paraflow_diffusion::guidance::{self, Condition, Correction, Edit, Guidance, Label, Picture, PictureSize};
+use paraflow_diffusion::guidance::{self, Condition, ControlKind, Correction, Edit, Guidance, Label, Picture, PictureSize};
 use paraflow_diffusion::noise;
 use paraflow_diffusion::preview::Look;
 use paraflow_diffusion::samplers::Walk;
 use paraflow_diffusion::schedule::ModelSampling;
 use paraflow_diffusion::text::{Encoders, Layer};
-use paraflow_diffusion::unet::{ControlNet, Patch, UNet};
+use paraflow_diffusion::unet::{Patch, UNet};
 use paraflow_engine::Port;
 use std::path::Path;
 use std::sync::Arc;
@@ -233,7 +233,9 @@ impl Port for Vae {
 #[derive(Clone)]
 pub struct Control {
     /// The network.
-    pub network: ControlNet,
+    pub network: ControlKind,
+    /// Of which kind the picture is, for networks that were trained on several.
+    pub kinds: Vec<usize>,
     /// Whether each channel of its answer is its mean over the picture.
     pub averaged: bool,
     /// Memory of its weights.
@@ -552,6 +554,14 @@ impl Port for Latent {
     fn bytes(&self) -> usize {
         bytes(&self.samples) + self.noise_mask.as_ref().map_or(0, bytes)
     }
+}
+
+/// What may be done to a latent or to guidance.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LatentOperation(pub guidance::Operation);
+
+impl Port for LatentOperation {
+    const KIND: &'static str = "LATENT_OPERATION";
 }
 
 /// Noise levels to visit, the highest first as a rule.

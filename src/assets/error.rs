@@ -116,6 +116,14 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// A configuration that is no YAML.
+    #[error("`{}`: not YAML: {fault}", path.display())]
+    Yaml {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        fault: String,
+    },
     /// A file of extra model paths that says something else.
     #[error("`{}`: {fault}", path.display())]
     ExtraPaths {

@@ -29,6 +29,7 @@ static KINDS: &[Kind] = &[
     Kind { key: "clip_vision",           dirs: &["clip_vision"],                endings: TENSORS },
     Kind { key: "style_models",          dirs: &["style_models"],               endings: TENSORS },
     Kind { key: "embeddings",            dirs: &["embeddings"],                 endings: TENSORS },
+    Kind { key: "diffusers",             dirs: &["diffusers"],                  endings: &[".folder"] },
     Kind { key: "vae_approx",            dirs: &["vae_approx"],                 endings: TENSORS },
     Kind { key: "controlnet",            dirs: &["controlnet", "t2i_adapter"],  endings: TENSORS },
     Kind { key: "gligen",                dirs: &["gligen"],                     endings: TENSORS },

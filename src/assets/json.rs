@@ -1,7 +1,9 @@
 //! JSON as Python writes it by default, which is what pictures carry.
 
+use crate::{Error, Result};
 use serde_json::Value;
 use std::fmt::Write as _;
+use std::path::Path;
 
 /// Writes a value as Python's `json.dumps` does: `", "` and `": "` between parts, everything outside printable ASCII as
 /// `\uXXXX` (so that the text fits a `tEXt` chunk), floats as Python's `repr`, keys in their order.
@@ -10,6 +12,15 @@ pub fn python_json(value: &Value) -> String {
     let mut text = String::new();
     write_value(&mut text, value);
     text
+}
+
+/// Reads a YAML file: a configuration that models are trained with.
+///
+/// # Errors
+/// [`Error::Read`] and [`Error::Yaml`].
+pub fn read_yaml(path: &Path) -> Result<Value> {
+    let text = std::fs::read_to_string(path).map_err(Error::reading(path))?;
+    serde_norway::from_str(&text).map_err(|error| Error::Yaml { path: path.to_owned(), fault: error.to_string() })
 }
 
 fn write_value(text: &mut String, value: &Value) {

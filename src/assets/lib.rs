@@ -32,7 +32,7 @@ pub use error::{BadName, Error, Result};
 pub use fingerprint::{Fingerprint, fingerprint};
 pub use hashes::{FileHash, Hashes, hash_file, sha256};
 pub use inputs::Inputs;
-pub use json::python_json;
+pub use json::{python_json, read_yaml};
 pub use models::{Model, Models};
 pub use names::{RelativeName, nearest};
 pub use outputs::{Outputs, Place, Saved, Series};

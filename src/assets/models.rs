@@ -94,6 +94,45 @@ impl Models {
         })
     }
 
+    /// The directories below a folder's that hold a file of a name, sorted: models that are folders.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    pub fn folders_with(&self, folder: &str, marker: &str) -> Result<Vec<Model>> {
+        let any = Folder { endings: &[], ..self.folders.get(folder)?.clone() };
+        let mut found = BTreeMap::new();
+        for dir in &any.dirs {
+            for (name, path) in walk(dir, &any) {
+                if let Some((name, last)) = name.rsplit_once('/')
+                    && last == marker
+                {
+                    found.entry(name.to_owned()).or_insert(path.with_file_name(""));
+                }
+            }
+        }
+        Ok(found.into_iter().map(|(name, path)| Model { name, path }).collect())
+    }
+
+    /// The model of a name that is a folder with a file of another name in it.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub fn find_folder(&self, folder: &str, name: &str, marker: &str) -> Result<Model> {
+        let wanted = RelativeName::parse(name)?;
+        let searched = &self.folders.get(folder)?.dirs;
+        let path = searched.iter().map(|dir| wanted.below(dir)).find(|path| path.join(marker).is_file());
+        if let Some(path) = path {
+            return Ok(Model { name: wanted.as_name(), path });
+        }
+        let names = self.folders_with(folder, marker)?;
+        Err(Error::ModelNotFound {
+            folder: folder.to_owned(),
+            name: name.to_owned(),
+            nearest: nearest(name, names.iter().map(|model| model.name.as_str())),
+            searched: searched.clone(),
+        })
+    }
+
     /// Hashes of model files, remembered between runs.
     #[must_use]
     pub fn hashes(&self) -> &Hashes {

@@ -86,6 +86,16 @@ pub enum Error {
         /// Which loader takes the part from a file of its own.
         hint: String,
     },
+    /// A model cannot be written in a layout that has no words for it.
+    #[error("`{file}`: {format} has no words for {fact}\nhint: keep it as one file")]
+    Inexpressible {
+        /// The file that the model is from.
+        file: String,
+        /// What cannot be said.
+        fact: String,
+        /// The layout.
+        format: &'static str,
+    },
     /// A value handed to a layer has a shape that it does not take.
     #[error("{layer}: expects {expected}, found a tensor of shape {found:?}")]
     Shape {

@@ -6,6 +6,7 @@ mod eigen;
 mod equations;
 mod error;
 pub mod guidance;
+pub mod merge;
 pub mod nn;
 pub mod noise;
 pub mod preview;

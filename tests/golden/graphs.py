@@ -9,12 +9,15 @@ Recorded with ComfyUI 0.8.0 (commit 618b803d), torch 2.15.0, spandrel 0.4, on x8
 `graphs/tensors.safetensors` what came out, of long results every seventh number.
 """
 
+import functools
 import json
 import re
 import sys
+import tempfile
+import types
 from pathlib import Path
 
-from drawing import parameter, value
+from drawing import parameter, transformers, value
 
 sys.argv = [sys.argv[0], "--cpu"]
 # ComfyUI's `nodes` is wanted, not the script beside this one.
@@ -33,7 +36,9 @@ import comfy.model_base
 import comfy.model_patcher
 import comfy.ops
 import comfy.sd
+import comfy.sd1_clip
 import comfy.supported_models
+import comfy.t2i_adapter.adapter
 import comfy.taesd.taesd
 import comfy.utils
 import nodes
@@ -43,23 +48,28 @@ from safetensors.torch import save_file
 
 HERE = Path(__file__).resolve().parent
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
-EXTRAS = ("custom_sampler model_advanced freelunch hypertile tomesd model_downscale pag sag perpneg cfg differential_diffusion "
+EXTRAS = ("advanced_samplers apg attention_multiply canny cond controlnet eps fresca gits lora_extract mahiro model_merging "
+          "model_merging_model_specific rebatch tcfg "
+          "custom_sampler model_advanced freelunch hypertile tomesd model_downscale pag sag perpneg cfg differential_diffusion "
           "upscale_model images post_processing latent mask compositing morphology ip2p")
 THIN = 7
 
 
-def drawn(shapes, prefix=""):
-    return {key.removeprefix(prefix): parameter(key, shape) for key, shape in shapes.items() if key.startswith(prefix)}
+def drawn(shapes, prefix="", of=""):
+    """Weights by their names; `of` tells models of the same names apart."""
+    return {key.removeprefix(prefix): parameter(of + key, shape) for key, shape in shapes.items() if key.startswith(prefix)}
 
 
 def shapes_of(module, prefix=""):
     return {prefix + key: list(weight.shape) for key, weight in module.state_dict().items()}
 
 
-def unet_config(channels, mults, depths, context, linear, label):
-    depth_out = [depth for depth in reversed(depths) for _ in range(2)]
+def unet_config(channels, mults, depths, context, linear, label, blocks=1):
+    """`depths` is of every residual block on the way down, `blocks` of them on each level."""
+    levels = [depths[start] for start in range(0, len(depths), blocks)]
+    depth_out = [depth for depth in reversed(levels) for _ in range(blocks + 1)]
     return {
-        "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": channels, "num_res_blocks": [1] * len(mults),
+        "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": channels, "num_res_blocks": [blocks] * len(mults),
         "channel_mult": mults, "transformer_depth": list(depths), "transformer_depth_output": depth_out[::-1],
         "transformer_depth_middle": 1, "use_linear_in_transformer": linear, "context_dim": context, "legacy": False,
         "use_spatial_transformer": True, "use_temporal_attention": False, "dtype": torch.float32,
@@ -73,9 +83,9 @@ def unet_module(config):
     return UNetModel(**arguments, device="cpu", operations=comfy.ops.disable_weight_init)
 
 
-def patcher(config, unet, shapes, build):
+def patcher(config, unet, shapes, build, of=""):
     inner = build(config(unet), comfy.model_base.ModelType.EPS, device="cpu")
-    inner.diffusion_model.load_state_dict(drawn(shapes, UNET))
+    inner.diffusion_model.load_state_dict(drawn(shapes, UNET, of))
     return comfy.model_patcher.ModelPatcher(inner, torch.device("cpu"), torch.device("cpu"))
 
 
@@ -87,6 +97,58 @@ def control(unet, shapes):
     module = comfy.cldm.cldm.ControlNet(**control_config(unet), operations=comfy.ops.disable_weight_init)
     module.load_state_dict(drawn(shapes))
     return comfy.controlnet.ControlNet(module, load_device=torch.device("cpu"))
+
+
+def control_difference(unet, shapes, model):
+    """A control network of a file that holds what it differs by from a model: the sum that ComfyUI's loader makes."""
+    module = comfy.cldm.cldm.ControlNet(**control_config(unet), operations=comfy.ops.disable_weight_init)
+    base = model.model.diffusion_model.state_dict()
+    own = {key: weight + base[key] if key in base else weight for key, weight in drawn(shapes, of="difference/").items()}
+    module.load_state_dict(own)
+    return comfy.controlnet.ControlNet(module, load_device=torch.device("cpu"))
+
+
+def control_lora(shapes):
+    """Names and shapes of a control-LoRA: its own layers whole, thin changes of the model's, biases and norms on the way down."""
+    found = {"lora_controlnet": [0]}
+    for key, shape in shapes.items():
+        if key.startswith(("input_hint_block", "zero_convs", "middle_block_out")) or (len(shape) == 1 and key.startswith("input")):
+            found[key] = shape
+        elif len(shape) > 1:
+            layer = key.removesuffix(".weight")
+            found[f"{layer}.up"], found[f"{layer}.down"] = [shape[0], 4] + [1] * (len(shape) - 2), [4] + shape[1:]
+    return found
+
+
+def image_adapter(module):
+    shapes = shapes_of(module)
+    module.load_state_dict(drawn(shapes))
+    return comfy.controlnet.T2IAdapter(module, module.input_channels, 8, "nearest-exact", device=torch.device("cpu")), shapes
+
+
+def text_encoder(shapes, of=""):
+    """ComfyUI's CLIP of Stable Diffusion 1, of a narrow encoder."""
+    config = {
+        "hidden_size": 64, "intermediate_size": 192, "num_attention_heads": 1, "num_hidden_layers": 3, "max_position_embeddings": 77,
+        "vocab_size": 49408, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "eos_token_id": 49407, "projection_dim": 64,
+        "model_type": "clip_text_model", "num_positions": 77, "torch_dtype": "float32",
+    }
+    inner = functools.partial(comfy.sd1_clip.SDClipModel, textmodel_json_config=config)
+
+    class Encoder(comfy.sd1_clip.SD1ClipModel):
+        def __init__(self, device="cpu", dtype=None, model_options={}):
+            super().__init__(device=device, dtype=torch.float32, model_options=model_options, clip_name="l", clip_model=inner)
+
+    class Tokenizer(comfy.sd1_clip.SD1Tokenizer):
+        def __init__(self, embedding_directory=None, tokenizer_data={}):
+            tokens = functools.partial(comfy.sd1_clip.SDTokenizer, embedding_size=64)
+            super().__init__(embedding_directory=embedding_directory, tokenizer_data=tokenizer_data, clip_name="l", tokenizer=tokens)
+
+    target = types.SimpleNamespace(params={}, clip=Encoder, tokenizer=Tokenizer)
+    clip = comfy.sd.CLIP(target, parameters=0)
+    missing, unexpected = clip.cond_stage_model.clip_l.load_sd(drawn(shapes, of=of))
+    assert not unexpected and set(missing) <= {"text_projection.weight"}, (missing, unexpected)
+    return clip
 
 
 def diffusers_names(unet, shapes):
@@ -196,7 +258,40 @@ for name, unet in (("control", small_unet), ("control_xl", wide_unet)):
     module = comfy.cldm.cldm.ControlNet(**control_config(unet), operations=comfy.ops.disable_weight_init)
     models[name] = shapes_of(module)
     given[name] = control(unet, models[name])
+# A second model of each, to be mixed with the first.
+given["model_2"] = patcher(comfy.supported_models.SD15, small_unet, models["sd1"], comfy.model_base.BaseModel, "second/")
+given["xl_2"] = patcher(comfy.supported_models.SDXL, wide_unet, models["sdxl"], comfy.model_base.SDXL, "second/")
+models["text"] = transformers("", 64, 3, 192)
+given["clip"], given["clip_2"] = text_encoder(models["text"]), text_encoder(models["text"], "second/")
+given["control_difference"] = control_difference(small_unet, models["control"], given["model"])
+models["control_lora"] = control_lora(models["control"])
+given["control_lora"] = comfy.controlnet.ControlLora(drawn(models["control_lora"]))
+# T2I-adapters fit models with as many blocks as Stable Diffusion and SDXL have.
+deep_unet = unet_config(32, [1, 2, 4, 4], [1] * 6 + [0] * 2, 64, False, None, 2)
+models["deep"] = shapes_of(unet_module(deep_unet), UNET)
+given["deep"] = patcher(comfy.supported_models.SD15, deep_unet, models["deep"], comfy.model_base.BaseModel)
+deep_xl_unet = unet_config(64, [1, 2, 4], [0, 0, 1, 1, 1, 1], 192, True, 128 + 1536, 2)
+models["deep_xl"] = shapes_of(unet_module(deep_xl_unet), UNET)
+given["deep_xl"] = patcher(comfy.supported_models.SDXL, deep_xl_unet, models["deep_xl"], comfy.model_base.SDXL)
+adapter = comfy.t2i_adapter.adapter
+full = {"channels": [32, 64, 128, 128], "nums_rb": 2, "sk": True}
+given["t2i"], models["t2i"] = image_adapter(adapter.Adapter(**full, cin=192, ksize=1, use_conv=False, xl=False))
+given["t2i_grey"], models["t2i_grey"] = image_adapter(adapter.Adapter(**full, cin=64, ksize=3, use_conv=True, xl=False))
+given["t2i_light"], models["t2i_light"] = image_adapter(adapter.Adapter_light(channels=[32, 64, 128, 128], nums_rb=4, cin=192))
+given["t2i_xl"], models["t2i_xl"] = image_adapter(
+    adapter.Adapter(**full | {"channels": [64, 128, 256, 256]}, cin=768, ksize=1, use_conv=False, xl=True))
+# What tells kinds of pictures apart is 320 wide in every network.
+one_unet = unet_config(320, [1], [1], 64, False, None)
+models["one"] = shapes_of(unet_module(one_unet), UNET)
+given["one"] = patcher(comfy.supported_models.SD15, one_unet, models["one"], comfy.model_base.BaseModel)
+union = control_config(one_unet) | {"union_controlnet_num_control_type": 6}
+models["union"] = shapes_of(comfy.cldm.cldm.ControlNet(**union, operations=comfy.ops.disable_weight_init))
+given["union"] = control(union | {"out_channels": 4}, models["union"])
 given["vae"], models["vae"] = autoencoder()
+# A norm over the grey half of a picture, whose groups are one channel each, is off by 1e-4 in single precision in torch.
+exact_vae = autoencoder()[0]
+exact_vae.first_stage_model.double()
+exact_vae.vae_dtype = torch.float64
 given["tiny"], halves = tiny_autoencoder()
 models |= {f"taesd_{half}": shapes for half, shapes in halves.items()}
 models["esrgan"] = rrdb(8, 2, 2)
@@ -271,6 +366,10 @@ def controlled(**inputs):
 def led(control, more=None):
     return {"control_1": control,
             "end": sampler(["model", 0], positive=["control_1", 0], negative=["control_1", 1], **(more or {}))}
+
+
+def merged(name, **inputs):
+    return {"merged": [name, {"model1": ["model", 0], "model2": ["model_2", 0]} | inputs], "end": sampler(["merged", 0])}
 
 
 both = {"positive": ["positive", 0], "negative": ["negative", 0]}
@@ -448,6 +547,88 @@ CASES = {
     **{f"percent_{number}": {"end": ["SamplingPercentToSigma", {"model": ["model", 0], "sampling_percent": percent,
                                                                "return_actual_sigma": actual}]}
        for number, (percent, actual) in enumerate(((0.0, True), (0.35, False), (1.0, True)))},
+    "merge_simple": merged("ModelMergeSimple", ratio=0.3),
+    "merge_add": {"less": ["ModelMergeSubtract", {"model1": ["model", 0], "model2": ["model_2", 0], "multiplier": 0.4}],
+                  **merged("ModelMergeAdd", model1=["model_2", 0], model2=["less", 0])},
+    "merge_blocks": merged("ModelMergeBlocks", input=0.2, middle=0.5, out=0.8),
+    "merge_sd1": merged("ModelMergeSD1", **{
+        "time_embed.": 0.9, "label_emb.": 1.0, **{f"input_blocks.{i}.": i / 11 for i in range(12)},
+        **{f"middle_block.{i}.": 0.4 for i in range(3)}, **{f"output_blocks.{i}.": 1 - i / 11 for i in range(12)}, "out.": 0.25}),
+    "merge_sdxl": {"merged": ["ModelMergeSDXL", {
+        "model1": ["xl", 0], "model2": ["xl_2", 0], "time_embed.": 0.9, "label_emb.": 0.3,
+        **{f"input_blocks.{i}": i / 8 for i in range(9)}, **{f"middle_block.{i}": 0.4 for i in range(3)},
+        **{f"output_blocks.{i}": 1 - i / 8 for i in range(9)}, "out.": 0.25}],
+        "end": sampler(["merged", 0], positive=["positive_xl", 0], negative=["negative_xl", 0])},
+    **{f"clip_{name}": {"merged": [label, {"clip1": ["clip", 0], "clip2": ["clip_2", 0]} | more],
+                        "end": ["CLIPTextEncode", {"text": "a (red:1.3) bear", "clip": ["merged", 0]}]}
+       for name, label, more in (("simple", "CLIPMergeSimple", {"ratio": 0.3}), ("add", "CLIPMergeAdd", {}),
+                                 ("subtract", "CLIPMergeSubtract", {"multiplier": 0.7}))},
+    "clip_stronger": {"strong": ["CLIPAttentionMultiply", {"clip": ["clip", 0], "q": 1.2, "k": 0.9, "v": 0.8, "out": 1.1}],
+                      "end": ["CLIPTextEncode", {"text": "a (red:1.3) bear", "clip": ["strong", 0]}]},
+    "self_stronger": patched("UNetSelfAttentionMultiply", q=1.3, k=0.9, v=0.8, out=1.2),
+    "cross_stronger": patched("UNetCrossAttentionMultiply", q=1.3, k=0.9, v=0.8, out=1.2),
+    "temporal_stronger": patched("UNetTemporalAttentionMultiply", self_structural=1.4, self_temporal=0.1, cross_structural=0.7,
+                                 cross_temporal=0.2),
+    "projected": patched("APG", eta=0.3, norm_threshold=2.0, momentum=-0.4),
+    "projected_alone": patched("APG", eta=0.3, norm_threshold=2.0, momentum=0.0, more={"cfg": 1.0}),
+    "damped": patched("TCFG", more={"latent_image": ["pair", 0]}),
+    "frequencies": patched("FreSca", scale_low=0.8, scale_high=1.4, freq_cutoff=3),
+    "frequencies_many": patched("FreSca", scale_low=0.8, scale_high=1.4, freq_cutoff=20, more={"latent_image": ["large", 0]}),
+    "direction": patched("Mahiro"),
+    "epsilon": patched("Epsilon Scaling", scaling_factor=1.05),
+    "temporal_score": patched("TemporalScoreRescaling", tsr_k=0.8, tsr_sigma=1.3),
+    **{f"operated_{name}": {"how": how, "patch": ["LatentApplyOperationCFG", {"model": ["model", 0], "operation": ["how", 0]}],
+                            "end": sampler(["patch", 0])}
+       for name, how in (("tonemap", ["LatentOperationTonemapReinhard", {"multiplier": 0.6}]),
+                         ("sharpen", ["LatentOperationSharpen", {"sharpen_radius": 3, "sigma": 0.8, "alpha": 0.2}]))},
+    "operated_first": {
+        "how": ["LatentOperationTonemapReinhard", {"multiplier": 0.6}],
+        "a": ["LatentApplyOperationCFG", {"model": ["model", 0], "operation": ["how", 0]}],
+        "b": ["APG", {"model": ["a", 0], "eta": 0.5, "norm_threshold": 5.0, "momentum": 0.0}],
+        "c": ["PerturbedAttentionGuidance", {"model": ["b", 0], "scale": 1.5}], "end": sampler(["c", 0]),
+    },
+    "operated_latent": {"how": ["LatentOperationTonemapReinhard", {"multiplier": 0.6}],
+                        "end": ["LatentApplyOperation", {"samples": ["pair", 0], "operation": ["how", 0]}]},
+    "sharpened_latent": {"how": ["LatentOperationSharpen", {"sharpen_radius": 2, "sigma": 1.0, "alpha": 0.3}],
+                         "end": ["LatentApplyOperation", {"samples": ["pair", 0], "operation": ["how", 0]}]},
+    **{f"euler_pp_{version}": chosen("SamplerEulerCFGpp", version=version) for version in ("regular", "alternative")},
+    "control_difference": led(controlled(control_net=["control_difference", 0])),
+    "control_lora": led(controlled(control_net=["control_lora", 0], strength=0.8)),
+    "control_lora_merged": {
+        "merged": ["ModelMergeSimple", {"model1": ["model", 0], "model2": ["model_2", 0], "ratio": 0.5}],
+        "control_1": controlled(control_net=["control_lora", 0]),
+        "end": sampler(["merged", 0], positive=["control_1", 0], negative=["control_1", 1]),
+    },
+    **{f"control_{name}": {
+        "control_1": controlled(control_net=[name, 0], strength=0.7),
+        "end": sampler(["deep", 0], positive=["control_1", 0], negative=["control_1", 1], steps=2)}
+       for name in ("t2i", "t2i_grey", "t2i_light")},
+    "control_t2i_twice": {
+        "control_1": controlled(control_net=["t2i", 0], strength=0.7),
+        "control_2": controlled(control_net=["t2i_light", 0], strength=0.5, image=["other_hint", 0], positive=["control_1", 0],
+                                negative=["control_1", 1]),
+        "end": sampler(["deep", 0], positive=["control_2", 0], negative=["control_2", 1], steps=2, latent_image=["pair", 0]),
+    },
+    "control_t2i_xl": {
+        "control_1": controlled(control_net=["t2i_xl", 0], positive=["positive_xl", 0], negative=["negative_xl", 0]),
+        "end": sampler(["deep_xl", 0], positive=["control_1", 0], negative=["control_1", 1], steps=2),
+    },
+    **{f"control_union_{kind}": {
+        "told": ["SetUnionControlNetType", {"control_net": ["union", 0], "type": kind}],
+        "control_1": controlled(control_net=["told", 0]),
+        "end": sampler(["one", 0], positive=["control_1", 0], negative=["control_1", 1], steps=2)}
+       for kind in ("auto", "depth")},
+    "control_prompt": {
+        "told": ["CLIPTextEncodeControlnet", {"clip": ["clip", 0], "conditioning": ["positive", 0], "text": "a bear"}],
+        "control_1": controlled(positive=["told", 0]),
+        "end": sampler(["model", 0], positive=["control_1", 0], negative=["control_1", 1]),
+    },
+    "edges": {"end": ["Canny", {"image": ["picture", 0], "low_threshold": 0.6, "high_threshold": 0.95}]},
+    "edges_few": {"end": ["Canny", {"image": ["small_picture", 0], "low_threshold": 0.1, "high_threshold": 0.99}]},
+    **{f"quantized_{how}": {"end": ["ImageQuantize", {"image": ["hint", 0], "colors": colors, "dither": how}]}
+       for how, colors in (("none", 9), ("floyd-steinberg", 17), ("bayer-2", 32), ("bayer-8", 6), ("bayer-16", 256))},
+    **{f"gits_{steps}": {"end": ["GITSScheduler", {"coeff": coeff, "steps": steps, "denoise": denoise}]}
+       for coeff, steps, denoise in ((1.2, 10, 1.0), (0.8, 33, 1.0), (1.35, 16, 0.4))},
     "cut_to_batch": {"end": ["LatentCutToBatch", {"samples": ["latent", 0], "dim": "x", "slice_size": 5}]},
 }
 
@@ -474,11 +655,11 @@ def run(graph):
 
 
 def plain(output):
-    """The tensor of an output: of prompts, the picture to change."""
+    """The tensor of an output: of prompts, the picture to change, or what was made of the words."""
     if isinstance(output, dict):
         return output["samples"]
     if isinstance(output, list):
-        return output[0][1]["concat_latent_image"]
+        return output[0][1].get("concat_latent_image", output[0][0])
     return torch.tensor([output]) if isinstance(output, float) else output
 
 
@@ -499,7 +680,11 @@ folder.mkdir(exist_ok=True)
 tensors, cases = {}, {}
 for name, graph in CASES.items():
     with torch.inference_mode():
+        if name == "inpaint_conditioning":
+            given["vae"], single = exact_vae, given["vae"]
         outputs = run(graph)
+        if name == "inpaint_conditioning":
+            given["vae"] = single
     made = []
     for slot, output in enumerate(outputs):
         output = plain(output)
@@ -509,6 +694,25 @@ for name, graph in CASES.items():
     cases[name] = {"graph": graph, "shapes": made}
     print(name, made, float(tensors[f"{name}/0"].abs().max()), flush=True)
     assert all(bool(tensor.isfinite().all()) for key, tensor in tensors.items() if key.startswith(f"{name}/"))
+# What `LoraSave` writes of what two models differ by: of products of factors and of whole differences, every so manieth number.
+with torch.inference_mode(), tempfile.TemporaryDirectory() as temporary:
+    import folder_paths
+    from safetensors.torch import load_file
+
+    folder_paths.set_output_directory(temporary)
+    less = classes["ModelMergeSubtract"]().merge(given["model"], given["model_2"], 1.0)[0]
+    text_less = classes["CLIPMergeSubtract"]().merge(given["clip"], given["clip_2"], 1.0)[0]
+    classes["LoraSave"].execute("lora", 6, "standard", True, less, text_less)
+    file = load_file(next(Path(temporary).glob("*.safetensors")))
+extracted = {}
+for key in sorted(file):
+    if key.endswith(".lora_down.weight"):
+        layer = key.removesuffix(".lora_down.weight")
+        up, down = file[f"{layer}.lora_up.weight"].float(), file[key].float()
+        extracted[f"{layer}.product"] = (up.flatten(1) @ down.flatten(1)).flatten()[::997].clone()
+    elif key.endswith((".diff", ".diff_b")):
+        extracted[key] = file[key].float()[::23].clone()
+save_file(extracted, folder / "extracted.safetensors")
 save_file(tensors, folder / "tensors.safetensors")
 (folder / "cases.json").write_text("{\n" + ",\n".join(f"{json.dumps(name)}: {json.dumps(case)}" for name, case in cases.items()) + "\n}\n")
 listing = {"values": VALUES, "models": models, "names": names, "smaller": SMALLER, "thin": THIN}

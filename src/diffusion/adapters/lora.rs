@@ -313,6 +313,15 @@ impl Adapter for Added {
     }
 }
 
+/// An adapter that adds `up · down` to a layer's weight.
+///
+/// # Errors
+/// [`Fault::ShapeMismatch`] for a layer of another shape.
+pub(crate) fn low_rank(layer: &str, shape: &[usize], up: &Tensor, down: &Tensor) -> Result<Arc<dyn Adapter>> {
+    let form = Form::LowRank { up: up.flatten_from(1)?.contiguous()?, down: down.contiguous()? };
+    Added::on(layer, shape, &Module { form, scale: 1.0, magnitude: None }, 1.0)
+}
+
 /// A tensor of one number.
 pub(super) fn number(tensor: &Tensor) -> Result<Option<f64>> {
     Ok(match flat_f64(tensor)?[..] {

@@ -6,8 +6,10 @@
 mod cancel;
 mod combine;
 mod compare;
+mod convert;
 mod dense;
 mod export;
+mod extract;
 mod fault;
 #[cfg(test)]
 mod file_tests;
@@ -31,9 +33,12 @@ mod write;
 pub use cancel::{Cancelled, cancelled};
 pub use combine::{Merge, merge};
 pub use compare::{AnyAdapter, Common, Comparison, Summary, compare, relative_changes};
+pub use convert::{Converted, Style, Tensor as ConvertedTensor, convert};
 pub use export::{ExportError, to_lora};
+pub use extract::{Extracted, Extraction, extract};
 pub use fault::{Fault, Unmatched, table};
 pub use fingerprint::{check_base, difference, fingerprint};
+pub(crate) use lora::low_rank;
 pub use lora::{Form, LoraModel, Magnitude, Module};
 pub use names::{Layer, Listing, Names, Pairs, Part};
 pub use para::{Para, Stage};

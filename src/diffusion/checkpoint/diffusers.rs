@@ -46,6 +46,15 @@ const BASIC: [(&str, &str); 9] = [
     ("time_embed.2", "time_embedding.linear_2"),
 ];
 
+/// The files of a folder in the layout of diffusers that hold its parts, the UNet's first.
+#[must_use]
+pub fn diffusers_files(folder: &Path) -> Vec<PathBuf> {
+    let of_part = |(name, files): (&str, &[&str])| {
+        files.iter().map(|file| folder.join(name).join(file)).find(|path| path.exists())
+    };
+    PARTS.into_iter().filter_map(of_part).collect()
+}
+
 /// Opens a folder in the layout of diffusers as a checkpoint.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use safetensors::Dtype;
 use safetensors::tensor::View;
 
-use super::{Checkpoint, to_diffusers};
+use super::{Checkpoint, pipeline, to_diffusers};
 use crate::error::{Error, Result};
 use crate::nn::Weights;
 
@@ -70,12 +70,13 @@ pub fn write_single(checkpoint: &Checkpoint, path: &Path) -> Result<()> {
     write(&outputs, weights.metadata(), path)
 }
 
-/// Writes a checkpoint as a folder in the layout of diffusers: the parts' weights, without the configuration files that
-/// diffusers reads beside them. Tells which files were written.
+/// Writes a checkpoint as a folder in the layout of diffusers: the parts' weights and what diffusers reads beside them. Tells
+/// which files were written.
 ///
 /// # Errors
-/// [`Error::Unwritable`], and what reading the checkpoint says.
+/// [`Error::Unwritable`], [`Error::Inexpressible`], and what reading the checkpoint says.
 pub fn write_folder(checkpoint: &Checkpoint, folder: &Path) -> Result<Vec<PathBuf>> {
+    let beside = pipeline::files(checkpoint)?;
     let mut written = Vec::new();
     for part in to_diffusers(checkpoint)? {
         let folder = folder.join(part.folder);
@@ -84,6 +85,13 @@ pub fn write_folder(checkpoint: &Checkpoint, folder: &Path) -> Result<Vec<PathBu
         let mut outputs = Outputs::new();
         collect(&part.weights, "", &mut outputs)?;
         write(&outputs, part.weights.metadata(), &path)?;
+        written.push(path);
+    }
+    for file in beside {
+        let path = folder.join(&file.path);
+        let within = path.parent().unwrap_or(folder);
+        std::fs::create_dir_all(within).map_err(|source| unwritable(within, source))?;
+        std::fs::write(&path, file.text).map_err(|source| unwritable(&path, source))?;
         written.push(path);
     }
     Ok(written)

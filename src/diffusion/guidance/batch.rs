@@ -65,11 +65,13 @@ impl Question<'_> {
         let (_, tokens, width) = ours.context.dims3()?;
         let (_, other_tokens, other_width) = theirs.context.dims3()?;
         let label = |entry: &Entry| entry.label.as_ref().map(|label| label.dims().to_vec());
+        let length = |context: &Option<Tensor>| context.as_ref().map(|context| context.dims().to_vec());
         let shortest = tokens.min(other_tokens).max(1);
         Ok(size(ours) == size(theirs)
             && width == other_width
             && label(ours) == label(theirs)
             && ours.beside.is_some() == theirs.beside.is_some()
+            && length(&ours.control_context) == length(&theirs.control_context)
             && match (&ours.control, &theirs.control) {
                 (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
                 (None, None) => true,
@@ -97,11 +99,14 @@ fn ask(model: &Model<'_>, questions: &[Question<'_>], x: &Tensor, pass: &Pass<'_
     let timesteps = Tensor::full(timestep, seen.dim(0)?, x.device())?;
     let mut scaled = model.sampling.scale_input(&seen, sigma)?;
     let context = Tensor::cat(&contexts.collect::<Result<Vec<_>>>()?, 0)?;
+    let of_control: Vec<_> = questions.iter().filter_map(|question| question.entry.control_context.as_ref()).collect();
+    let control_context = if of_control.is_empty() { context.clone() } else { Tensor::cat(&of_control, 0)? };
     let control = match questions.first().and_then(|question| question.entry.control.as_deref()) {
         Some(control) => control.controls(&Shown {
+            network: model.network,
             x: &scaled,
             timesteps: &timesteps,
-            context: &context,
+            context: &control_context,
             label: label.as_ref(),
             sampling: model.sampling,
             sigma,

@@ -58,3 +58,31 @@ pub(super) fn perpendicular([positive, negative, empty]: [&Tensor; 3], cfg: f64,
     let direction = add_scaled(&p, &square, -(weight as f32))?;
     add_scaled(empty, &direction, cfg as f32)
 }
+
+/// Further along the positive answer, the more so the less the guided answer points as the negative one does.
+pub(super) fn direction(guided: &Tensor, [positive, negative]: [&Tensor; 2], cfg: f64) -> Result<Tensor> {
+    let root = |x: &Tensor| -> Result<Tensor> { Ok((x.abs()?.sqrt()? * x.sign()?)?) };
+    let leap = scale(positive, cfg as f32)?;
+    let (away, merged) = (root(&scale(negative, cfg as f32)?)?, root(&((&leap + guided)? / 2.0)?)?);
+    let length = |x: &Tensor| -> Result<Tensor> { Ok(x.sqr()?.sum_keepdim(1)?.sqrt()?.clamp(1e-8_f32, f32::MAX)?) };
+    let cosine = ((&away * &merged)?.sum_keepdim(1)? / (length(&away)? * length(&merged)?)?)?;
+    let share = 2.0 * (cosine.mean_all()?.to_scalar::<f32>()? + 1.0);
+    Ok((mix(&[(share, guided), (4.0 - share, &leap)])? / 4.0)?)
+}
+
+/// The guided answer weighed against the noisy latent, by the ratio of their powers at this level.
+pub(super) fn temporal(guided: Tensor, x: &Tensor, sigma: f32, k: f64, from: f64) -> Result<Tensor> {
+    if (k - 1.0).abs() < f64::EPSILON || sigma == 0.0 {
+        return Ok(guided);
+    }
+    let half = -sigma.ln();
+    let power = (2.0 * half).exp();
+    if power == 0.0 {
+        return Ok(guided);
+    }
+    let variance = (from * from) as f32;
+    let ratio = (power * variance + 1.0) / (power * variance / k as f32 + 1.0);
+    let ratio = if power.is_infinite() { k as f32 } else { ratio };
+    let clean = divide(x, sigma * half.exp())?;
+    add_scaled(&clean, &(guided - &clean)?, ratio)
+}

@@ -5,11 +5,13 @@
 //! Knows no text: a prompt comes as the tensor that an encoder made of it.
 
 mod batch;
+mod before;
 mod control;
 mod correct;
 pub(crate) mod edit;
 mod label;
 mod mask;
+mod operation;
 mod region;
 mod watched;
 
@@ -18,10 +20,11 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-pub use control::Control;
+pub use control::{Control, ControlKind};
 pub use edit::{Edit, Picture};
 pub use label::{Label, PictureSize};
 pub use mask::{Growth, KeepOutside};
+pub use operation::Operation;
 pub use region::{Area, Mask};
 
 use crate::noise::Generator;
@@ -53,9 +56,18 @@ pub trait NoiseModel {
         label: Option<&Tensor>,
         pass: &Pass<'_>,
     ) -> Result<Tensor>;
+
+    /// The UNet that it is, for control networks that are made of one.
+    fn unet(&self) -> Option<&UNet> {
+        None
+    }
 }
 
 impl NoiseModel for UNet {
+    fn unet(&self) -> Option<&UNet> {
+        Some(self)
+    }
+
     fn predict(
         &self,
         x: &Tensor,
@@ -100,6 +112,8 @@ pub struct Condition {
     pub picture: Picture,
     /// What a control network sees beside it.
     pub control: Option<Arc<Control>>,
+    /// What it reads instead of the prompt, `[1 or batch, tokens, width]`.
+    pub control_context: Option<Tensor>,
     /// Whether that network also tells prompts of the other sides that have none of their own.
     pub control_everywhere: bool,
     /// Its weight among the prompts that share a place. Alone in its place, it has all of it.
@@ -123,6 +137,7 @@ impl Condition {
             label: None,
             picture: Picture::default(),
             control: None,
+            control_context: None,
             control_everywhere: false,
             strength: 1.0,
             area: None,
@@ -191,6 +206,40 @@ pub enum Correction {
         /// How much the negative prompts count.
         negative: f64,
     },
+    /// An operation on what the positive answer has beyond the negative one.
+    Operation(Operation),
+    /// Guidance goes less along the positive answer, no further than a length, and goes on as at earlier steps. Sadat et al.
+    /// 2024, arXiv:2410.02416.
+    Projected {
+        /// How much of what goes along the positive answer stays.
+        eta: f64,
+        /// The greatest length of guidance; 0 for any.
+        longest: f64,
+        /// How much of the guidance of earlier steps is added.
+        momentum: f64,
+    },
+    /// Leaves of the negative answer what it shares with the positive one. Kwon et al. 2025, arXiv:2503.18137.
+    Damped,
+    /// Multiplies low and high frequencies of guidance by different numbers. Huang et al. 2025, arXiv:2504.02154.
+    Frequencies {
+        /// For low frequencies.
+        low: f64,
+        /// For high ones.
+        high: f64,
+        /// How many frequencies on both sides of 0 are low.
+        cutoff: usize,
+    },
+    /// Leads further along the positive answer where guidance and the negative one differ.
+    Direction,
+    /// Divides the noise that the guided answer sees by a number. Ning et al. 2023, arXiv:2308.15321.
+    Noise(f64),
+    /// Weighs the guided answer against the noisy latent by the noise level. Equation 6 of arXiv:2510.01184.
+    Temporal {
+        /// Below 1 for more detail, above for less.
+        k: f64,
+        /// From which noise level on.
+        sigma: f64,
+    },
 }
 
 impl Correction {
@@ -216,6 +265,8 @@ pub struct Guide<'a> {
     empty: Vec<Entry>,
     /// Where patches draw from.
     random: RefCell<Generator>,
+    /// What [`Correction::Projected`] remembers, by its place among the corrections.
+    momenta: RefCell<Vec<before::Momentum>>,
 }
 
 impl<'a> Guide<'a> {
@@ -276,7 +327,9 @@ impl<'a> Guide<'a> {
                 entry.beside = Some(edit.channels(&entry.picture, scene)?);
             }
         }
-        Ok(Self { model, sides, guidance, empty, random: RefCell::new(Generator::new(0)) })
+        let momenta = model.corrections.iter().map(|_| before::Momentum::default()).collect();
+        let (random, momenta) = (RefCell::new(Generator::new(0)), RefCell::new(momenta));
+        Ok(Self { model, sides, guidance, empty, random, momenta })
     }
 
     /// The same with patches that draw from this generator.
@@ -288,6 +341,35 @@ impl<'a> Guide<'a> {
     fn ask(&self, sides: &[&[Entry]], x: &Tensor, sigma: f32, middle: Middle<'_>) -> Result<Vec<Tensor>> {
         let (patches, random) = (self.model.patches, Some(&self.random));
         batch::denoise(&self.model, sides, x, &Pass { sigma, patches, random, middle, ..Pass::PLAIN })
+    }
+
+    /// The answers to positive and negative prompts as corrections want them before guidance. Guidance between more than these
+    /// two has no such corrections, but from an empty prompt.
+    fn before(&self, mut answers: Vec<Tensor>, x: &Tensor, sigma: f32) -> Result<Vec<Tensor>> {
+        let cfg = match self.guidance {
+            Guidance::Classifier { scale } | Guidance::Perpendicular { scale, .. } => scale,
+            Guidance::Dual { .. } => return Ok(answers),
+        };
+        let both_asked = self.sides.len() > 1 && !self.sides[0].is_empty() && !self.sides[1].is_empty();
+        for (index, correction) in self.model.corrections.iter().enumerate() {
+            let [positive, negative, ..] = &*answers else { return Ok(answers) };
+            let pair = [positive, negative];
+            match *correction {
+                Correction::Operation(operation) => {
+                    answers[0] = (operation.apply(&(positive - negative)?)? + negative)?;
+                }
+                Correction::Projected { eta, longest, momentum } => {
+                    let how = before::Projection { eta, longest, momentum, cfg };
+                    answers[0] = before::projected(pair, sigma, &mut self.momenta.borrow_mut()[index], how)?;
+                }
+                Correction::Damped if both_asked => answers[1] = before::damped(pair, x)?,
+                Correction::Frequencies { low, high, cutoff } if both_asked => {
+                    answers[0] = before::by_frequency(pair, [low, high], cutoff)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(answers)
     }
 
     fn combine(&self, answers: &[Tensor], watched: Option<&Tensor>, x: &Tensor, sigma: f32) -> Result<Tensor> {
@@ -338,7 +420,18 @@ impl<'a> Guide<'a> {
         let [positive, negative] = pair.map(|side| &answers[side]);
         for correction in self.model.corrections {
             guided = match correction {
-                Correction::Rescale(_) | Correction::Perpendicular { .. } => guided,
+                Correction::Rescale(_)
+                | Correction::Perpendicular { .. }
+                | Correction::Operation(_)
+                | Correction::Projected { .. }
+                | Correction::Damped
+                | Correction::Frequencies { .. } => guided,
+                Correction::Direction => correct::direction(&guided, [positive, negative], scale)?,
+                Correction::Noise(divisor) => {
+                    let noise = (at.x - guided)?;
+                    (at.x - crate::tensors::divide(&noise, *divisor as f32)?)?
+                }
+                Correction::Temporal { k, sigma } => correct::temporal(guided, at.x, at.sigma, *k, *sigma)?,
                 Correction::ZeroStar => correct::zero_star(guided, [positive, negative], at.x, scale)?,
                 Correction::Norm(strength) => correct::norm(guided, positive, *strength)?,
                 Correction::PerturbedAttention(0.0) => guided,
@@ -376,7 +469,7 @@ impl Denoiser for Guide<'_> {
         let seen = RefCell::new(None);
         let watches = self.model.corrections.iter().any(|c| matches!(c, Correction::SelfAttention { .. }));
         let middle = if watches { Middle::Watched(&seen) } else { Middle::Attends };
-        let answers = self.ask(&sides, x, sigma, middle)?;
+        let answers = self.before(self.ask(&sides, x, sigma, middle)?, x, sigma)?;
         let negative = answers.get(1).cloned().unwrap_or_else(|| x.clone());
         let seen = seen.into_inner();
         if watches && seen.is_none() {

@@ -92,6 +92,8 @@ pub(super) struct Entry {
     pub(super) picture: super::Picture,
     /// What a control network sees.
     pub(super) control: Option<Arc<Control>>,
+    /// What it reads instead of the prompt, `[batch, tokens, width]`.
+    pub(super) control_context: Option<Tensor>,
     /// What the network sees beside the latent, `[batch, channels, height, width]` of the whole picture.
     pub(super) beside: Option<Tensor>,
     /// What the network sees of the latent; all of it if `None`.
@@ -144,9 +146,9 @@ fn mirror_areas(conditions: &[Resolved], others: &mut Vec<Resolved>) {
         // The first of equals; a whole picture only where no area encloses it.
         let smallest = enclosing.min_by_key(|other| other.window.map_or(usize::MAX, Window::cells));
         let Some(smallest) = smallest.filter(|smallest| smallest.window != Some(window)) else { continue };
-        let Condition { context, label, picture, .. } = smallest.condition.clone();
+        let Condition { context, label, picture, control_context, .. } = smallest.condition.clone();
         others.push(Resolved {
-            condition: Condition { context, label, picture, ..condition.condition.clone() },
+            condition: Condition { context, label, picture, control_context, ..condition.condition.clone() },
             window: condition.window,
             mask: condition.mask.clone(),
         });
@@ -194,7 +196,7 @@ impl Resolved {
         let (batch, channels, rows, columns) = latent.dims4()?;
         let window = self.window.map(|window| window.clip(rows, columns)).transpose()?;
         let seen = window.unwrap_or(Window { height: rows, width: columns, y: 0, x: 0 });
-        let Condition { context, label, picture, control, strength, mask, start, end, .. } = self.condition;
+        let Condition { context, label, picture, control, control_context, strength, mask, start, end, .. } = self.condition;
         let weight = match (&self.mask, &mask) {
             (Some(values), Some(mask)) => {
                 let values = values.narrow(1, seen.y, seen.height)?.narrow(2, seen.x, seen.width)?;
@@ -217,6 +219,7 @@ impl Resolved {
             label: label.as_ref().map(bring).transpose()?,
             picture,
             control,
+            control_context: control_context.map(|context| bring(&context)).transpose()?,
             beside: None,
             window,
             weight: weight.to_device(latent.device())?,

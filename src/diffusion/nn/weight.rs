@@ -128,6 +128,21 @@ impl Back {
 enum Origin {
     File(Stored),
     Memory(Tensor),
+    /// The sum of other weights with all that acts on them, each times its factor; made when it is asked for.
+    Sum(Vec<(f64, Weight)>),
+}
+
+/// The sum that [`Origin::Sum`] stands for.
+fn sum(terms: &[(f64, Weight)]) -> Result<Tensor> {
+    let mut whole: Option<Tensor> = None;
+    for (factor, weight) in terms {
+        let term = weight.effective()?.affine(*factor, 0.0)?;
+        whole = Some(match whole {
+            None => term,
+            Some(whole) => (whole + term)?,
+        });
+    }
+    Ok(whole.expect("`Weight::mixed` sums two weights"))
 }
 
 impl Origin {
@@ -135,6 +150,7 @@ impl Origin {
         match self {
             Self::File(stored) => Ok(stored.tensor()?.reshape(shape)?),
             Self::Memory(tensor) => Ok(tensor.clone()),
+            Self::Sum(terms) => sum(terms),
         }
     }
 }
@@ -173,8 +189,8 @@ impl Base {
                 stored.release();
                 matrix
             }
-            Origin::Memory(tensor) => {
-                let numbers = tensor.flatten_all()?.to_vec1::<f32>()?;
+            Origin::Memory(_) | Origin::Sum(_) => {
+                let numbers = self.tensor()?.flatten_all()?.to_vec1::<f32>()?;
                 let read = |start: usize, out: &mut [f32]| out.copy_from_slice(&numbers[start..start + out.len()]);
                 Matrix::read(output, input, kernel, self.precision, &read)
             }
@@ -193,7 +209,7 @@ impl Base {
         }
         let numbers = match &self.origin {
             Origin::File(stored) => stored.to_f32(),
-            Origin::Memory(tensor) => tensor.flatten_all()?.to_vec1()?,
+            Origin::Memory(_) | Origin::Sum(_) => self.tensor()?.flatten_all()?.to_vec1()?,
         };
         let matrix = match self.measures() {
             (output, input, 1) => Matrix::linear_back(&numbers, output, input),
@@ -293,7 +309,14 @@ impl Weight {
     /// Whether it is another than the file's: adapters act on it, or were worked into it.
     #[must_use]
     pub fn is_changed(&self) -> bool {
-        !self.adapters.is_empty() || matches!(self.base.origin, Origin::Memory(_))
+        !self.adapters.is_empty() || !matches!(self.base.origin, Origin::File(_))
+    }
+
+    /// Where its numbers and its adapters lie: equal for two weights that share all of them.
+    #[must_use]
+    pub fn identity(&self) -> Vec<usize> {
+        let adapters = self.adapters.iter().map(|adapter| Arc::as_ptr(adapter).cast::<()>() as usize);
+        std::iter::once(Arc::as_ptr(&self.base) as usize).chain(adapters).collect()
     }
 
     /// The same weight, multiplied with in other numbers on the CPU. What the layer has packed for its own is not shared.
@@ -397,6 +420,28 @@ impl Weight {
         }
         let base = Base::new(Origin::Memory(weight), self.shape(), self.base.precision);
         Ok(Self { layer: self.layer.clone(), geometry: self.geometry, base, adapters: Vec::new(), baked: None })
+    }
+
+    /// This layer with `ours · a + theirs · b` as its frozen weight, each with all that acts on it now. Nothing is computed
+    /// before the layer runs.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the other is of another shape.
+    pub fn mixed(&self, other: &Self, [a, b]: [f64; 2]) -> Result<Self> {
+        if other.shape() != self.shape() {
+            return Err(Error::Shape {
+                layer: self.layer.to_string(),
+                expected: format!("a weight of shape {:?}", self.shape()),
+                found: other.shape().to_vec(),
+            });
+        }
+        let terms = [(a, self), (b, other)].into_iter().filter(|(factor, _)| *factor != 0.0);
+        let mut terms: Vec<(f64, Self)> = terms.map(|(factor, weight)| (factor, weight.clone())).collect();
+        if terms.is_empty() {
+            terms.push((0.0, self.clone()));
+        }
+        let base = Base::new(Origin::Sum(terms), self.shape(), self.base.precision);
+        Ok(Self { layer: self.layer.clone(), geometry: self.geometry, base, adapters: Vec::new() })
     }
 
     /// The layer's output: `W x`, what the adapters make of it, `bias` `[out]`, and what is added. The last dimension of `x`

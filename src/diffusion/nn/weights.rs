@@ -61,6 +61,8 @@ struct Item {
     /// Stored as `[columns, rows]`; `entry` speaks of what is read.
     transposed: bool,
     read: Arc<AtomicBool>,
+    /// Of a tensor that lies in no file: the tensors that it is the sum of, each times its factor.
+    sum: Option<Arc<[(f32, Stored)]>>,
 }
 
 /// What a stored tensor, or some rows of it, is called from now on; see [`Weights::renamed`].
@@ -141,7 +143,7 @@ impl Weights {
     fn parse(name: String, bytes: Bytes) -> Result<Self> {
         let header = Header::parse(bytes.as_slice()).map_err(|fault| Error::BadFile { file: name.clone(), fault })?;
         let bytes = Arc::new(bytes);
-        let item = |entry| Item { bytes: bytes.clone(), entry, transposed: false, read: Arc::default() };
+        let item = |entry| Item { bytes: bytes.clone(), entry, transposed: false, read: Arc::default(), sum: None };
         let entries = header.tensors.into_iter().map(|(name, entry)| (name, item(entry))).collect();
         Ok(Self::of(Source { name, entries, metadata: header.metadata }))
     }
@@ -188,6 +190,52 @@ impl Weights {
         let first = files.first().expect("a caller joins at least one file");
         let joined = Self::of(Source { name: name.into(), entries, metadata });
         joined.on(&first.device, first.dtype).multiplying_in(first.precision)
+    }
+
+    /// The tensors of this file, those below its prefix mixed with those of the same names below another's: `ours · a +
+    /// theirs · b`, with the factors that `factors` gives for a name without the prefix. Numbers are read and mixed when a
+    /// layer asks for them, in single precision.
+    ///
+    /// What has no factors, is of no numbers or is missing from the other file stays as it is. So does a tensor of another
+    /// shape there, if our factor is 1, as when what two models differ by is added to one that sees more channels; the
+    /// second value names these.
+    ///
+    /// # Errors
+    /// [`Error::WrongShape`] for a tensor of another shape whose factor is not 1, and what reading the scales of eight-bit
+    /// numbers says.
+    pub fn mixed(&self, other: &Self, factors: &dyn Fn(&str) -> Option<[f64; 2]>) -> Result<(Self, Vec<String>)> {
+        let mut entries = self.source.entries.clone();
+        let mut kept = Vec::new();
+        for (key, item) in self.below() {
+            let name = &key[self.prefix.len()..];
+            let shape = item.entry.shape.as_slice();
+            let theirs = other.shape(name).filter(|_| Numbers::named(&item.entry.dtype).is_some());
+            let (Some([a, b]), Some(theirs)) = (factors(name), theirs) else { continue };
+            if shape.contains(&0) || (a, b) == (1.0, 0.0) {
+                continue;
+            }
+            if without_ones(shape) != without_ones(theirs) {
+                if (a - 1.0).abs() > f64::EPSILON {
+                    return Err(Error::WrongShape {
+                        file: other.source.name.clone(),
+                        name: other.key(name),
+                        expected: format!("{shape:?}, as in `{}`", self.source.name),
+                        found: theirs.to_vec(),
+                    });
+                }
+                kept.push(name.to_owned());
+                continue;
+            }
+            let terms = [(a as f32, self.claim(name, &[shape])?), (b as f32, other.claim(name, &[theirs])?)];
+            let terms: Vec<_> = terms.into_iter().filter(|(factor, _)| *factor != 0.0).collect();
+            entries.insert(key.clone(), item.summed(&terms));
+        }
+        let name = match &self.source.name {
+            name if *name == other.source.name => name.clone(),
+            name => format!("{name} with {}", other.source.name),
+        };
+        let source = Arc::new(Source { name, entries, metadata: self.source.metadata.clone() });
+        Ok((Self { source, ..self.clone() }, kept))
     }
 
     /// The same tensors, to be computed with on another device in another type. The default is the CPU in f32.
@@ -327,6 +375,10 @@ impl Weights {
         let key = self.key(name);
         let Some(item) = self.source.entries.get(&key) else { return Err(self.missing(&key)) };
         item.read.store(true, Ordering::Relaxed);
+        if item.sum.is_some() {
+            let numbers = self.claim(name, &[item.entry.shape.as_slice()])?.to_f32();
+            return Ok(Cow::Owned(numbers.into_iter().flat_map(f32::to_le_bytes).collect()));
+        }
         let (true, &[rows, columns]) = (item.transposed, item.entry.shape.as_slice()) else {
             return Ok(Cow::Borrowed(item.stored()));
         };
@@ -421,15 +473,35 @@ pub(crate) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> V
     scored.iter().take(3).filter(|(score, _)| *score > 0.6).map(|(_, name)| (*name).to_owned()).collect()
 }
 
+/// A shape without ones at its end: a convolution of one pixel is a matrix.
+fn without_ones(shape: &[usize]) -> &[usize] {
+    let end = shape.iter().rposition(|&dim| dim != 1).map_or(0, |last| last + 1);
+    &shape[..end]
+}
+
 impl Item {
     /// Its bytes as they lie in the file.
     fn stored(&self) -> &[u8] {
         &self.bytes.as_slice()[self.entry.range.clone()]
     }
 
+    /// A tensor of the same shape that is a sum.
+    fn summed(&self, terms: &[(f32, Stored)]) -> Self {
+        let end = self.entry.shape.iter().product::<usize>() * size_of::<f32>();
+        let entry = Entry { dtype: "F32".to_owned(), shape: self.entry.shape.clone(), range: Range { start: 0, end } };
+        let bytes = Arc::new(Bytes::Shared(Arc::from([])));
+        Self { bytes, entry, transposed: false, read: Arc::default(), sum: Some(terms.into()) }
+    }
+
     /// The tensor under another name; `None` where it has no such part.
     fn seen_as(&self, renamed: &Renamed) -> Option<Self> {
         let mut item = self.clone();
+        if let Some(terms) = &self.sum {
+            let seen = |(factor, stored): &(f32, Stored)| {
+                Some((*factor, Stored { item: stored.item.seen_as(renamed)?, ..stored.clone() }))
+            };
+            item.sum = Some(terms.iter().map(seen).collect::<Option<Vec<_>>>()?.into());
+        }
         let (parts, index) = renamed.part;
         if parts > 1 {
             let rows = item.entry.shape.first_mut()?;
@@ -499,6 +571,15 @@ impl Stored {
 
     /// Its numbers from the `start`-th on, as many as `out` takes. Panics beyond the end.
     pub(super) fn read(&self, start: usize, out: &mut [f32]) {
+        if let Some(terms) = &self.item.sum {
+            out.fill(0.0);
+            let mut term = vec![0.0; out.len()];
+            for (factor, stored) in terms.iter() {
+                stored.read(start, &mut term);
+                out.iter_mut().zip(&term).for_each(|(sum, number)| *sum += factor * number);
+            }
+            return;
+        }
         let width = self.numbers.width();
         let all = self.item.stored();
         if let (true, &[rows, columns]) = (self.item.transposed, self.shape()) {

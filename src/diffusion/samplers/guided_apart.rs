@@ -37,6 +37,20 @@ impl Walk {
             euler(model, x, sigmas, noise, observe, eta, s_noise)
         })
     }
+
+    /// Euler's method along what both the guided latent and the negative prompts say of the noise.
+    #[must_use]
+    pub fn euler_pp() -> Self {
+        Self::like(&EULER, |model, mut x, sigmas, _, observe| {
+            for step in steps(sigmas) {
+                let [denoised, negative] = model.denoise_apart(&x, step.sigma)?;
+                let shifted = ((&x - &denoised)? + negative)?;
+                x = add_scaled(&x, &slope(&shifted, &denoised, step.sigma)?, step.next - step.sigma)?;
+                step.done(&x, &denoised, observe)?;
+            }
+            Ok(x)
+        })
+    }
 }
 
 fn euler(

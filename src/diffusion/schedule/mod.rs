@@ -6,9 +6,11 @@
 mod aligned;
 mod beta;
 pub mod curves;
+mod gits;
 mod levels;
 
 pub use aligned::{Aligned, align_your_steps};
+pub use gits::by_geometry;
 pub use levels::{ModelSampling, Prediction};
 
 use crate::{Error, Result};

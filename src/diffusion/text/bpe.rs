@@ -54,6 +54,36 @@ pub(super) fn spell(token: u32) -> Option<(Vec<u8>, bool)> {
     Some((bytes, ends))
 }
 
+/// The vocabulary as transformers reads it: the number of every token by its spelling (`vocab.json`), and the pairs in the order
+/// in which they were learned (`merges.txt`).
+#[must_use]
+pub fn vocabulary() -> (serde_json::Map<String, serde_json::Value>, String) {
+    let mut numbers: serde_json::Map<_, _> =
+        (0..u32::MAX).map_while(|token| Some((written(token)?, token.into()))).collect();
+    for name in ["<|startoftext|>", "<|endoftext|>"] {
+        let next = numbers.len();
+        numbers.insert(name.to_owned(), next.into());
+    }
+    let pair = |index: usize| {
+        let (left, right) = pair_at(index)?;
+        Some(format!("{} {}\n", written(left.into())?, written(right.into())?))
+    };
+    (numbers, std::iter::once("#version: 0.2\n".to_owned()).chain((0..).map_while(pair)).collect())
+}
+
+/// A token in letters: bytes that do not print are letters beyond Latin-1, and `</w>` says that a word ends.
+fn written(token: u32) -> Option<String> {
+    let (bytes, ends) = spell(token)?;
+    let letters = bytes.into_iter().map(|byte| match byte {
+        0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
+        _ => {
+            let hidden = (0..byte).filter(|byte| !matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff)).count();
+            char::from_u32(256 + hidden as u32).expect("these are letters of Latin Extended-A")
+        }
+    });
+    Some(letters.chain(if ends { "</w>" } else { "" }.chars()).collect())
+}
+
 fn pair_at(index: usize) -> Option<(u16, u16)> {
     let (pairs, _) = PAIRS.as_chunks::<4>();
     pairs.get(index).map(|&[a, b, c, d]| (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d])))
@@ -150,6 +180,17 @@ mod tests {
         assert_eq!(spellings.len(), 49_406);
         assert_eq!(spell(49_406), None);
         assert_eq!(spell(70_000), None);
+    }
+
+    #[test]
+    fn the_vocabulary_is_written_as_transformers_reads_it() {
+        let (numbers, merges) = vocabulary();
+        assert_eq!(numbers.len(), 49_408);
+        for (word, token) in [("!", 0), ("!</w>", 256), ("photo</w>", 1125), ("\u{120}", 220), ("<|endoftext|>", 49_407)] {
+            assert_eq!(numbers[word], token, "{word}");
+        }
+        assert_eq!(merges.lines().count(), 1 + 49_406 - 512);
+        assert!(merges.starts_with("#version: 0.2\ni n\nt h\na n\n"), "{}", &merges[..40]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod prompt;
 mod testing;
 mod tokenizer;
 
+pub use bpe::vocabulary;
 pub use chunks::{Chunk, Chunks, Reference, Token, chunks};
 pub use clip::{Activation, ClipText, Family, Layer, SD1, SD2, SDXL_G, SDXL_L};
 pub use embeddings::{Embeddings, NoEmbeddings, read_embedding};

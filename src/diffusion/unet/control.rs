@@ -4,10 +4,12 @@
 
 use candle_core::{DType, Tensor};
 
+use super::union::Union;
 use super::{
-    Config, Controls, DownBlock, Layers, Loader, MiddleBlock, Pass, TIME_WIDENING, Told, Weight, embed, expect,
+    Config, Controls, DownBlock, Layers, Loader, MiddleBlock, Pass, TIME_WIDENING, Told, UNet, Weight, embed, expect,
     load_pair, middle,
 };
+use crate::adapters::on_layers;
 use crate::checkpoint::unet_to_latent_diffusion;
 use crate::error::{Error, Result};
 use crate::nn::{Conv2d, Geometry, Linear, Renamed, Weights, silu};
@@ -29,6 +31,7 @@ pub struct ControlNet {
     outs: Vec<Linear>,
     middle: MiddleBlock,
     middle_out: Linear,
+    union: Option<Union>,
 }
 
 impl ControlNet {
@@ -53,9 +56,38 @@ impl ControlNet {
             outs: widths.iter().enumerate().map(out).collect::<Result<_>>()?,
             middle: loader.middle(width)?,
             middle_out: Linear::load(&weights.at("middle_block_out.0"), width, width)?,
+            union: Union::load(weights, embedded)?,
             dtype: weights.dtype(),
             config,
         })
+    }
+
+    /// The network of a file that holds what it differs by from a model; whatever adapters are on the model count.
+    ///
+    /// The second value names tensors that are of another shape in the model, for which the file was not made then.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn of_difference(weights: &Weights, model: &UNet) -> Result<(Self, Vec<String>)> {
+        let (sum, misfits) = weights.mixed(model.source(), &|_| Some([1.0, 1.0]))?;
+        let mut network = Self::load(&sum)?;
+        let changed: Vec<Weight> = on_layers(model).into_iter().filter(Weight::is_changed).collect();
+        if changed.is_empty() {
+            return Ok((network, misfits));
+        }
+        let own = on_layers(&Self::load(weights)?);
+        let mut outcome = Ok(());
+        network.visit(&mut |weight| {
+            let named = |list: &[Weight]| list.iter().find(|other| other.layer() == weight.layer()).cloned();
+            if let (Some(own), Some(theirs)) = (named(&own), named(&changed))
+                && own.shape() == theirs.shape()
+                && outcome.is_ok()
+            {
+                outcome = own.mixed(&theirs, [1.0, 1.0]).map(|sum| *weight = sum);
+            }
+        });
+        outcome?;
+        Ok((network, misfits))
     }
 
     /// Its architecture; there is no way up.
@@ -69,6 +101,7 @@ impl ControlNet {
     /// # Shapes
     /// - `x`, `timesteps`, `context`, `label`: as [`UNet::forward`](super::UNet::forward) takes them
     /// - `hint`: `[batch, 3, 8 · height, 8 · width]`, f32, 0 to 1
+    /// - `kinds`: of which kind the picture is, for networks that were trained on several; nothing where that is not known
     ///
     /// # Errors
     /// [`Error::Shape`] when a value does not fit the network.
@@ -79,11 +112,20 @@ impl ControlNet {
         timesteps: &Tensor,
         context: &Tensor,
         label: Option<&Tensor>,
+        kinds: &[usize],
     ) -> Result<Controls> {
         self.check(x, hint, context, label)?;
-        let time = silu(&embed(&self.time, self.label.as_ref(), timesteps, label, self.dtype)?)?;
+        let mut time = embed(&self.time, self.label.as_ref(), timesteps, label, self.dtype)?;
+        let mut seen = self.seen(hint)?;
+        if let Some(union) = &self.union {
+            time = time.broadcast_add(&union.told(kinds, self.dtype)?)?;
+            if let Some(kind) = kinds.first() {
+                seen = union.of_kind(&seen, *kind)?;
+            }
+        }
+        let time = silu(&time)?;
         let told = Told { time, context: context.to_dtype(self.dtype)? };
-        let mut h = (self.conv_in.forward(&channels_last(x, self.dtype)?)? + self.seen(hint)?)?;
+        let mut h = (self.conv_in.forward(&channels_last(x, self.dtype)?)? + seen)?;
         let mut skips = Vec::with_capacity(self.outs.len());
         for (index, out) in self.outs.iter().enumerate() {
             if let Some(block) = index.checked_sub(1) {
@@ -93,6 +135,12 @@ impl ControlNet {
         }
         let h = middle(&self.middle, &h, &told, &Pass::PLAIN)?;
         Ok(Controls { skips, middle: Some(self.middle_out.forward(&h)?), down: Vec::new() })
+    }
+
+    /// How many kinds of pictures it was trained on, if it tells them apart.
+    #[must_use]
+    pub fn kinds(&self) -> Option<usize> {
+        self.union.as_ref().map(Union::kinds)
     }
 
     /// The picture at the size of its latent, `[batch, height, width, channels]`.
@@ -172,6 +220,10 @@ pub fn control_to_latent_diffusion(weights: &Weights) -> Weights {
 /// The name in its authors' files of what a control network has beside its copy of the UNet, for one whose picture passes
 /// so many blocks between the first convolution and the last.
 fn own_name(name: &str, blocks: usize) -> Option<String> {
+    const UNION: [&str; 4] = ["task_embedding", "transformer_layes.", "spatial_ch_projs.", "control_add_embedding."];
+    if UNION.iter().any(|start| name.starts_with(start)) {
+        return Some(name.to_owned());
+    }
     let (layer, kind) = name.rsplit_once('.')?;
     let place = if layer == "controlnet_mid_block" {
         "middle_block_out.0".to_owned()
@@ -201,5 +253,6 @@ impl Layers for ControlNet {
         self.middle.1.visit(visit);
         self.middle.2.visit(visit);
         self.middle_out.visit(visit);
+        self.union.visit(visit);
     }
 }

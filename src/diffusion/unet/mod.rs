@@ -4,16 +4,21 @@
 
 mod config;
 mod control;
+mod control_lora;
+mod image_adapter;
 mod pass;
 pub mod patches;
 mod prompt;
 mod residual;
 mod transformer;
+mod union;
 
 use candle_core::{DType, Device, Tensor};
 
 pub use config::{Config, Down, Up};
 pub use control::{ControlNet, control_to_latent_diffusion};
+pub use control_lora::ControlLora;
+pub use image_adapter::{ImageAdapter, image_adapter_names};
 pub use pass::{Back, Controls, Middle, Pass, Patch, Regrouped};
 use residual::Residual;
 use transformer::SpatialTransformer;
