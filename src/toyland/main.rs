@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use image::RgbImage;
 use paraflow_toyland::captions::{caption, plain_caption};
 use paraflow_toyland::draw::{SIZE_PX, render};
-use paraflow_toyland::personal::{self, INDIVIDUALS, pictures};
+use paraflow_toyland::personal::{self, INDIVIDUALS, line_drawings, pictures};
 use paraflow_toyland::random::Random;
 use paraflow_toyland::scene::{Position, Scene, Size};
 use paraflow_toyland::world::{COLOURS, PLACES, STYLES, SUBJECTS, held_out};
@@ -77,7 +77,7 @@ enum Command {
         #[arg(long, default_value_t = 0)]
         seed: u64,
     },
-    /// Draws the personal subjects, a folder each with a `subject.json`.
+    /// Draws the personal subjects, and line drawings to learn a style from, a folder each with a `subject.json`.
     Personal {
         /// The folder to write to.
         out: PathBuf,
@@ -106,19 +106,31 @@ fn main() -> io::Result<()> {
 
 fn personal(out: &Path) -> io::Result<()> {
     for individual in &INDIVIDUALS {
-        let folder = out.join(individual.name);
-        fs::create_dir_all(&folder)?;
-        for (index, picture) in pictures(individual).iter().enumerate() {
-            save(picture, &folder.join(format!("{index}.png")))?;
-        }
-        let about = json!({
-            "class": SUBJECTS[individual.subject].name,
-            "about": individual.about,
-            "captions": personal::prompts(individual),
-        });
-        fs::write(folder.join("subject.json"), format!("{about:#}\n"))?;
+        let class = SUBJECTS[individual.subject].name;
+        let captioned = pictures(individual).into_iter().zip(personal::prompts(individual));
+        subject(&out.join(individual.name), class, individual.about, captioned)?;
     }
-    Ok(())
+    let about = "a line drawing of each subject: a style, and no individual; the captions do not name it";
+    subject(&out.join("lines"), "drawing", about, line_drawings().into_iter())
+}
+
+/// Writes a folder as `LoadSubject` reads it.
+fn subject(
+    folder: &Path,
+    class: &str,
+    about: &str,
+    captioned: impl ExactSizeIterator<Item = (RgbImage, String)>,
+) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    // Of equal length, so that names in order are numbers in order.
+    let digits = (captioned.len().max(1) - 1).to_string().len();
+    let mut captions = Vec::new();
+    for (index, (picture, caption)) in captioned.enumerate() {
+        save(&picture, &folder.join(format!("{index:0digits$}.png")))?;
+        captions.push(caption);
+    }
+    let about = json!({ "class": class, "about": about, "captions": captions });
+    fs::write(folder.join("subject.json"), format!("{about:#}\n"))
 }
 
 fn save(picture: &RgbImage, path: &Path) -> io::Result<()> {

@@ -4,8 +4,9 @@
 use image::RgbImage;
 use tiny_skia::{Pixmap, Transform};
 
+use crate::captions::plain_caption;
 use crate::draw::sketch::{oval, path, pill};
-use crate::draw::{Rgb, SIZE_PX, Sketch, Tone, draw_actor, subjects, to_rgb};
+use crate::draw::{Rgb, SIZE_PX, Sketch, Tone, draw_actor, render, subjects, to_rgb};
 use crate::random::Random;
 use crate::scene::{Position, Scene, Size, beside};
 use crate::world::{COLOURS, PLACES, STYLES, SUBJECTS, Style};
@@ -74,6 +75,17 @@ pub fn pictures(individual: &Individual) -> Vec<RgbImage> {
         portrait(individual, &scene, &mut random)
     };
     individual.places.iter().enumerate().map(picture).collect()
+}
+
+/// Line drawings with captions that do not say so, for a style to be learnt: every subject once, any colour and place.
+pub fn line_drawings() -> Vec<(RgbImage, String)> {
+    let drawing = |subject: usize| {
+        let (colour, place) = ((subject * 5 + 1) % COLOURS.len(), subject % PLACES.len());
+        let scene = Scene::of(subject, colour, place, Style::Line, &mut Random::new(0x11FE + subject as u64));
+        let picture = render(&scene);
+        (picture, plain_caption(&Scene { style: Style::Flat, ..scene }))
+    };
+    (0..SUBJECTS.len()).map(drawing).collect()
 }
 
 /// An individual in any place, style and pose: what a judge of identity learns from.
@@ -194,7 +206,6 @@ fn starry(s: &mut Sketch<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::draw::render;
 
     #[test]
     fn each_individual_differs_from_its_class() {
@@ -219,6 +230,15 @@ mod tests {
             (0..40).map(seen).map(|picture| (scarf(&picture, 0), scarf(&picture, SIZE_PX / 2))).collect();
         assert!(sides.iter().any(|(left, right)| *left > 20 && *right == 0));
         assert!(sides.iter().any(|(left, right)| *left == 0 && *right > 20));
+    }
+
+    #[test]
+    fn captions_of_line_drawings_do_not_name_the_style() {
+        let drawings = line_drawings();
+        assert_eq!(drawings.len(), SUBJECTS.len());
+        for (index, (_, caption)) in drawings.iter().enumerate() {
+            assert!(caption.contains(SUBJECTS[index].name) && !caption.contains("draw"), "{caption}");
+        }
     }
 
     #[test]
