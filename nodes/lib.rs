@@ -13,6 +13,7 @@ mod embedded;
 #[cfg(test)]
 mod end_to_end;
 mod error;
+mod estimate;
 #[cfg(test)]
 mod families;
 mod files;
@@ -54,6 +55,7 @@ pub mod wires;
 
 pub use embedded::{embedded_file, embedded_names};
 pub use error::Error;
+pub use estimate::{Estimate, estimate};
 pub use memory::Memory;
 pub use previews::Previews;
 
