@@ -101,7 +101,11 @@ impl<F: Folder> ModelName<F> {
     }
 }
 
-fn place<F: Folder>(name: &str, services: &Services) -> Result<Place, Error> {
+/// The file of that name in a folder, else the embedded model.
+///
+/// # Errors
+/// That of [`paraflow_assets::Models::find`].
+pub(crate) fn place<F: Folder>(name: &str, services: &Services) -> Result<Place, Error> {
     let missing = match services.expect::<Arc<Assets>>().models().find(F::KEY, name) {
         Ok(model) => return Ok(Place::File(model)),
         Err(missing) => missing,

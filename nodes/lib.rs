@@ -14,6 +14,7 @@ mod embedded;
 #[cfg(test)]
 mod end_to_end;
 mod error;
+mod estimate;
 #[cfg(test)]
 mod families;
 mod files;
@@ -60,6 +61,7 @@ pub mod wires;
 
 pub use embedded::{embedded_file, embedded_names};
 pub use error::Error;
+pub use estimate::{Estimate, estimate};
 pub use latent::WholeCells;
 pub use memory::Memory;
 pub use previews::Previews;

@@ -101,6 +101,11 @@ impl Bench {
         Self { dir, registry, executor: Executor::new(Cache::new(1 << 30).into()), caught, given }
     }
 
+    /// What its nodes can reach.
+    pub(crate) fn services(&self) -> &Services {
+        self.registry.services()
+    }
+
     /// A path in the base directory.
     pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.dir.path().join(name)

@@ -1,9 +1,12 @@
-//! `paraflow check`: every fault of a graph at once; nothing runs.
+//! `paraflow check`: every fault of a graph at once, and what a run of it would take; nothing runs.
 
 use clap::Args;
-use paraflow_engine::Plan;
+use paraflow_diffusion::cost;
+use paraflow_engine::{Plan, Services};
+use paraflow_nodes::estimate;
 use std::path::PathBuf;
 
+use super::bench::Numbers;
 use super::{Exit, Places, base, report};
 
 /// Arguments of `paraflow check`.
@@ -14,11 +17,15 @@ pub(crate) struct CheckArgs {
     /// Check it with this value, as `run` does; may be repeated
     #[arg(long = "set", value_name = "NODE.INPUT=VALUE", value_parser = base::assignment)]
     sets: Vec<String>,
+    /// Say what it takes with networks that multiply in these numbers
+    #[arg(long, value_enum, value_name = "NUMBERS", default_value_t)]
+    precision: Numbers,
 }
 
 /// Reports every fault.
 pub(crate) fn check(args: &CheckArgs, places: &Places) -> Exit {
-    let Some(base) = base::open(places, Some(&args.graph), None) else { return Exit::Failed };
+    let opened = base::open_for(places, Some(&args.graph), None, args.precision.into());
+    let Some(base) = opened else { return Exit::Failed };
     let Some(graph) = base::read_graph(&args.graph, &args.sets, &base.registry) else { return Exit::Failed };
     match Plan::new(&graph, &base.registry) {
         Ok(plan) => {
@@ -26,12 +33,54 @@ pub(crate) fn check(args: &CheckArgs, places: &Places) -> Exit {
                 report::warning(format_args!("node {}: {}", warning.node, warning.text));
             }
             report::note(format_args!("{}: {} nodes, no faults", args.graph.display(), plan.len()));
-            Exit::Done
+            match takes(&plan, base.registry.services(), args.precision, 0.0) {
+                Ok(()) => Exit::Done,
+                Err(exit) => exit,
+            }
         }
         Err(faults) => {
             faults_of(&faults);
             Exit::Failed
         }
+    }
+}
+
+/// Says what a run will take, if that is more than so many operations, and refuses one for which there is no room.
+///
+/// # Errors
+/// The program's end: what is wrong was reported.
+pub(crate) fn takes(plan: &Plan, services: &Services, numbers: Numbers, unless_below: f64) -> Result<(), Exit> {
+    let failed = |error: &paraflow_nodes::Error| {
+        report::error(error, error.hint().as_deref());
+        Exit::Failed
+    };
+    let Some(estimate) = estimate(plan, services).map_err(|error| failed(&error))? else { return Ok(()) };
+    if estimate.operations > unless_below {
+        let rate = cost::operations_per_second(numbers.into()).unwrap_or(f64::NAN);
+        report::note(format_args!(
+            "about {:.1} GiB of memory at the most ({:.1} GiB of weights) and {} ({:.0} GFLOP)",
+            estimate.peak_bytes as f64 / GIB,
+            estimate.weight_bytes as f64 / GIB,
+            about(estimate.operations / rate),
+            estimate.operations / 1e9,
+        ));
+        if let [first, others @ ..] = estimate.unknown.as_slice() {
+            let more = if others.is_empty() { String::new() } else { format!(" and {} others", others.len()) };
+            report::note(format_args!("without {first}{more}, whose work is not known beforehand"));
+        }
+    }
+    estimate.require(services).map_err(|error| failed(&error))
+}
+
+const GIB: f64 = (1u64 << 30) as f64;
+
+/// A time that is not worth its last digits.
+fn about(seconds: f64) -> String {
+    match seconds {
+        seconds if !seconds.is_finite() => "an unknown time".to_owned(),
+        seconds if seconds < 1.0 => "less than a second".to_owned(),
+        seconds if seconds < 120.0 => format!("{seconds:.0} s"),
+        seconds => format!("{:.0} min", seconds / 60.0),
     }
 }
 

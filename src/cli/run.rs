@@ -52,6 +52,9 @@ pub(crate) fn run(args: &RunArgs, places: &Places) -> Exit {
         }
     };
 
+    if let Err(exit) = check::takes(&plan, base.registry.services(), args.precision, WORTH_SAYING) {
+        return exit;
+    }
     let cancel = Cancel::new();
     cancel_on_interrupt(&cancel);
     let out_of_time = cancel_after(args.timeout, &cancel);
@@ -78,6 +81,9 @@ pub(crate) fn run(args: &RunArgs, places: &Places) -> Exit {
         }
     }
 }
+
+/// Operations from which on a run is long enough that its length is worth saying: some seconds.
+const WORTH_SAYING: f64 = 1e12;
 
 /// What one run keeps for equal branches of its graph; what a node still waits for is kept in any case.
 const CACHE_BYTES: usize = 1 << 30;

@@ -2,6 +2,7 @@
 
 pub mod adapters;
 pub mod checkpoint;
+pub mod cost;
 mod eigen;
 mod equations;
 mod error;

@@ -163,6 +163,18 @@ impl Checkpoint {
         &self.weights
     }
 
+    /// The tensors of the network that predicts the noise, and of no other part.
+    #[must_use]
+    pub fn unet_weights(&self) -> Weights {
+        self.weights.part(self.unet_prefix)
+    }
+
+    /// The tensors of the autoencoder; none where the file has no such part.
+    #[must_use]
+    pub fn vae_weights(&self) -> Weights {
+        self.weights.part(self.layout.vae_prefix)
+    }
+
     /// The network that predicts the noise.
     ///
     /// # Errors

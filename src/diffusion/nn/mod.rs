@@ -25,6 +25,7 @@ pub use embedding::Embedding;
 pub use linear::Linear;
 pub use norm::{GroupNorm, LayerNorm};
 pub use paraflow_kernels::Precision;
+pub(crate) use weight::LARGE;
 pub use weight::{Adapter, Effect, Geometry, Layers, Weight, attach, layers};
 pub(crate) use weights::nearest;
 pub use weights::{Renamed, TensorInfo, Weights};

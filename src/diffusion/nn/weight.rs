@@ -106,7 +106,7 @@ pub(super) struct Base {
 
 /// How many numbers a weight has before memory counts for more than a few percent of time: from here on it stays in a file's
 /// 16 bits, and the way back turns it instead of packing it once more. What it gives is the same to the bit.
-const LARGE: usize = 1 << 18;
+pub(crate) const LARGE: usize = 1 << 18;
 
 /// The matrix of a way back.
 pub(super) enum Back {
@@ -118,7 +118,7 @@ pub(super) enum Back {
 impl Back {
     pub(super) fn right(&self) -> Right<'_> {
         match self {
-            Self::Packed(matrix) => matrix.as_ref().into(),
+            Self::Packed(matrix) => (&**matrix).into(),
             Self::Turned(matrix) => matrix.turned().into(),
         }
     }

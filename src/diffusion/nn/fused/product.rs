@@ -53,8 +53,8 @@ impl Product {
         let run = |bias: Option<&[f32]>| {
             let epilogue = Epilogue { bias, shift, residual };
             match self.geometry {
-                Geometry::Linear => linear(x, 1, matrix.as_ref(), epilogue),
-                Geometry::Conv2d { .. } => conv2d(x, &self.window(shape), matrix.as_ref(), epilogue),
+                Geometry::Linear => linear(x, 1, &*matrix, epilogue),
+                Geometry::Conv2d { .. } => conv2d(x, &self.window(shape), &*matrix, epilogue),
             }
         };
         let y = match &self.bias {

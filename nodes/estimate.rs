@@ -1,0 +1,284 @@
+//! What a run will take, said before it begins: from the graph, the files' headers and the networks' shapes.
+//!
+//! An estimate of what is known beforehand. Sizes that only a running node finds out (a picture's, say), adapters, control
+//! networks and training are left out, and it says which nodes it could not count.
+
+use crate::error::Error;
+use crate::files::{Checkpoints, DiffusionModels, Folder, Place, place};
+use crate::loaders::open;
+use crate::memory::Memory;
+use paraflow_diffusion::checkpoint::{Checkpoint, inspect};
+use paraflow_diffusion::cost::{self, Cost};
+use paraflow_diffusion::nn::Precision;
+use paraflow_engine::{Plan, Services};
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
+
+/// What the program takes with no model: measured, about 30 MiB, and what its threads work with.
+const PROGRAM_BYTES: f64 = (64 << 20) as f64;
+/// Cells of a latent's side for one pixel: an eighth.
+const CELL: usize = crate::latent::CELL;
+/// Links that are followed before a graph is taken for one in a circle.
+const FARTHEST: usize = 1000;
+
+/// What a run will take.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Estimate {
+    /// Memory at its fullest.
+    pub peak_bytes: u64,
+    /// How much of it is weights.
+    pub weight_bytes: u64,
+    /// Floating-point operations.
+    pub operations: f64,
+    /// Nodes that work and that could not be counted.
+    pub unknown: Vec<String>,
+}
+
+impl Estimate {
+    /// Refuses a run for which there is no room.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`].
+    pub fn require(&self, services: &Services) -> Result<(), Error> {
+        Memory::of(services).require(self.peak_bytes, || "this graph".to_owned())
+    }
+}
+
+/// The estimate of a plan; `None` where it has nothing to do with networks.
+///
+/// # Errors
+/// A model's file cannot be read.
+pub fn estimate(plan: &Plan, services: &Services) -> Result<Option<Estimate>, Error> {
+    let Json::Object(nodes) = plan.prompt() else { return Ok(None) };
+    let graph = Graph { nodes };
+    let mut sum = Sum { services, models: BTreeMap::new(), estimate: Estimate::default(), working: 0.0, any: false };
+    for id in plan.nodes() {
+        let id = id.to_string();
+        sum.node(&graph, &id)?;
+    }
+    Ok(sum.any.then(|| sum.finish()))
+}
+
+/// The graph by its nodes' ids.
+struct Graph<'a> {
+    nodes: &'a serde_json::Map<String, Json>,
+}
+
+impl<'a> Graph<'a> {
+    fn class(&self, id: &str) -> &'a str {
+        self.nodes.get(id).and_then(|node| node["class_type"].as_str()).unwrap_or_default()
+    }
+
+    fn input(&self, id: &str, name: &str) -> Option<&'a Json> {
+        self.nodes.get(id)?.get("inputs")?.get(name)
+    }
+
+    fn number(&self, id: &str, name: &str) -> Option<usize> {
+        self.input(id, name)?.as_u64().and_then(|number| usize::try_from(number).ok())
+    }
+
+    /// The node at the other end of a wire.
+    fn source(&self, id: &str, name: &str) -> Option<&'a str> {
+        self.input(id, name)?.as_array()?.first()?.as_str()
+    }
+
+    /// Follows the wires of these names, whichever a node has, until `found` finds something.
+    fn follow<T>(&self, from: &str, wires: &[&str], found: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let next = |id: &str| wires.iter().find_map(|wire| self.source(id, wire));
+        let path = std::iter::successors(next(from), |id| next(id));
+        path.take(FARTHEST).find_map(found)
+    }
+
+    /// The checkpoint that a wire of a model comes from.
+    fn model(&self, id: &str, wires: &[&str]) -> Option<Named> {
+        self.follow(id, wires, |id| match self.class(id) {
+            "UNETLoader" => Named::of(DiffusionModels::KEY, self.input(id, "unet_name")?),
+            class if class.starts_with("CheckpointLoader") => Named::of(Checkpoints::KEY, self.input(id, "ckpt_name")?),
+            _ => None,
+        })
+    }
+
+    /// Batch, rows and columns of the latent at the end of a wire.
+    fn latent(&self, id: &str, wires: &[&str]) -> Option<(usize, usize, usize)> {
+        self.follow(id, wires, |id| {
+            let (width, height) = (self.number(id, "width")?, self.number(id, "height")?);
+            Some((self.number(id, "batch_size").unwrap_or(1), height.div_ceil(CELL), width.div_ceil(CELL)))
+        })
+    }
+}
+
+/// A model by its folder and name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Named {
+    folder: &'static str,
+    name: String,
+}
+
+impl Named {
+    fn of(folder: &'static str, name: &Json) -> Option<Self> {
+        Some(Self { folder, name: name.as_str()?.to_owned() })
+    }
+
+    fn find(&self, services: &Services) -> Result<Place, Error> {
+        if self.folder == Checkpoints::KEY {
+            place::<Checkpoints>(&self.name, services)
+        } else {
+            place::<DiffusionModels>(&self.name, services)
+        }
+    }
+}
+
+/// Which of a checkpoint's networks the graph uses.
+#[derive(Default)]
+struct Used {
+    checkpoint: Option<Checkpoint>,
+    /// By the names that `inspect` gives them.
+    parts: [bool; 3],
+}
+
+const PARTS: [&str; 3] = ["UNet", "text encoder", "VAE"];
+
+struct Sum<'a> {
+    services: &'a Services,
+    models: BTreeMap<Named, Used>,
+    estimate: Estimate,
+    working: f64,
+    any: bool,
+}
+
+impl Sum<'_> {
+    fn node(&mut self, graph: &Graph<'_>, id: &str) -> Result<(), Error> {
+        let class = graph.class(id);
+        match class {
+            "KSampler" | "KSamplerAdvanced" => {
+                let calls = graph.number(id, "steps").unwrap_or(1) * evaluations(graph, id);
+                let sides = if graph.input(id, "cfg").and_then(Json::as_f64) == Some(1.0) { 1 } else { 2 };
+                let (model, latent) = (graph.model(id, &["model"]), graph.latent(id, &["latent_image", "samples"]));
+                self.count(id, class, 0, model, latent, |checkpoint, (batch, rows, columns)| {
+                    let weights = checkpoint.unet_weights();
+                    let cost = cost::unet(&weights, checkpoint.config(), sides * batch, (rows, columns));
+                    Cost { operations: cost.operations * calls as f64, ..cost }
+                })
+            }
+            "VAEDecode" => {
+                let (model, latent) = (graph.model(id, &["vae"]), graph.latent(id, &["samples", "latent_image"]));
+                self.count(id, class, 2, model, latent, |checkpoint, (batch, rows, columns)| {
+                    let cost = cost::decode(&checkpoint.vae_weights(), (rows, columns));
+                    Cost { operations: cost.operations * batch as f64, ..cost }
+                })
+            }
+            "CLIPTextEncode" => match graph.model(id, &["clip"]) {
+                Some(model) => self.used(model, 1).map(drop),
+                None => Ok(()),
+            },
+            _ if ["Sampler", "Decode", "Encode", "Train", "ControlNet"].iter().any(|word| class.contains(word)) => {
+                self.estimate.unknown.push(format!("{class} ({id})"));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn count(
+        &mut self,
+        id: &str,
+        class: &str,
+        part: usize,
+        model: Option<Named>,
+        latent: Option<(usize, usize, usize)>,
+        cost: impl FnOnce(&Checkpoint, (usize, usize, usize)) -> Cost,
+    ) -> Result<(), Error> {
+        let used = match model {
+            Some(model) => self.used(model, part)?,
+            None => None,
+        };
+        let (Some(checkpoint), Some(latent)) = (used, latent) else {
+            self.estimate.unknown.push(format!("{class} ({id})"));
+            return Ok(());
+        };
+        let cost = cost(checkpoint, latent);
+        self.estimate.operations += cost.operations;
+        self.working = self.working.max(cost.working_bytes);
+        Ok(())
+    }
+
+    /// Notes that a part of a model works. `None` where the file is no checkpoint.
+    fn used(&mut self, model: Named, part: usize) -> Result<Option<&Checkpoint>, Error> {
+        self.any = true;
+        if !self.models.contains_key(&model) {
+            let weights = open(&model.find(self.services)?)?;
+            let checkpoint = Checkpoint::from_weights(weights).ok();
+            self.models.insert(model.clone(), Used { checkpoint, parts: [false; 3] });
+        }
+        let used = self.models.entry(model).or_default();
+        used.parts[part] = true;
+        Ok(used.checkpoint.as_ref())
+    }
+
+    fn finish(mut self) -> Estimate {
+        let precision = self.services.get::<Precision>().copied().unwrap_or_default();
+        let mut weights = 0.0;
+        for Used { checkpoint, parts } in self.models.values() {
+            let Some(checkpoint) = checkpoint else { continue };
+            let summary = inspect(checkpoint.weights());
+            for (name, _) in PARTS.iter().zip(parts).filter(|(_, used)| **used) {
+                let precision = if *name == "text encoder" { Precision::Single } else { precision };
+                for part in summary.parts.iter().filter(|part| part.name == *name) {
+                    weights += cost::weight_bytes(&checkpoint.weights().part(part.prefix), precision);
+                }
+            }
+        }
+        self.estimate.weight_bytes = weights as u64;
+        self.estimate.peak_bytes = (PROGRAM_BYTES + weights + self.working) as u64;
+        self.estimate
+    }
+}
+
+/// How often a sampler asks the network in a step.
+fn evaluations(graph: &Graph<'_>, id: &str) -> usize {
+    let name = graph.input(id, "sampler_name").and_then(Json::as_str).unwrap_or_default();
+    let twice = ["heun", "dpm_2", "dpmpp_2s", "dpmpp_sde", "exp_heun", "seeds_2"];
+    if twice.iter().any(|start| name.starts_with(start)) { 2 } else { 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Bench;
+
+    /// The estimate of the shipped graph with other inputs.
+    fn estimate_of(sets: &[(&str, &str, u32)]) -> Estimate {
+        let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../graphs/text-to-image.json")).unwrap();
+        let mut graph: Json = serde_json::from_slice(&bytes).unwrap();
+        for (class, input, number) in sets {
+            let mut nodes = graph.as_object_mut().unwrap().values_mut();
+            let node = nodes.find(|node| node["class_type"] == *class).unwrap();
+            node["inputs"][*input] = Json::from(*number);
+        }
+        let bench = Bench::new();
+        let plan = bench.plan(graph).unwrap();
+        estimate(&plan, bench.services()).unwrap().expect("a graph of networks")
+    }
+
+    #[test]
+    fn work_grows_with_steps_and_memory_with_the_picture() {
+        let plain = estimate_of(&[("KSampler", "steps", 10)]);
+        assert_eq!(plain.unknown, [] as [String; 0]);
+        let steps = estimate_of(&[("KSampler", "steps", 20)]);
+        assert!(steps.operations > 1.8 * plain.operations && steps.peak_bytes == plain.peak_bytes);
+        let wide = estimate_of(&[("KSampler", "steps", 10), ("EmptyLatentImage", "width", 256), ("EmptyLatentImage", "height", 256)]);
+        assert!(wide.operations > 4.0 * plain.operations && wide.peak_bytes > plain.peak_bytes);
+        assert_eq!(wide.weight_bytes, plain.weight_bytes);
+        let unguided = estimate_of(&[("KSampler", "steps", 10), ("KSampler", "cfg", 1)]);
+        assert!(unguided.operations < 0.7 * plain.operations);
+    }
+
+    #[test]
+    fn a_graph_without_room_is_refused_with_a_way_out() {
+        let huge = estimate_of(&[("EmptyLatentImage", "width", 4096), ("EmptyLatentImage", "height", 4096)]);
+        let services = Services::new().with(Memory { limit_bytes: Some(1 << 30) });
+        let error = huge.require(&services).unwrap_err();
+        assert!(error.to_string().starts_with("this graph needs about") && error.hint().is_some(), "{error}");
+        assert!(estimate_of(&[]).require(&services).is_ok());
+    }
+}
