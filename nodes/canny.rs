@@ -137,7 +137,13 @@ impl Plane {
             let here = size.at(x, y);
             let largest = [ahead, (ahead + 4) % 8].iter().all(|way| here - size.beside(x, y, AROUND[*way]) > 0.0);
             let here = if largest { here } else { 0.0 };
-            if here > high { 1.0 } else if here > low { 0.5 } else { 0.0 }
+            if here > high {
+                1.0
+            } else if here > low {
+                0.5
+            } else {
+                0.0
+            }
         });
         let strong = |plane: &Self, place: usize| plane.values[place] > 0.75;
         let mut open: Vec<usize> = (0..strength.values.len()).filter(|place| strong(&strength, *place)).collect();

@@ -9,7 +9,9 @@ use crate::wires::{Clip, Conditioning, Control, Image, Mask, Model, Vae};
 use candle_core::Tensor;
 use paraflow_diffusion::guidance::{self, ControlKind, PictureSize};
 use paraflow_diffusion::nn::Weights;
-use paraflow_diffusion::unet::{ControlLora, ControlNet, ImageAdapter, control_to_latent_diffusion, image_adapter_names};
+use paraflow_diffusion::unet::{
+    ControlLora, ControlNet, ImageAdapter, control_to_latent_diffusion, image_adapter_names,
+};
 use paraflow_engine::{Choice, Context, Node, NodeDef, Result, Run, Services, Shared};
 use std::sync::Arc;
 
@@ -114,8 +116,9 @@ fn network(weights: &Weights, model: Option<&Model>) -> Result<ControlKind, Erro
     }
     Err(Error::Unfit {
         what: "`control_net_name`",
-        expected: "a control network of Stable Diffusion or SDXL, with `input_hint_block` and `zero_convs`, or a T2I-adapter"
-            .to_owned(),
+        expected:
+            "a control network of Stable Diffusion or SDXL, with `input_hint_block` and `zero_convs`, or a T2I-adapter"
+                .to_owned(),
         found: paraflow_diffusion::checkpoint::inspect(weights).architecture,
     })
 }
@@ -161,7 +164,9 @@ impl Run for SetUnionControlNetType {
                     found: format!("{}: the network's ProMax version knows it", self.kind.name()),
                 }));
             }
-            (Some(_), None) => cx.warn("this network sees pictures of one kind only: `type` changes nothing".to_owned()),
+            (Some(_), None) => {
+                cx.warn("this network sees pictures of one kind only: `type` changes nothing".to_owned())
+            }
             _ => {}
         }
         Ok(Control { kinds: kind.into_iter().collect(), ..Control::clone(&self.control_net) })

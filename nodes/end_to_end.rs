@@ -211,21 +211,138 @@ fn a_part_that_the_checkpoint_lacks_fails_where_it_is_needed() {
 }
 
 #[test]
-fn bad_checkpoints_fail_at_the_loader() {
+fn bad_checkpoints_are_told_before_anything_runs() {
     let bench = Bench::new();
     let text = |content: &[u8]| {
         bench.write("models/checkpoints/tiny.safetensors", content);
-        let outcome = bench.run(text_to_image());
-        let (node, error) = outcome.failure();
-        assert_eq!(node, "1");
-        error.to_string()
+        let faults = bench.plan(text_to_image()).err().expect("the file is bad");
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        faults[0].to_string()
     };
     assert!(text(&tiny::checkpoint()[..1_000_000]).contains("cut short"));
     assert!(text(b"PK\x03\x04 and so on, as pickled checkpoints begin").contains("pickle"));
     assert!(text(b"").contains("empty"));
+    assert!(text(b"\x08\0\0\0\0\0\0\0{\"a\": }!").contains("not a safetensors file"));
+    let flux = [("model.diffusion_model.double_blocks.0.img_attn.proj.weight".to_owned(), vec![4, 4])];
+    let flux = text(&tiny::file(&flux.into(), |_, values| values));
+    assert!(flux.contains("looks like Flux") && flux.contains("Stable Diffusion XL"), "{flux}");
+    let vae: tiny::Tensors =
+        tiny::tensors().into_iter().filter(|(name, _)| name.starts_with("first_stage_model")).collect();
+    let vae = text(&tiny::file(&vae, |_, values| values));
+    assert!(vae.contains("no UNet in this file") && vae.contains("VAELoader"), "{vae}");
+    // What only the numbers' places tell is found when they are looked for.
     let mut wrong = tiny::tensors();
     wrong.insert("model.diffusion_model.input_blocks.1.0.in_layers.2.weight".to_owned(), vec![32, 31, 3, 3]);
-    assert!(text(&tiny::file(&wrong, |_, values| values)).contains("in_layers.2.weight"));
+    bench.write("models/checkpoints/tiny.safetensors", &tiny::file(&wrong, |_, values| values));
+    let outcome = bench.run(text_to_image());
+    assert!(outcome.failure().0 == "1" && outcome.failure().1.to_string().contains("in_layers.2.weight"));
+}
+
+/// Eight-bit weights of a file that says of itself that they are scaled, without the scales.
+#[test]
+fn eight_bit_weights_without_their_scale_are_named() {
+    use safetensors::tensor::{Dtype, TensorView};
+    let bench = Bench::new();
+    let (key, shape) =
+        ("model.diffusion_model.out.2.weight", tiny::tensors()["model.diffusion_model.out.2.weight"].clone());
+    let whole = safetensors::SafeTensors::deserialize(tiny::checkpoint()).unwrap();
+    let bytes = vec![0x38; shape.iter().product()];
+    let mut views: Vec<(String, TensorView<'_>)> =
+        whole.tensors().into_iter().filter(|(name, _)| name != key).collect();
+    views.push((key.to_owned(), TensorView::new(Dtype::F8_E4M3, shape, &bytes).unwrap()));
+    views.push(("model.diffusion_model.scaled_fp8".to_owned(), TensorView::new(Dtype::F8_E4M3, vec![0], &[]).unwrap()));
+    bench.write("models/checkpoints/tiny.safetensors", &safetensors::serialize(views, None).unwrap());
+    let outcome = bench.run(text_to_image());
+    let (node, error) = outcome.failure();
+    assert_eq!(node, "1");
+    assert!(error.to_string().contains("model.diffusion_model.out.2.scale_weight"), "{error}");
+}
+
+/// An autoencoder of sixteen channels, as Flux has it, and a latent of four.
+#[test]
+fn an_autoencoder_of_other_channels_is_refused_where_they_meet() {
+    let bench = bench();
+    let widen = |(name, mut shape): (String, Vec<usize>)| {
+        match name.as_str() {
+            "first_stage_model.decoder.conv_in.weight" => shape[1] = 16,
+            "first_stage_model.encoder.conv_out.weight" | "first_stage_model.encoder.conv_out.bias" => shape[0] = 32,
+            "first_stage_model.quant_conv.weight" => (shape[0], shape[1]) = (32, 32),
+            "first_stage_model.quant_conv.bias" => shape[0] = 32,
+            "first_stage_model.post_quant_conv.weight" => (shape[0], shape[1]) = (16, 16),
+            "first_stage_model.post_quant_conv.bias" => shape[0] = 16,
+            _ => {}
+        }
+        (name, shape)
+    };
+    let vae =
+        tiny::tensors().into_iter().filter(|(name, _)| name.starts_with("first_stage_model")).map(widen).collect();
+    bench.write("models/vae/wide.safetensors", &tiny::file(&vae, |_, values| values));
+    let mut graph = text_to_image();
+    graph["vae"] = json!(["VAELoader", {"vae_name": "wide.safetensors"}]);
+    let outcome = bench.run(with(graph.clone(), "6", "vae", json!(["vae", 0])));
+    let (node, error) = outcome.failure();
+    assert_eq!(node, "6");
+    assert!(error.to_string().contains("16") && error.to_string().contains('4'), "{error}");
+    // The other way round: what it encodes is no latent of the model's.
+    let picture = Tensor::ones((1, 32, 32, 3), DType::F32, &Device::Cpu).unwrap();
+    bench.give("picture", Value::new(Image::new(picture).unwrap()));
+    graph["picture"] = json!(["Give", {"name": "picture"}]);
+    graph["encode"] = json!(["VAEEncode", {"pixels": ["picture", 0], "vae": ["vae", 0]}]);
+    let outcome = bench.run(with(graph, "5", "latent_image", json!(["encode", 0])));
+    let (node, error) = outcome.failure();
+    assert_eq!(node, "5");
+    assert!(error.to_string().contains("a latent [batch, 4, height, width]"), "{error}");
+}
+
+/// Ten thousand tokens are 134 chunks of 75; nothing of them is cut off.
+#[test]
+fn a_prompt_of_ten_thousand_tokens_is_read_to_its_end() {
+    let bench = bench();
+    let encode = |last: &str| {
+        let text = format!("{}{last}", "bear ".repeat(9_999));
+        let graph = json!({
+            "1": ["CheckpointLoaderSimple", {"ckpt_name": "tiny.safetensors"}],
+            "2": ["CLIPTextEncode", {"text": text, "clip": ["1", 1]}],
+            "3": ["Catch", {"value": ["2", 0]}],
+        });
+        let outcome = bench.run(graph);
+        assert!(outcome.warnings().is_empty(), "{:?}", outcome.warnings());
+        let prompts = outcome.value::<crate::wires::Conditioning>("3");
+        let context = prompts.0[0].condition.context.clone();
+        assert_eq!(context.dims()[1], 10_000_usize.div_ceil(75) * 77);
+        context.narrow(1, 133 * 77, 77).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    assert_ne!(encode("beach"), encode("snow"));
+}
+
+/// Masks of another size are brought to what they meet, as in ComfyUI: half a mask of any size selects half a latent.
+#[test]
+fn masks_of_another_size_are_brought_to_the_latent() {
+    let bench = bench();
+    let half = |rows: usize, columns: usize| {
+        let values: Vec<f32> = (0..rows * columns).map(|at| f32::from(u8::from(at % columns >= columns / 2))).collect();
+        Value::new(Mask::new(Tensor::from_vec(values, (1, rows, columns), &Device::Cpu).unwrap()).unwrap())
+    };
+    let sampled = |mask: Value| {
+        bench.give("mask", mask);
+        bench.give(
+            "latent",
+            Value::new(Latent::new(Tensor::ones((1, 4, 8, 8), DType::F32, &Device::Cpu).unwrap()).unwrap()),
+        );
+        let mut graph = text_to_image();
+        graph["mask"] = json!(["Give", {"name": "mask"}]);
+        graph["latent"] = json!(["Give", {"name": "latent"}]);
+        graph["masked"] = json!(["SetLatentNoiseMask", {"samples": ["latent", 0], "mask": ["mask", 0]}]);
+        graph["out"] = json!(["Catch", {"value": ["5", 0]}]);
+        let outcome = bench.run(with(graph, "5", "latent_image", json!(["masked", 0])));
+        outcome.value::<Latent>("out").samples().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    let fitting = sampled(half(8, 8));
+    assert!(sampled(half(64, 64)) == fitting && sampled(half(4, 80)) == fitting);
+    let kept = fitting.iter().enumerate().filter(|(at, _)| at % 8 < 4).all(|(_, value)| (value - 1.0).abs() < 1e-4);
+    assert!(kept && fitting.iter().any(|value| (value - 1.0).abs() > 0.1));
+    assert!(Mask::new(Tensor::zeros((1, 0, 8), DType::F32, &Device::Cpu).unwrap()).is_err());
+    assert!(Image::new(Tensor::zeros((1, 8, 0, 3), DType::F32, &Device::Cpu).unwrap()).is_err());
 }
 
 #[test]

@@ -4,16 +4,26 @@ use crate::embedded::{self, Embedded};
 use crate::error::{Error, tell};
 use crate::wires::Origin;
 use paraflow_assets::{Assets, Model, fingerprint, sha256};
-use paraflow_diffusion::checkpoint::diffusers_files;
+use paraflow_diffusion::checkpoint::{Checkpoint, diffusers_files};
+use paraflow_diffusion::nn::Weights;
 use paraflow_engine::{Given, Input, Mismatch, Services, Value, Widget};
 use std::marker::PhantomData;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A folder of models, as a type, so that a field says which one it chooses from.
 pub(crate) trait Folder {
     /// Its key in [`paraflow_assets::Models`].
     const KEY: &'static str;
+
+    /// Whether a file can be what nodes take from the folder, as far as its header tells: asked before anything runs.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    fn examine(file: &Path) -> Result<(), Error> {
+        Weights::open(file)?;
+        Ok(())
+    }
 }
 
 /// `models/checkpoints`.
@@ -21,6 +31,23 @@ pub(crate) struct Checkpoints;
 
 impl Folder for Checkpoints {
     const KEY: &'static str = "checkpoints";
+
+    fn examine(file: &Path) -> Result<(), Error> {
+        Checkpoint::open(file)?;
+        Ok(())
+    }
+}
+
+/// `models/configs`.
+pub(crate) struct Configs;
+
+impl Folder for Configs {
+    const KEY: &'static str = "configs";
+
+    fn examine(file: &Path) -> Result<(), Error> {
+        paraflow_assets::read_yaml(file)?;
+        Ok(())
+    }
 }
 
 macro_rules! folders {
@@ -47,8 +74,6 @@ folders! {
     TinyAutoencoders = "vae_approx",
     /// `models/upscale_models`.
     Upscalers = "upscale_models",
-    /// `models/configs`.
-    Configs = "configs",
 }
 
 /// The name of a model in a folder, or of one that the program brings.
@@ -143,7 +168,10 @@ impl<F: Folder> Input for ModelName<F> {
 
     fn check(literal: &Value, services: &Services) -> Result<(), Mismatch> {
         let name = literal.get::<String>().map_or("", String::as_str);
-        place::<F>(name, services).map(|_| ()).map_err(|error| mismatch("the name of a model", name, &error))
+        match place::<F>(name, services).map_err(|error| mismatch("the name of a model", name, &error))? {
+            Place::File(model) => F::examine(&model.path).map_err(|error| mismatch("a model", name, &error)),
+            Place::Embedded(_) => Ok(()),
+        }
     }
 
     fn fingerprint(literal: &Value, services: &Services) -> paraflow_engine::Result<Option<Vec<u8>>> {
@@ -242,7 +270,12 @@ impl Input for AutoencoderName {
 
     fn check(literal: &Value, services: &Services) -> Result<(), Mismatch> {
         let name = literal.get::<String>().map_or("", String::as_str);
-        Self::place(name, services).map(|_| ()).map_err(|error| mismatch("the name of a model", name, &error))
+        match Self::place(name, services).map_err(|error| mismatch("the name of a model", name, &error))? {
+            AutoencoderPlace::Whole(Place::File(model)) => {
+                Autoencoders::examine(&model.path).map_err(|error| mismatch("an autoencoder", name, &error))
+            }
+            AutoencoderPlace::Whole(Place::Embedded(_)) | AutoencoderPlace::Tiny(..) => Ok(()),
+        }
     }
 
     fn fingerprint(literal: &Value, services: &Services) -> paraflow_engine::Result<Option<Vec<u8>>> {

@@ -18,11 +18,7 @@ pub(crate) fn nodes() -> Vec<NodeDef> {
 /// Loads a checkpoint with the configuration that it was trained with, which tells what the model predicts and which layer of
 /// the text encoder it reads; everything else is told from the checkpoint.
 #[derive(Node)]
-#[node(
-    category = "advanced/loaders",
-    display_name = "Load Checkpoint With Config (DEPRECATED)",
-    deprecated
-)]
+#[node(category = "advanced/loaders", display_name = "Load Checkpoint With Config (DEPRECATED)", deprecated)]
 struct CheckpointLoader {
     /// The configuration, from `models/configs`.
     config_name: ModelName<Configs>,
@@ -130,7 +126,8 @@ mod tests {
     fn a_configuration_tells_prediction_and_layer() {
         let bench = Bench::new();
         bench.write("models/checkpoints/tiny.safetensors", tiny::checkpoint());
-        let config = |parameters: &str| format!("model:\n  params:\n    cond_stage_config:\n      target: x\n{parameters}");
+        let config =
+            |parameters: &str| format!("model:\n  params:\n    cond_stage_config:\n      target: x\n{parameters}");
         bench.write("models/configs/plain.yaml", config("").as_bytes());
         bench.write("models/configs/v.yaml", config("    parameterization: v\n").as_bytes());
         bench.write("models/configs/skip.yaml", config("      params:\n        layer_idx: -2\n").as_bytes());

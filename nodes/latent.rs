@@ -171,7 +171,8 @@ impl Gathered {
     }
 
     fn part(&self, from: usize, length: usize) -> Result<Self, Error> {
-        let masks = self.masks.narrow(0, from.min(self.masks.dim(0)?), length.min(self.masks.dim(0)?.saturating_sub(from)))?;
+        let masks =
+            self.masks.narrow(0, from.min(self.masks.dim(0)?), length.min(self.masks.dim(0)?.saturating_sub(from)))?;
         let places = self.places.iter().skip(from).take(length).copied().collect();
         Ok(Self { samples: self.samples.narrow(0, from, length)?, masks, places })
     }

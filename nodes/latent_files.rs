@@ -97,18 +97,27 @@ mod tests {
             "1": ["Give", {"name": "latent"}],
             "2": ["SaveLatent", {"samples": ["1", 0], "filename_prefix": "a/b"}],
         }));
-        assert_eq!(saved.shown("2")["latents"], json!([{"filename": "b_00001_.latent", "subfolder": "a", "type": "output"}]));
+        assert_eq!(
+            saved.shown("2")["latents"],
+            json!([{"filename": "b_00001_.latent", "subfolder": "a", "type": "output"}])
+        );
         let graph = |name: &str| json!({"1": ["LoadLatent", {"latent": name}], "2": ["Catch", {"value": ["1", 0]}]});
         let loaded = bench.run(graph("a/b_00001_.latent [output]"));
         let values = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(values(loaded.value::<Latent>("2").samples()), values(&samples));
         // A file without the mark is one of the model's scale.
         let old = safetensors::serialize(
-            [("latent_tensor", safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1, 1, 1, 1], &[0, 0, 128, 63]).unwrap())],
+            [(
+                "latent_tensor",
+                safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1, 1, 1, 1], &[0, 0, 128, 63])
+                    .unwrap(),
+            )],
             None,
         );
         bench.write("input/old.latent", &old.unwrap());
-        assert!((values(bench.run(graph("old.latent")).value::<Latent>("2").samples())[0] - 1.0 / 0.18215).abs() < 1e-6);
+        assert!(
+            (values(bench.run(graph("old.latent")).value::<Latent>("2").samples())[0] - 1.0 / 0.18215).abs() < 1e-6
+        );
         let faults = bench.plan(graph("older.latent")).err().unwrap();
         assert!(faults[0].to_string().contains("older.latent"), "{}", faults[0]);
         bench.write("input/bad.latent", b"no latent");

@@ -3,6 +3,7 @@
 //! [`wires`] is what travels between nodes; every other public thing is made by [`registry`]. Knows no command line and
 //! no HTTP.
 
+mod animation;
 #[cfg(test)]
 mod behaviour;
 mod canny;
@@ -88,6 +89,7 @@ pub fn registry(services: Services) -> Registry {
 
 fn all_nodes() -> impl Iterator<Item = NodeDef> {
     families![
+        animation,
         canny,
         composite,
         conditioning,

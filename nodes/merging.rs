@@ -40,7 +40,8 @@ fn share(ratio: f64) -> [f64; 2] {
 fn mix(one: &Model, other: &Model, factors: Factors<'_>, cx: &Context<'_>) -> Result<Model, Error> {
     let (ours, theirs) = (one.unet.config(), other.unet.config());
     let alike = one.layout.id == other.layout.id
-        && (ours.channels, ours.context, ours.label, ours.middle) == (theirs.channels, theirs.context, theirs.label, theirs.middle)
+        && (ours.channels, ours.context, ours.label, ours.middle)
+            == (theirs.channels, theirs.context, theirs.label, theirs.middle)
         && (&ours.down, &ours.up) == (&theirs.down, &theirs.up);
     if !alike {
         return Err(Error::Unfit {
@@ -69,7 +70,8 @@ fn mix_encoders(one: &Clip, other: &Clip, factors: Factors<'_>) -> Result<Clip, 
     let (ours, theirs) = (one.encoders()?, other.encoders()?);
     let ids = |encoders: &Encoders| encoders.parts().iter().map(|part| part.family().id).collect::<Vec<_>>();
     let measures = |encoders: &Encoders| {
-        let of = |part: &ClipText| format!("{} of width {} and {} layers", part.family().id, part.width(), part.depth());
+        let of =
+            |part: &ClipText| format!("{} of width {} and {} layers", part.family().id, part.width(), part.depth());
         encoders.parts().iter().map(of).collect::<Vec<_>>().join(" and ")
     };
     if ids(ours) != ids(theirs) || measures(ours) != measures(theirs) {
@@ -470,8 +472,10 @@ mod tests {
     fn the_longest_place_counts_and_the_first_where_none_fits() {
         let blocks = [("input", 0.1), ("middle", 0.2), ("out", 0.3)];
         let ratio = |name: &str| by_place(name, &blocks)[0];
-        assert_eq!(["input_blocks.1.0", "middle_block.1", "out.2.bias", "output_blocks.1.0", "time_embed.0"].map(ratio),
-            [0.1, 0.2, 0.3, 0.3, 0.1]);
+        assert_eq!(
+            ["input_blocks.1.0", "middle_block.1", "out.2.bias", "output_blocks.1.0", "time_embed.0"].map(ratio),
+            [0.1, 0.2, 0.3, 0.3, 0.1]
+        );
         let numbered = [("time_embed.", 0.0), ("input_blocks.1.", 0.1), ("input_blocks.10.", 0.2)];
         assert_eq!(by_place("input_blocks.10.0.op.weight", &numbered), [0.2, 0.8]);
     }

@@ -93,7 +93,9 @@ impl Run for ModelComputeDtype {
     fn run(self, cx: &Context<'_>) -> Result<Model> {
         if self.dtype.name() != "default" {
             let asked = self.dtype.name();
-            cx.warn(format!("`dtype` {asked} makes no difference here: the program decides what all models compute in"));
+            cx.warn(format!(
+                "`dtype` {asked} makes no difference here: the program decides what all models compute in"
+            ));
         }
         Ok(Model::clone(&self.model))
     }

@@ -45,7 +45,8 @@ impl Run for ImageQuantize {
                 cx.check().map_err(|_| Error::Diffusion(std::sync::Arc::new(paraflow_diffusion::Error::Stopped)))?;
                 let values = self.image.values(picture)?;
                 let byte = |value: f32| (value * 255.0) as u8;
-                let mut pixels: Vec<Colour> = values.chunks_exact(3).map(|p| [byte(p[0]), byte(p[1]), byte(p[2])]).collect();
+                let mut pixels: Vec<Colour> =
+                    values.chunks_exact(3).map(|p| [byte(p[0]), byte(p[1]), byte(p[2])]).collect();
                 let palette = Palette::of(&pixels, self.colors as usize);
                 if self.dither.name() == "floyd-steinberg" {
                     palette.diffuse(&mut pixels, width);
@@ -117,7 +118,8 @@ impl Cut {
         // Where that is all of them, the darkest value is the other half.
         let darkest = *levels.keys().next().expect("a box has pixels");
         let first = if last == darkest { darkest + 1 } else { last };
-        let (light, dark) = std::mem::take(&mut self.colours).into_iter().partition(|(colour, _)| colour[axis] >= first);
+        let (light, dark) =
+            std::mem::take(&mut self.colours).into_iter().partition(|(colour, _)| colour[axis] >= first);
         [Self::new(light), Self::new(dark)]
     }
 }
@@ -179,8 +181,9 @@ impl Palette {
         for row in pixels.chunks_exact_mut(width) {
             let (mut ahead, mut last, mut before) = ([0_i32; 3], [0_i32; 3], [0_i32; 3]);
             for (x, pixel) in row.iter_mut().enumerate() {
-                let seen: [u8; 3] =
-                    std::array::from_fn(|i| (i32::from(pixel[i]) + (ahead[i] + below[x + 1][i]) / 16).clamp(0, 255) as u8);
+                let seen: [u8; 3] = std::array::from_fn(|i| {
+                    (i32::from(pixel[i]) + (ahead[i] + below[x + 1][i]) / 16).clamp(0, 255) as u8
+                });
                 let chosen = self.nearest(seen);
                 let error: [i32; 3] = std::array::from_fn(|i| i32::from(seen[i]) - i32::from(chosen[i]));
                 below[x] = std::array::from_fn(|i| 3 * error[i] + 5 * last[i] + before[i]);

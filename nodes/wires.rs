@@ -6,7 +6,9 @@
 use crate::error::Error;
 use candle_core::{DType, Tensor};
 use paraflow_diffusion::checkpoint::Layout;
-use paraflow_diffusion::guidance::{self, Condition, ControlKind, Correction, Edit, Guidance, Label, Picture, PictureSize};
+use paraflow_diffusion::guidance::{
+    self, Condition, ControlKind, Correction, Edit, Guidance, Label, Picture, PictureSize,
+};
 use paraflow_diffusion::noise;
 use paraflow_diffusion::preview::Look;
 use paraflow_diffusion::samplers::Walk;

@@ -289,3 +289,67 @@ fn a_folder_that_cannot_be_written_is_named() {
     assert!(ran.stderr.contains("BASE/taken"), "{}", ran.stderr);
     assert_eq!(fs::read(base.path().join("taken")).unwrap(), b"a file where the folder should be");
 }
+
+/// The model that the program brings as a folder of diffusers, as one file again, and as a folder once more: the parts of both
+/// folders are equal to the byte.
+#[test]
+fn a_checkpoint_becomes_a_folder_of_diffusers_and_one_file_again() {
+    let base = base();
+    let convert = |from: &str, to: &str| paraflow(base.path(), &["models", "convert", from, to]);
+    let there = convert("toyland.safetensors", "folder");
+    assert_eq!((there.code, there.stderr.as_str()), (0, ""));
+    for file in
+        ["model_index.json", "unet/config.json", "vae/config.json", "text_encoder/config.json", "tokenizer/merges.txt"]
+    {
+        assert!(
+            there.stdout.contains(file) && base.path().join("folder").join(file).is_file(),
+            "{file}: {}",
+            there.stdout
+        );
+    }
+    assert_eq!(convert("folder", "one.safetensors").code, 0);
+    let inspected = paraflow(base.path(), &["models", "inspect", "one.safetensors"]);
+    assert!(inspected.stdout.contains("Stable Diffusion 1.x"), "{}", inspected.stdout);
+    assert_eq!(convert("one.safetensors", "again").code, 0);
+    for part in ["unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"] {
+        let read = |folder: &str| fs::read(base.path().join(format!("{folder}/{part}.safetensors"))).unwrap();
+        assert!(read("folder") == read("again"), "{part}");
+    }
+    let taken = convert("one.safetensors", "folder");
+    assert_eq!(taken.code, 1);
+    assert!(taken.stderr.contains("is there already"), "{}", taken.stderr);
+}
+
+#[test]
+fn a_lora_gets_the_names_of_another_program_and_its_own_again() {
+    let base = base();
+    let module = "lora_unet_down_blocks_0_attentions_0_proj_in";
+    let header = format!(
+        r#"{{"{module}.alpha":{{"dtype":"F32","shape":[],"data_offsets":[0,4]}},"{module}.lora_down.weight":{{"dtype":"F16","shape":[1,2],"data_offsets":[4,8]}},"{module}.lora_up.weight":{{"dtype":"F16","shape":[2,1],"data_offsets":[8,12]}}}}"#
+    );
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    file.extend([0, 0, 0, 63, 1, 2, 3, 4, 5, 6, 7, 8]);
+    written(base.path(), "kohya.safetensors", &file);
+    let silent = paraflow(base.path(), &["models", "convert", "kohya.safetensors", "x.safetensors"]);
+    assert_eq!(silent.code, 1);
+    assert!(silent.stderr.contains("--to kohya"), "{}", silent.stderr);
+    let convert = |from: &str, to: &str, style: &str| {
+        let ran = paraflow(base.path(), &["models", "convert", from, to, "--to", style]);
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{style}");
+    };
+    convert("kohya.safetensors", "peft.safetensors", "diffusers");
+    let peft = fs::read(base.path().join("peft.safetensors")).unwrap();
+    let text = String::from_utf8_lossy(&peft);
+    assert!(
+        text.contains("unet.down_blocks.0.attentions.0.proj_in.lora_A.weight") && text.contains("lora_alpha"),
+        "{text}"
+    );
+    convert("peft.safetensors", "back.safetensors", "kohya");
+    let back = fs::read(base.path().join("back.safetensors")).unwrap();
+    let numbers = |file: &[u8]| file[8 + u64::from_le_bytes(file[..8].try_into().unwrap()) as usize..].to_vec();
+    let mut sorted = [numbers(&back), numbers(&file)];
+    sorted.iter_mut().for_each(|bytes| bytes.sort_unstable());
+    assert_eq!(sorted[0], sorted[1]);
+    assert!(String::from_utf8_lossy(&back).contains(&format!("{module}.lora_down.weight")));
+}

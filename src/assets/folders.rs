@@ -60,7 +60,7 @@ static OUTPUT_DIRS: &[(&str, &str)] = &[
 pub(crate) struct Folder {
     pub(crate) key: String,
     pub(crate) dirs: Vec<PathBuf>,
-    endings: &'static [&'static str],
+    pub(crate) endings: &'static [&'static str],
 }
 
 impl Folder {

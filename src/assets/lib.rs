@@ -36,7 +36,7 @@ pub use json::{python_json, read_yaml};
 pub use models::{Model, Models};
 pub use names::{RelativeName, nearest};
 pub use outputs::{Outputs, Place, Saved, Series};
-pub use picture::{Channels, Pixels, write_png};
+pub use picture::{Channels, Pixels, write_animated_png, write_png};
 
 /// Where to look; every field may be left empty.
 #[derive(Clone, Debug, Default)]

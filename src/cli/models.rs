@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use paraflow_assets::{Assets, hash_file};
+use paraflow_diffusion::adapters::{self, Names, Style};
 use paraflow_diffusion::checkpoint::{self, Checkpoint, Summary};
 use paraflow_diffusion::nn::Weights;
 use serde_json::{Value as Json, json};
@@ -27,12 +28,19 @@ enum ModelsCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Write a checkpoint in another layout: one file, or a folder as diffusers keeps it; no number changes
+    /// Write a checkpoint in another layout, one file or a folder as diffusers keeps it, or a LoRA in another program's names;
+    /// no number changes
     Convert {
-        /// A .safetensors checkpoint, the name of one in the folders, or a folder of diffusers
+        /// A .safetensors checkpoint or LoRA, the name of one in the folders, or a folder of diffusers
         input: PathBuf,
         /// A .safetensors file, or a folder to make
         output: PathBuf,
+        /// Of a LoRA: whose names the new file gets
+        #[arg(long, value_name = "NAMES", value_parser = ["kohya", "diffusers", "checkpoint"])]
+        to: Option<String>,
+        /// Of a LoRA: the checkpoint that it is for, if it is of no usual size
+        #[arg(long, value_name = "CHECKPOINT")]
+        base: Option<PathBuf>,
     },
     /// Print a file's SHA-256 and BLAKE3
     Hash {
@@ -48,7 +56,9 @@ pub(crate) fn models(args: &ModelsArgs, places: &Places) -> Exit {
         None => list(&base.assets),
         Some(ModelsCommand::Inspect { file, json }) => inspect(&base.assets, file, *json),
         Some(ModelsCommand::Hash { file }) => hash(&base.assets, file),
-        Some(ModelsCommand::Convert { input, output }) => convert(&base.assets, input, output),
+        Some(ModelsCommand::Convert { input, output, to, base: of }) => {
+            convert(&base.assets, input, output, to.as_deref(), of.as_deref())
+        }
     }
 }
 
@@ -122,8 +132,8 @@ fn inspect(assets: &Assets, file: &Path, as_json: bool) -> Exit {
     Exit::Done
 }
 
-/// Writes a checkpoint in the layout that the output's name asks for, and prints what was written.
-fn convert(assets: &Assets, input: &Path, output: &Path) -> Exit {
+/// Writes a checkpoint in the layout that the output's name asks for, or a LoRA in the names of `to`, and prints what was written.
+fn convert(assets: &Assets, input: &Path, output: &Path, to: Option<&str>, of: Option<&Path>) -> Exit {
     if output.exists() {
         report::error(
             format_args!("`{}` is there already", output.display()),
@@ -132,29 +142,65 @@ fn convert(assets: &Assets, input: &Path, output: &Path) -> Exit {
         return Exit::Failed;
     }
     let path = resolve(assets, input);
-    let opened = match embedded(&path) {
-        Some(bytes) => Checkpoint::from_bytes(path.to_string_lossy(), bytes),
-        None if path.is_dir() => checkpoint::open_folder(&path),
-        None => Checkpoint::open(&path),
+    let written = match to.and_then(|to| Style::NAMES.into_iter().find(|(name, _)| *name == to)) {
+        Some((_, style)) => convert_lora(assets, &path, output, style, of),
+        None => convert_checkpoint(&path, output),
     };
-    let single = output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors"));
-    let written = opened.and_then(|checkpoint| {
-        if single {
-            checkpoint::write_single(&checkpoint, output)?;
-            return Ok(vec![output.to_owned()]);
-        }
-        checkpoint::write_folder(&checkpoint, output)
-    });
     match written {
         Ok(paths) => {
             paths.iter().for_each(|path| report::data(path.display()));
             Exit::Done
         }
         Err(error) => {
-            report::error(&error, None);
+            let is_lora = to.is_none() && checkpoint::is_adapter(&path);
+            report::error(
+                &error,
+                is_lora.then_some("say whose names a LoRA is to get: --to kohya, diffusers or checkpoint"),
+            );
             Exit::Failed
         }
     }
+}
+
+fn open(path: &Path) -> paraflow_diffusion::Result<Checkpoint> {
+    match embedded(path) {
+        Some(bytes) => Checkpoint::from_bytes(path.to_string_lossy(), bytes),
+        None if path.is_dir() => checkpoint::open_folder(path),
+        None => Checkpoint::open(path),
+    }
+}
+
+fn convert_checkpoint(input: &Path, output: &Path) -> paraflow_diffusion::Result<Vec<PathBuf>> {
+    let checkpoint = open(input)?;
+    if output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors")) {
+        checkpoint::write_single(&checkpoint, output)?;
+        return Ok(vec![output.to_owned()]);
+    }
+    checkpoint::write_folder(&checkpoint, output)
+}
+
+fn convert_lora(
+    assets: &Assets,
+    input: &Path,
+    output: &Path,
+    style: Style,
+    of: Option<&Path>,
+) -> paraflow_diffusion::Result<Vec<PathBuf>> {
+    let file = Weights::open(input)?;
+    let names = match of {
+        Some(base) => Names::of_checkpoint(&open(&resolve(assets, base))?),
+        None => Names::guessed(&file).1,
+    };
+    let converted = adapters::convert(&file, &names, style)?;
+    if !converted.left.is_empty() {
+        report::warning(format_args!(
+            "{} tensors or modules were left out:\n{}",
+            converted.left.len(),
+            adapters::table(&converted.left)
+        ));
+    }
+    converted.write(output)?;
+    Ok(vec![output.to_owned()])
 }
 
 /// The model that the program brings under this name, unless a file of the name is at hand.

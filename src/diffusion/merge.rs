@@ -51,7 +51,11 @@ impl Network for ClipText {
     }
 
     fn key(layer: &str) -> String {
-        if layer.starts_with("text_projection") { format!("{layer}.weight") } else { Self::key_of(&format!("{layer}.weight")) }
+        if layer.starts_with("text_projection") {
+            format!("{layer}.weight")
+        } else {
+            Self::key_of(&format!("{layer}.weight"))
+        }
     }
 
     fn of(&self, tensors: &Weights) -> Result<Self> {
@@ -73,11 +77,7 @@ impl ClipText {
 ///
 /// # Errors
 /// [`crate::Error::WrongShape`] for a tensor of another shape whose factor in the first is not 1.
-pub fn mixed<N: Network>(
-    one: &N,
-    other: &N,
-    factors: &dyn Fn(&str) -> Option<[f64; 2]>,
-) -> Result<(N, Vec<String>)> {
+pub fn mixed<N: Network>(one: &N, other: &N, factors: &dyn Fn(&str) -> Option<[f64; 2]>) -> Result<(N, Vec<String>)> {
     let (tensors, kept) = one.tensors().mixed(&other.tensors(), factors)?;
     let mut network = one.of(&tensors)?;
     let by_name = |network: &N| -> BTreeMap<String, Weight> {
@@ -143,9 +143,12 @@ mod tests {
         let name = "input_blocks.0.0.weight";
         let doubled = mixed(&unet, &unet, &|key| (key == name).then_some([1.0, 1.0])).unwrap().0;
         let shape = unet.source().shape(name).unwrap().to_vec();
-        let (before, after) = (unet.source().tensor(name, &shape).unwrap(), doubled.source().tensor(name, &shape).unwrap());
-        assert_eq!((before * 2.0).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap(),
-            after.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+        let (before, after) =
+            (unet.source().tensor(name, &shape).unwrap(), doubled.source().tensor(name, &shape).unwrap());
+        assert_eq!(
+            (before * 2.0).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap(),
+            after.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        );
         assert_eq!(doubled.source().bytes(name).unwrap().len(), 4 * after.elem_count());
     }
 

@@ -37,10 +37,16 @@ PerpNeg PerturbedAttentionGuidance PorterDuffImageComposite ResizeAndPadImage Se
 UpscaleModelLoader VAEDecodeTiled VAEEncodeTiled
 CheckpointSave CLIPSave ModelSave VAESave
 LoraLoader LoraLoaderModelOnly LoraModelLoader SaveLoRA
-""".split()
+APG Canny CheckpointLoader CLIPAttentionMultiply CLIPMergeAdd CLIPMergeSimple CLIPMergeSubtract CLIPTextEncodeControlnet
+ControlNetInpaintingAliMamaApply DiffusersLoader FreSca GITSScheduler ImageQuantize LatentApplyOperation
+LatentApplyOperationCFG LatentOperationSharpen LatentOperationTonemapReinhard LoadImageOutput LoadLatent LoraSave Mahiro
+MaskPreview ModelComputeDtype ModelMergeAdd ModelMergeBlocks ModelMergeSD1 ModelMergeSD2 ModelMergeSDXL ModelMergeSimple
+ModelMergeSubtract PreviewAny RebatchLatents SamplerEulerCFGpp SaveAnimatedPNG SaveAnimatedWEBP SaveLatent SetUnionControlNetType TCFG TemporalScoreRescaling
+UNetCrossAttentionMultiply UNetSelfAttentionMultiply UNetTemporalAttentionMultiply
+""".split() + ["Epsilon Scaling"]
 # Inputs whose choices are files.
 FILES = {"ckpt_name", "image", "clip_name", "clip_name1", "clip_name2", "unet_name", "vae_name", "model_path",
-         "control_net_name", "model_name", "lora_name"}
+         "control_net_name", "model_name", "config_name", "latent", "lora_name"}
 
 
 def kind_of(declared):

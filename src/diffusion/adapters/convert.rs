@@ -3,11 +3,13 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
 use super::fault::{Fault, Unmatched};
 use super::names::{Layer, Listing, Names, Part};
+use crate::checkpoint::{Checkpoint, write_tensors};
 use crate::error::Result;
 use crate::nn::Weights;
 use crate::unet::{Config, Down, Up};
@@ -51,6 +53,16 @@ pub struct Converted<'a> {
     pub metadata: BTreeMap<String, String>,
     /// Modules of the old file that fit no layer, and are left out.
     pub left: Vec<Unmatched>,
+}
+
+impl Converted<'_> {
+    /// Writes the file, beside its path first: it is whole or absent.
+    ///
+    /// # Errors
+    /// [`crate::Error::Unwritable`].
+    pub fn write(&self, path: &Path) -> Result<()> {
+        write_tensors(&self.tensors, &self.metadata, path)
+    }
 }
 
 /// What a tensor of a module is: the ends of its name in kohya's files and in PEFT's, and all others that are read.
@@ -190,7 +202,10 @@ fn number(file: &Weights, name: &str) -> Result<f64> {
     let found = file.tensor(name, &shape)?.flatten_all()?.to_vec1::<f32>()?;
     match found[..] {
         [number] => Ok(f64::from(number)),
-        _ => Err(Fault::BadModule { module: name.to_owned(), fact: "its alpha is more than one number".to_owned() }.into()),
+        _ => {
+            Err(Fault::BadModule { module: name.to_owned(), fact: "its alpha is more than one number".to_owned() }
+                .into())
+        }
     }
 }
 
@@ -254,8 +269,11 @@ impl Alphas {
             let [(_, rank, alpha), ..] = layers.as_slice() else { continue };
             let mut tell = |key: &str, value: Value| told.insert(format!("{component}.{key}"), value);
             let targets: Vec<&str> = layers.iter().map(|(name, ..)| name.as_str()).collect();
-            let ranks: Map<String, Value> =
-                layers.iter().filter(|(_, r, _)| r != rank).map(|(name, rank, _)| (name.clone(), json!(rank))).collect();
+            let ranks: Map<String, Value> = layers
+                .iter()
+                .filter(|(_, r, _)| r != rank)
+                .map(|(name, rank, _)| (name.clone(), json!(rank)))
+                .collect();
             let others = layers.iter().filter(|(_, _, a)| (a - alpha).abs() > 0.0);
             let alphas: Map<String, Value> = others.map(|(name, _, alpha)| (name.clone(), json!(alpha))).collect();
             tell("r", json!(rank));
@@ -283,6 +301,18 @@ impl Names {
         Self::new(config, unet_layers(config), text.collect())
     }
 
+    /// The names of the layers of a checkpoint, of which nothing but the header is read.
+    #[must_use]
+    pub fn of_checkpoint(checkpoint: &Checkpoint) -> Self {
+        let part = |id: &str| match id {
+            "clip_g" => Part::TextG,
+            "clip_h" => Part::TextH,
+            _ => Part::TextL,
+        };
+        let text: Vec<_> = checkpoint.text_depths().iter().map(|(family, depth)| (part(family.id), *depth)).collect();
+        Self::of_measures(checkpoint.config(), &text)
+    }
+
     /// The names of full-size models of that id: `sd1`, `sd2`, `sdxl`.
     #[must_use]
     pub fn of_family(id: &str) -> Option<Self> {
@@ -298,7 +328,17 @@ impl Names {
                 (0..3).map(move |block| Up { width: *width, depth: *depth, double: level > 0 && block == 2 })
             });
             let (channels, input, output) = (320, 4, 4);
-            Config { channels, input, output, context: Some(context), label, linear_projection, down, middle, up: up.collect() }
+            Config {
+                channels,
+                input,
+                output,
+                context: Some(context),
+                label,
+                linear_projection,
+                down,
+                middle,
+                up: up.collect(),
+            }
         };
         Some(match id {
             "sd1" => {
@@ -329,7 +369,8 @@ impl Names {
 }
 
 fn unet_layers(config: &Config) -> Listing {
-    let mut names: Vec<String> = ["time_embed.0", "time_embed.2", "input_blocks.0.0", "out.2"].map(str::to_owned).to_vec();
+    let mut names: Vec<String> =
+        ["time_embed.0", "time_embed.2", "input_blocks.0.0", "out.2"].map(str::to_owned).to_vec();
     if config.label.is_some() {
         names.extend(["label_emb.0.0", "label_emb.0.2"].map(str::to_owned));
     }
@@ -367,7 +408,8 @@ fn transformer(place: &str, depth: usize) -> Vec<String> {
     let attention = |attention: &str| ["to_q", "to_k", "to_v", "to_out.0"].map(|layer| format!("{attention}.{layer}"));
     let mut names = vec![format!("{place}.proj_in"), format!("{place}.proj_out")];
     for block in 0..depth {
-        let layers = [&attention("attn1")[..], &attention("attn2"), &["ff.net.0.proj".to_owned(), "ff.net.2".to_owned()]];
+        let layers =
+            [&attention("attn1")[..], &attention("attn2"), &["ff.net.0.proj".to_owned(), "ff.net.2".to_owned()]];
         names.extend(layers.concat().iter().map(|layer| format!("{place}.transformer_blocks.{block}.{layer}")));
     }
     names
@@ -405,7 +447,8 @@ mod tests {
             };
             tensors.push((format!("{module}.alpha"), Vec::new(), alpha));
         }
-        let views = tensors.iter().map(|(name, shape, bytes)| (name, TensorView::new(dtype, shape.clone(), bytes).unwrap()));
+        let views =
+            tensors.iter().map(|(name, shape, bytes)| (name, TensorView::new(dtype, shape.clone(), bytes).unwrap()));
         Weights::from_bytes("kohya.safetensors", safetensors::serialize(views, None).unwrap()).unwrap()
     }
 
@@ -447,7 +490,10 @@ mod tests {
                     assert_eq!(after.names().collect::<Vec<_>>(), before.names().collect::<Vec<_>>());
                     for name in before.names() {
                         assert_eq!(after.info(name), before.info(name), "{name}");
-                        assert!(after.bytes(name).unwrap() == before.bytes(name).unwrap(), "{name} by way of {style:?}");
+                        assert!(
+                            after.bytes(name).unwrap() == before.bytes(name).unwrap(),
+                            "{name} by way of {style:?}"
+                        );
                     }
                 }
             }
@@ -458,7 +504,8 @@ mod tests {
     fn names_are_those_of_each_program() {
         let file = kohya(&SDXL, Dtype::F32);
         let names = Names::of_family("sdxl").unwrap();
-        let found = |style| convert(&file, &names, style).unwrap().tensors.iter().map(|t| t.name.clone()).collect::<Vec<_>>();
+        let found =
+            |style| convert(&file, &names, style).unwrap().tensors.iter().map(|t| t.name.clone()).collect::<Vec<_>>();
         let diffusers = found(Style::Diffusers);
         for name in [
             "unet.down_blocks.1.attentions.0.transformer_blocks.1.attn2.to_out.0.lora_A.weight",
@@ -480,7 +527,10 @@ mod tests {
         let names = Names::of_family("sd1").unwrap();
         let converted = convert(&file, &names, Style::Diffusers).unwrap();
         assert_eq!((converted.tensors.len(), converted.left.len()), (2, 1));
-        let none = Weights::from_bytes("x", safetensors::serialize([("a", TensorView::new(Dtype::U8, vec![1], &[0]).unwrap())], None).unwrap());
+        let none = Weights::from_bytes(
+            "x",
+            safetensors::serialize([("a", TensorView::new(Dtype::U8, vec![1], &[0]).unwrap())], None).unwrap(),
+        );
         assert!(convert(&none.unwrap(), &names, Style::Kohya).unwrap_err().to_string().contains("no LoRA"));
     }
 }

@@ -80,6 +80,13 @@ pub fn inspect(weights: &Weights) -> Summary {
     Summary { architecture, loads: layout.is_some(), loader, parts, metadata: weights.metadata().clone() }
 }
 
+/// Whether a file is a LoRA or one of its kin, for those who expected a checkpoint.
+#[must_use]
+pub fn is_adapter(path: &std::path::Path) -> bool {
+    Weights::open(path)
+        .is_ok_and(|weights| matches!(recognise::name(&weights).as_str(), "a LoRA" | "a LyCORIS adapter"))
+}
+
 impl Part {
     fn empty(name: &'static str, prefix: &'static str) -> Self {
         Self { name, prefix, tensors: 0, parameters: 0, numbers: BTreeMap::new(), detail: String::new() }

@@ -19,9 +19,12 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device};
 
-pub use diffusers::{Component, diffusers_files, open_folder, to_diffusers, unet_to_latent_diffusion, vae_to_latent_diffusion};
-pub use inspect::{Part, Summary, inspect};
+pub use diffusers::{
+    Component, diffusers_files, open_folder, to_diffusers, unet_to_latent_diffusion, vae_to_latent_diffusion,
+};
+pub use inspect::{Part, Summary, inspect, is_adapter};
 pub use open_clip::{from_open_clip, is_open_clip, text_encoder};
+pub(crate) use save::write_tensors;
 pub use save::{write_folder, write_single};
 pub use save_parts::{Gathered, Networks};
 
@@ -213,6 +216,18 @@ impl Checkpoint {
             let bare = !nested && !name.starts_with("text_projection");
             vec![Renamed::whole(if bare { format!("text_model.{name}") } else { name.to_owned() })]
         }))
+    }
+
+    /// How many layers each of the text encoders has that the file holds, in the order of their architecture.
+    #[must_use]
+    pub fn text_depths(&self) -> Vec<(text::Family, usize)> {
+        let depth = |place: &TextPlace| {
+            let weights = self.text_weights(place)?;
+            let has =
+                |layer: &usize| weights.contains(&format!("text_model.encoder.layers.{layer}.layer_norm1.weight"));
+            Some((place.family, (0..).take_while(has).count()))
+        };
+        self.layout.texts.iter().filter_map(depth).collect()
     }
 
     /// The noise levels and what the UNet predicts: the file's own marks, else what its architecture usually does.

@@ -170,9 +170,11 @@ fn sample_size(config: &Config) -> usize {
 }
 
 fn vae(weights: &Weights, scale: f64, upcast: bool) -> Option<Value> {
-    let width = |level: usize| weights.shape(&format!("encoder.down.{level}.block.0.conv1.weight")).map(|shape| shape[0]);
+    let width =
+        |level: usize| weights.shape(&format!("encoder.down.{level}.block.0.conv1.weight")).map(|shape| shape[0]);
     let widths: Vec<usize> = (0..).map_while(width).collect();
-    let blocks = (0..).take_while(|block| weights.contains(&format!("encoder.down.0.block.{block}.conv1.weight"))).count();
+    let blocks =
+        (0..).take_while(|block| weights.contains(&format!("encoder.down.0.block.{block}.conv1.weight"))).count();
     let latent = weights.shape("decoder.conv_in.weight")?[1];
     Some(json!({
         "_class_name": "AutoencoderKL", "act_fn": "silu", "block_out_channels": widths,

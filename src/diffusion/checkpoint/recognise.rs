@@ -55,8 +55,23 @@ static KINDS: &[Kind] = &[
         advice: Advice::Loader("with LoraLoader"),
     },
     Kind {
+        name: "a control-LoRA",
+        key: |key| key == "lora_controlnet",
+        advice: Advice::Loader("with ControlNetLoader"),
+    },
+    Kind {
         name: "a ControlNet",
         key: |key| key.contains("input_hint_block.") || key.contains("controlnet_cond_embedding."),
+        advice: Advice::Loader("with ControlNetLoader"),
+    },
+    Kind {
+        name: "a T2I-adapter",
+        key: |key| {
+            let key = key.strip_prefix("adapter.").unwrap_or(key);
+            ["body.0.block1.", "body.0.resnets.0.block1.", "body.0.body.0.block1."]
+                .iter()
+                .any(|start| key.starts_with(start))
+        },
         advice: Advice::Loader("with ControlNetLoader"),
     },
     Kind {

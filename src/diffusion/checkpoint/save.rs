@@ -8,6 +8,7 @@ use safetensors::Dtype;
 use safetensors::tensor::View;
 
 use super::{Checkpoint, pipeline, to_diffusers};
+use crate::adapters::ConvertedTensor;
 use crate::error::{Error, Result};
 use crate::nn::Weights;
 
@@ -15,7 +16,33 @@ use crate::nn::Weights;
 pub(super) struct Output<'a> {
     pub(super) dtype: Dtype,
     pub(super) shape: Vec<usize>,
-    pub(super) bytes: Cow<'a, [u8]>,
+    content: Content<'a>,
+}
+
+/// The numbers of a tensor to be written.
+enum Content<'a> {
+    /// In memory.
+    Here(Cow<'a, [u8]>),
+    /// Read, or made, when they are written: of merged models only one tensor is in memory at a time.
+    There(&'a Weights, String),
+}
+
+impl Output<'_> {
+    /// The numbers as they are stored.
+    pub(super) fn bytes(&self) -> Cow<'_, [u8]> {
+        match &self.content {
+            Content::Here(bytes) => Cow::Borrowed(bytes),
+            Content::There(weights, name) => weights.bytes(name).expect("`output` found it"),
+        }
+    }
+
+    /// How many bytes they take.
+    pub(super) fn length(&self) -> usize {
+        match &self.content {
+            Content::Here(bytes) => bytes.len(),
+            Content::There(..) => self.shape.iter().product::<usize>() * self.dtype.bitsize() / 8,
+        }
+    }
 }
 
 impl View for &Output<'_> {
@@ -28,11 +55,11 @@ impl View for &Output<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.bytes)
+        self.bytes()
     }
 
     fn data_len(&self) -> usize {
-        self.bytes.len()
+        self.length()
     }
 }
 
@@ -102,7 +129,9 @@ pub(super) fn output<'a>(weights: &'a Weights, name: &str) -> Result<Output<'a>>
     let dtype = serde_json::from_value(serde_json::Value::String(info.dtype.clone())).map_err(|_| {
         Error::UnsupportedNumbers { file: weights.file().to_owned(), name: weights.key(name), dtype: info.dtype }
     })?;
-    Ok(Output { dtype, shape: info.shape, bytes: weights.bytes(name)? })
+    // What cannot be read is told now and not while a file is half written.
+    weights.readable(name)?;
+    Ok(Output { dtype, shape: info.shape, content: Content::There(weights, name.to_owned()) })
 }
 
 pub(super) fn collect<'a>(weights: &'a Weights, prefix: &str, outputs: &mut Outputs<'a>) -> Result<()> {
@@ -162,7 +191,8 @@ fn joined<'a>(weights: &'a Weights, place: &str, kind: &str) -> Result<Output<'a
             None => whole = Some(third),
             Some(whole) => {
                 whole.shape[0] += third.shape[0];
-                whole.bytes.to_mut().extend_from_slice(&third.bytes);
+                let both = [whole.bytes(), third.bytes()].concat();
+                whole.content = Content::Here(Cow::Owned(both));
             }
         }
     }
@@ -171,10 +201,28 @@ fn joined<'a>(weights: &'a Weights, place: &str, kind: &str) -> Result<Output<'a
 
 fn transposed(output: Output<'_>) -> Output<'_> {
     let &[rows, columns] = output.shape.as_slice() else { return output };
-    let width = output.bytes.len() / (rows * columns).max(1);
+    let stored = output.bytes();
+    let width = stored.len() / (rows * columns).max(1);
     let cells = (0..columns).flat_map(|column| (0..rows).map(move |row| row * columns + column));
-    let bytes: Vec<u8> = cells.flat_map(|at| output.bytes[at * width..(at + 1) * width].iter().copied()).collect();
-    Output { shape: vec![columns, rows], bytes: Cow::Owned(bytes), ..output }
+    let bytes: Vec<u8> = cells.flat_map(|at| stored[at * width..(at + 1) * width].iter().copied()).collect();
+    Output { dtype: output.dtype, shape: vec![columns, rows], content: Content::Here(Cow::Owned(bytes)) }
+}
+
+/// Writes tensors that are known by the header's words for their types.
+pub(crate) fn write_tensors<'a>(
+    tensors: &'a [ConvertedTensor<'_>],
+    metadata: &std::collections::BTreeMap<String, String>,
+    path: &Path,
+) -> Result<()> {
+    let output = |tensor: &'a ConvertedTensor<'_>| {
+        let dtype = serde_json::from_value(serde_json::Value::String(tensor.dtype.clone())).map_err(|_| {
+            let (file, name) = (path.display().to_string(), tensor.name.clone());
+            Error::UnsupportedNumbers { file, name, dtype: tensor.dtype.clone() }
+        })?;
+        let content = Content::Here(Cow::Borrowed(&*tensor.bytes));
+        Ok((tensor.name.clone(), Output { dtype, shape: tensor.shape.clone(), content }))
+    };
+    write(&tensors.iter().map(output).collect::<Result<_>>()?, metadata, path)
 }
 
 /// Writes beside the path, then renames: the file is whole or absent.

@@ -73,7 +73,7 @@ impl Gathered {
         header.insert("__metadata__".to_owned(), json!(metadata));
         for (name, output) in &outputs {
             let start = end;
-            end += output.bytes.len();
+            end += output.length();
             let entry = json!({"dtype": output.dtype, "shape": output.shape, "data_offsets": [start, end]});
             header.insert(name.clone(), entry);
         }
@@ -81,7 +81,7 @@ impl Gathered {
         header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
         to.write_all(&(header.len() as u64).to_le_bytes())?;
         to.write_all(header.as_bytes())?;
-        outputs.iter().try_for_each(|(_, output)| to.write_all(&output.bytes))
+        outputs.iter().try_for_each(|(_, output)| to.write_all(&output.bytes()))
     }
 
     fn outputs(&self) -> Result<Outputs<'_>> {

@@ -77,16 +77,14 @@ pub(super) fn damped([positive, negative]: [&Tensor; 2], x: &Tensor) -> Result<T
 
 /// The positive answer such that low frequencies of guidance are multiplied by one number and high ones by another. Low are
 /// so many frequencies on both sides of 0, in each direction.
-pub(super) fn by_frequency(
-    [positive, negative]: [&Tensor; 2],
-    [low, high]: [f64; 2],
-    cutoff: usize,
-) -> Result<Tensor> {
+pub(super) fn by_frequency([positive, negative]: [&Tensor; 2], [low, high]: [f64; 2], cutoff: usize) -> Result<Tensor> {
     let guidance = (positive - negative)?;
     let (_, _, height, width) = guidance.dims4()?;
     let (rows, columns) = (waves(height, cutoff, &guidance)?, waves(width, cutoff, &guidance)?);
     let both = |rows: &Tensor, columns: &Tensor| -> Result<Tensor> {
-        Ok(rows.broadcast_matmul(&guidance.contiguous()?)?.broadcast_matmul(&columns.transpose(D::Minus1, D::Minus2)?)?)
+        Ok(rows
+            .broadcast_matmul(&guidance.contiguous()?)?
+            .broadcast_matmul(&columns.transpose(D::Minus1, D::Minus2)?)?)
     };
     // The real part of what both transforms leave of it.
     let kept = (both(&rows[0], &columns[0])? - both(&rows[1], &columns[1])?)?;

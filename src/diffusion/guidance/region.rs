@@ -196,7 +196,8 @@ impl Resolved {
         let (batch, channels, rows, columns) = latent.dims4()?;
         let window = self.window.map(|window| window.clip(rows, columns)).transpose()?;
         let seen = window.unwrap_or(Window { height: rows, width: columns, y: 0, x: 0 });
-        let Condition { context, label, picture, control, control_context, strength, mask, start, end, .. } = self.condition;
+        let Condition { context, label, picture, control, control_context, strength, mask, start, end, .. } =
+            self.condition;
         let weight = match (&self.mask, &mask) {
             (Some(values), Some(mask)) => {
                 let values = values.narrow(1, seen.y, seen.height)?.narrow(2, seen.x, seen.width)?;

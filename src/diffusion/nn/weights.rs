@@ -391,6 +391,21 @@ impl Weights {
         Ok(Cow::Owned(cells.flat_map(|at| stored[at * width..(at + 1) * width].iter().copied()).collect()))
     }
 
+    /// Whether [`bytes`](Self::bytes) can give a tensor's; it counts as read.
+    ///
+    /// # Errors
+    /// As [`bytes`](Self::bytes).
+    pub(crate) fn readable(&self, name: &str) -> Result<()> {
+        let key = self.key(name);
+        let Some(item) = self.source.entries.get(&key) else { return Err(self.missing(&key)) };
+        item.read.store(true, Ordering::Relaxed);
+        if item.transposed && Numbers::named(&item.entry.dtype).is_none() {
+            let (file, dtype) = (self.source.name.clone(), item.entry.dtype.clone());
+            return Err(Error::UnsupportedNumbers { file, name: key, dtype });
+        }
+        Ok(())
+    }
+
     /// The place of a tensor that has one of these shapes, to be read later; it counts as read.
     pub(super) fn claim(&self, name: &str, shapes: &[&[usize]]) -> Result<Stored> {
         let key = self.key(name);

@@ -64,7 +64,10 @@ mod tests {
                 assert!(row.windows(2).all(|pair| pair[0] > pair[1]), "{coefficient}: {row:?}");
             }
         }
-        assert_eq!(by_geometry(1.5, 2).unwrap(), [14.614_641, 0.547_559_3, 0.029_167_53]);
+        let few = by_geometry(1.5, 2).unwrap();
+        let close =
+            few.iter().zip([14.614_641_f32, 0.547_559_26, 0.029_167_53]).all(|(a, b)| (a / b - 1.0).abs() < 1e-6);
+        assert!(few.len() == 3 && close, "{few:?}");
         assert_eq!(by_geometry(1.2, 40).unwrap().len(), 41);
         assert!(by_geometry(1.21, 10).is_none() && by_geometry(1.2, 1).is_none());
     }

@@ -186,7 +186,9 @@ mod tests {
     fn the_vocabulary_is_written_as_transformers_reads_it() {
         let (numbers, merges) = vocabulary();
         assert_eq!(numbers.len(), 49_408);
-        for (word, token) in [("!", 0), ("!</w>", 256), ("photo</w>", 1125), ("\u{120}", 220), ("<|endoftext|>", 49_407)] {
+        for (word, token) in
+            [("!", 0), ("!</w>", 256), ("photo</w>", 1125), ("\u{120}", 220), ("<|endoftext|>", 49_407)]
+        {
             assert_eq!(numbers[word], token, "{word}");
         }
         assert_eq!(merges.lines().count(), 1 + 49_406 - 512);

@@ -58,7 +58,8 @@ impl ControlLora {
         network.visit(&mut |weight| {
             let layer = weight.layer().to_owned();
             let own = self.weights.contains(&format!("{layer}.weight"));
-            let Some(ours) = layers.iter().find(|ours| ours.layer() == layer).filter(|_| !own && outcome.is_ok()) else {
+            let Some(ours) = layers.iter().find(|ours| ours.layer() == layer).filter(|_| !own && outcome.is_ok())
+            else {
                 return;
             };
             outcome = self.changed(&layer, ours).map(|changed| *weight = changed);

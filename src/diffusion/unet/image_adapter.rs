@@ -91,7 +91,8 @@ impl ImageAdapter {
         let levels = (0..LEVELS).map(|level| {
             let place = weights.at("body").at(level);
             let width = shape(&place, "in_conv.weight")?[0];
-            let blocks = (0..).map(|block| place.at("body").at(block)).take_while(|block| block.contains("block1.weight"));
+            let blocks =
+                (0..).map(|block| place.at("body").at(block)).take_while(|block| block.contains("block1.weight"));
             Ok(Level {
                 halves: (level > 0).then_some(Halving::Mean),
                 conv_in: Some(conv(&place.at("in_conv"))?),
@@ -101,7 +102,13 @@ impl ImageAdapter {
         });
         let levels = levels.collect::<Result<_>>()?;
         let input = shape(weights, "body.0.in_conv.weight")?[1];
-        Ok(Self { unshuffle: 8, colours: colours(weights, "body.0.in_conv", input, 8)?, conv_in: None, levels, wide: false })
+        Ok(Self {
+            unshuffle: 8,
+            colours: colours(weights, "body.0.in_conv", input, 8)?,
+            conv_in: None,
+            levels,
+            wide: false,
+        })
     }
 
     /// Both sides of the picture are multiples of this.
@@ -226,7 +233,11 @@ fn halved(h: &Tensor) -> Result<Tensor> {
 #[must_use]
 pub fn image_adapter_names(weights: &Weights) -> Option<Weights> {
     let inside = weights.part("adapter.");
-    let weights = if inside.names().next().is_some() { inside.renamed(|name| vec![Renamed::whole(name)]) } else { weights.clone() };
+    let weights = if inside.names().next().is_some() {
+        inside.renamed(|name| vec![Renamed::whole(name)])
+    } else {
+        weights.clone()
+    };
     let weights = if weights.contains("body.0.resnets.0.block1.weight") {
         weights.renamed(|name| vec![Renamed::whole(own_name(name))])
     } else {

@@ -89,9 +89,15 @@ impl Union {
 impl Layers for Union {
     fn visit(&mut self, visit: &mut dyn FnMut(&mut Weight)) {
         let [first, second] = &mut self.told;
-        for linear in
-            [&mut self.values, &mut self.attention_out, &mut self.up, &mut self.down, &mut self.projection, first, second]
-        {
+        for linear in [
+            &mut self.values,
+            &mut self.attention_out,
+            &mut self.up,
+            &mut self.down,
+            &mut self.projection,
+            first,
+            second,
+        ] {
             linear.visit(visit);
         }
     }

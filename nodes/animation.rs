@@ -1,0 +1,264 @@
+//! Pictures that move: a batch as one file.
+
+use crate::error::{Error, tell};
+use crate::pictures::to_byte;
+use crate::wires::Image;
+use image::codecs::webp::WebPEncoder;
+use image::{ExtendedColorType, ImageEncoder as _};
+use paraflow_assets::{Assets, Channels, Pixels, Series, python_json, write_animated_png};
+use paraflow_engine::{Choice, Context, Json, Node, NodeDef, Result, Run, Shared, Sink};
+use serde_json::json;
+use std::sync::Arc;
+
+pub(crate) fn nodes() -> Vec<NodeDef> {
+    vec![NodeDef::of::<SaveAnimatedPNG>(), NodeDef::of::<SaveAnimatedWEBP>()]
+}
+
+/// Saves a batch of pictures as one PNG that moves, with this graph inside.
+#[derive(Node)]
+#[node(category = "image/animation", sink)]
+struct SaveAnimatedPNG {
+    /// The pictures, the first first.
+    images: Shared<Image>,
+    /// What the file's name begins with; `a/b` saves into folder `a`.
+    #[input(default = "ComfyUI")]
+    filename_prefix: String,
+    /// How many pictures a second.
+    #[input(default = 6.0, range = 0.01..=1000.0, step = 0.01)]
+    fps: f64,
+    /// How hard to pack; higher is smaller and slower.
+    #[input(default = 4, range = 0..=9)]
+    compress_level: u32,
+}
+
+impl Run for SaveAnimatedPNG {
+    type Output = Sink;
+
+    fn run(self, cx: &Context<'_>) -> Result<Sink> {
+        let save = || -> Result<Sink, Error> {
+            let moving = Moving::of(&self.images)?;
+            let texts = texts(cx);
+            let texts: Vec<(&str, &str)> = texts.iter().map(|(key, text)| (*key, text.as_str())).collect();
+            let Moving { width, height, channels, .. } = moving;
+            let pixels: Vec<Pixels<'_>> =
+                moving.frames.iter().map(|bytes| Pixels { bytes, width, height, channels }).collect();
+            let duration = u16::try_from(milliseconds(self.fps)).unwrap_or(u16::MAX);
+            let saved = series(&moving, &self.filename_prefix, cx)?
+                .save("png", |file| write_animated_png(file, &pixels, duration, &texts, self.compress_level as u8))?;
+            Ok(shown(&saved, &moving))
+        };
+        save().map_err(tell)
+    }
+}
+
+/// Saves a batch of pictures as one WebP that moves, with this graph inside. Pictures are packed without loss whatever is asked
+/// for.
+#[derive(Node)]
+#[node(category = "image/animation", sink)]
+struct SaveAnimatedWEBP {
+    /// The pictures, the first first.
+    images: Shared<Image>,
+    /// What the file's name begins with; `a/b` saves into folder `a`.
+    #[input(default = "ComfyUI")]
+    filename_prefix: String,
+    /// How many pictures a second.
+    #[input(default = 6.0, range = 0.01..=1000.0, step = 0.01)]
+    fps: f64,
+    /// Whether no detail may be lost; it is not here.
+    #[input(default = true)]
+    lossless: bool,
+    /// How much detail to keep where some may be lost.
+    #[input(default = 80, range = 0..=100)]
+    quality: u32,
+    /// How hard to pack; there is one way here.
+    #[input(choices = ["default", "fastest", "slowest"])]
+    method: Choice<String>,
+}
+
+impl Run for SaveAnimatedWEBP {
+    type Output = Sink;
+
+    fn run(self, cx: &Context<'_>) -> Result<Sink> {
+        if !self.lossless {
+            cx.warn(format!("`quality` {} makes no difference here: the file is packed without loss", self.quality));
+        }
+        let _ = self.method;
+        let save = || -> Result<Sink, Error> {
+            let moving = Moving::of(&self.images)?;
+            let file = moving.webp(milliseconds(self.fps), &texts(cx))?;
+            let saved = series(&moving, &self.filename_prefix, cx)?.save("webp", |to| to.write_all(&file))?;
+            Ok(shown(&saved, &moving))
+        };
+        save().map_err(tell)
+    }
+}
+
+/// Pictures as bytes.
+struct Moving {
+    frames: Vec<Vec<u8>>,
+    width: u32,
+    height: u32,
+    channels: Channels,
+}
+
+impl Moving {
+    fn of(images: &Image) -> Result<Self, Error> {
+        let (batch, height, width, channels) = images.dims();
+        let frame = |picture: usize| -> Result<Vec<u8>, Error> {
+            let values = images.values(picture)?;
+            if values.iter().any(|value| !value.is_finite()) {
+                return Err(Error::NotFinite { what: format!("picture {} of {batch}", picture + 1) });
+            }
+            Ok(values.into_iter().map(to_byte).collect())
+        };
+        let channels = match channels {
+            1 => Channels::Grey,
+            3 => Channels::Rgb,
+            _ => Channels::Rgba,
+        };
+        let frames = (0..batch).map(frame).collect::<Result<_, Error>>()?;
+        Ok(Self { frames, width: width as u32, height: height as u32, channels })
+    }
+
+    /// The bytes of a WebP: one picture, or frames that are shown one after another for ever. Texts are Exif's.
+    fn webp(&self, milliseconds: u32, texts: &[(&str, String)]) -> Result<Vec<u8>, Error> {
+        const ANIMATED: u8 = 0x02;
+        const HAS_EXIF: u8 = 0x08;
+        const HAS_ALPHA: u8 = 0x10;
+        const REPLACES: u8 = 0x02;
+        let moves = self.frames.len() > 1;
+        let mut flags = if moves { ANIMATED } else { 0 };
+        flags |= if texts.is_empty() { 0 } else { HAS_EXIF };
+        flags |= if self.channels == Channels::Rgba { HAS_ALPHA } else { 0 };
+        let size = [three(self.width - 1), three(self.height - 1)].concat();
+        let mut body = chunk(b"VP8X", &[&[flags, 0, 0, 0][..], &size].concat());
+        if moves {
+            // No colour behind the frames, and no end.
+            body.extend(chunk(b"ANIM", &[0; 6]));
+        }
+        for frame in &self.frames {
+            let picture = self.packed(frame)?;
+            if moves {
+                let place = [&[0; 6][..], &size, &three(milliseconds.min(0xff_ffff)), &[REPLACES], &picture].concat();
+                body.extend(chunk(b"ANMF", &place));
+            } else {
+                body.extend(picture);
+            }
+        }
+        if !texts.is_empty() {
+            body.extend(chunk(b"EXIF", &exif(texts)));
+        }
+        Ok(chunk(b"RIFF", &[b"WEBP", body.as_slice()].concat()))
+    }
+
+    /// A picture's own chunk.
+    fn packed(&self, frame: &[u8]) -> Result<Vec<u8>, Error> {
+        const BEFORE_IT: usize = 12;
+        let colour = match self.channels {
+            Channels::Grey => ExtendedColorType::L8,
+            Channels::Rgb => ExtendedColorType::Rgb8,
+            Channels::Rgba => ExtendedColorType::Rgba8,
+        };
+        let mut file = Vec::new();
+        let packed = WebPEncoder::new_lossless(&mut file).write_image(frame, self.width, self.height, colour);
+        packed.map_err(|error| Error::Picture { name: "a frame".to_owned(), fault: error.to_string() })?;
+        Ok(file.split_off(BEFORE_IT))
+    }
+}
+
+/// Three bytes, the lowest first.
+fn three(number: u32) -> [u8; 3] {
+    let [a, b, c, _] = number.to_le_bytes();
+    [a, b, c]
+}
+
+fn chunk(name: &[u8; 4], body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes();
+    let padding = &[0][..body.len() % 2];
+    [&name[..], &length, body, padding].concat()
+}
+
+/// Texts as a directory of Exif: the first as the camera's model, the others as its maker and the tags before that.
+fn exif(texts: &[(&str, String)]) -> Vec<u8> {
+    const MODEL: u16 = 0x0110;
+    const ASCII: u16 = 2;
+    let mut entries: Vec<(u16, Vec<u8>)> = Vec::new();
+    for (index, (key, text)) in texts.iter().enumerate() {
+        entries.push((MODEL - index as u16, format!("{key}:{text}\0").into_bytes()));
+    }
+    entries.sort_by_key(|(tag, _)| *tag);
+    let mut file = b"II*\0\x08\0\0\0".to_vec();
+    file.extend((entries.len() as u16).to_le_bytes());
+    let mut place = file.len() + 12 * entries.len() + 4;
+    for (tag, text) in &entries {
+        file.extend(tag.to_le_bytes());
+        file.extend(ASCII.to_le_bytes());
+        file.extend((text.len() as u32).to_le_bytes());
+        file.extend((place as u32).to_le_bytes());
+        place += text.len();
+    }
+    file.extend([0; 4]);
+    file.extend(entries.into_iter().flat_map(|(_, text)| text));
+    file
+}
+
+fn milliseconds(fps: f64) -> u32 {
+    (1000.0 / fps) as u32
+}
+
+/// The graph, as files carry it.
+fn texts(cx: &Context<'_>) -> Vec<(&'static str, String)> {
+    let prompt = Some(cx.prompt()).filter(|prompt| !prompt.is_null());
+    let texts = [("prompt", prompt), ("workflow", cx.workflow())];
+    texts.into_iter().filter_map(|(key, graph)| Some((key, python_json(graph?)))).collect()
+}
+
+fn series(moving: &Moving, prefix: &str, cx: &Context<'_>) -> Result<Series, Error> {
+    Ok(cx.service::<Arc<Assets>>().outputs().series(prefix, (moving.width, moving.height))?)
+}
+
+fn shown(saved: &paraflow_assets::Saved, moving: &Moving) -> Sink {
+    let place = saved.place.as_str();
+    let mut shown = json!({"images": [{"filename": saved.filename, "subfolder": saved.subfolder, "type": place}]});
+    if moving.frames.len() > 1 {
+        shown["animated"] = Json::Array(vec![Json::Bool(true)]);
+    }
+    Sink(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Bench;
+    use candle_core::{Device, Tensor};
+    use paraflow_engine::Value;
+
+    /// What was saved is loaded as the batch that it was, eight bits a channel.
+    #[test]
+    fn a_batch_comes_back_from_either_kind_of_file() {
+        let bench = Bench::new();
+        let values: Vec<f32> = (0..3 * 4 * 5 * 3).map(|i| (i * 37 % 256) as f32 / 255.0).collect();
+        let batch = Tensor::from_vec(values.clone(), (3, 4, 5, 3), &Device::Cpu).unwrap();
+        bench.give("batch", Value::new(Image::new(batch).unwrap()));
+        for (class, end, more) in [
+            ("SaveAnimatedPNG", "png", json!({"compress_level": 4})),
+            ("SaveAnimatedWEBP", "webp", json!({"lossless": true, "quality": 80, "method": "default"})),
+        ] {
+            let mut inputs = json!({"images": ["1", 0], "filename_prefix": "a/moving", "fps": 8.0});
+            inputs.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let saved = bench.run(json!({"1": ["Give", {"name": "batch"}], "2": [class, inputs]}));
+            assert_eq!(saved.shown("2")["animated"], json!([true]));
+            let file = saved.shown("2")["images"][0]["filename"].as_str().unwrap().to_owned();
+            assert!(file.ends_with(end), "{file}");
+            let bytes = std::fs::read(bench.path(format!("output/a/{file}"))).unwrap();
+            assert!(bytes.windows(10).any(|part| part == b"class_type"), "the graph is in it");
+            let loaded = bench.run(json!({
+                "1": ["LoadImage", {"image": format!("a/{file} [output]")}], "2": ["Catch", {"value": ["1", 0]}],
+            }));
+            let loaded = loaded.value::<Image>("2").pixels().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let byte = |value: &f32| (value * 255.0 + 0.5) as i32;
+            let off = loaded.iter().zip(&values).map(|(a, b)| (byte(a) - byte(b)).abs()).max().unwrap();
+            assert!(loaded.len() == values.len() && off <= 1, "{class}: {off}");
+        }
+    }
+}
