@@ -283,6 +283,9 @@ impl Watcher<'_> {
         let stop =
             |_, _: &Tensor| if self.cx.check().is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
         let latent = sample(&request, &mut { stop })?;
+        if !latent.sqr()?.sum_all()?.to_scalar::<f32>()?.is_finite() {
+            return Err(Error::NotFinite { what: "its latent".to_owned() });
+        }
         let picture = common.vae.autoencoder()?.decode(&latent)?;
         Image::new(picture.permute((0, 2, 3, 1))?.contiguous()?)
     }
