@@ -1,7 +1,7 @@
 // What else people do with the program itself: parts of runs, the queue, masks, subgraphs, files, the form, a lost connection.
 
 import { execFile } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { devices, type Page } from "@playwright/test";
@@ -55,16 +55,14 @@ test("pause the queue, let another run go first, take one out, and go on", async
   await page.getByRole("button", { name: "Run next" }).last().click();
   await expect.poll(async () => ((await (await page.request.get(`${server.url}/queue`)).json()) as { queue_pending: Entry["prompt"][] }).queue_pending.length).toBe(3);
   await shot(page, "real-queue");
-  // The seeds were 7, 8 and 9; the last goes first, and the first is taken out.
-  const mine = waiting.filter({ hasText: "text-to-image" });
-  await expect(mine).toHaveCount(3);
-  await mine.first().getByRole("button", { name: /^Cancel/ }).click();
+  // The seeds were 7, 8 and 9: the last goes first, and of the others the first is taken out.
+  await expect(waiting.first()).toContainText("the next");
+  await waiting.nth(1).getByRole("button", { name: /^Cancel/ }).click();
   await expect(waiting).toHaveCount(2);
   await page.getByRole("button", { name: "Go on" }).click();
   await expect.poll(async () => (await ended(page, server.url, "one after the other")).length, LONG).toBe(2);
   const seeds = (await ended(page, server.url, "one after the other")).map((it) => Object.values(it.prompt[2]).find((one) => "seed" in one.inputs)!.inputs["seed"]);
-  expect(seeds).toHaveLength(2);
-  expect(seeds).not.toEqual([...seeds].sort());
+  expect(seeds).toEqual([9, 8]);
 });
 
 /** Red, green, blue and alpha of a picture at parts of its sides. */
@@ -233,7 +231,7 @@ test("light, with a run", async ({ editor: page }) => {
 
 test("values of a training that are seldom set are folded away, and unfold", async ({ editor: page }) => {
   await openTemplate(page, /^train para/i);
-  const more = node(page, "Train").getByRole("button", { name: /more values, at their defaults$/ });
+  const more = node(page, "Train").getByRole("button", { name: /^\d+ more values$/ });
   await expect(more).toHaveAttribute("aria-expanded", "false");
   await expect(field(page, "Train", "rank")).toBeVisible();
   await expect(field(page, "Train", "ema")).toHaveCount(0);
@@ -249,6 +247,7 @@ test("values of a training that are seldom set are folded away, and unfold", asy
 
 test("a model's picture that lies beside it is in the list of models", async ({ editor: page, server }) => {
   const folder = join(server.folder, "models/checkpoints");
+  mkdirSync(folder, { recursive: true });
   writeFileSync(join(folder, "mine.safetensors"), Buffer.concat([Buffer.from([2, 0, 0, 0, 0, 0, 0, 0]), Buffer.from("{}")]));
   writeFileSync(join(folder, "mine.png"), readFileSync(new URL("../../../graphs/input/bear.png", import.meta.url)));
   await openTemplate(page, /^text to image/i);
@@ -271,7 +270,7 @@ test("no event is lost or doubled when the connection drops and returns in a tra
     await type(page, "Train", "steps", "24");
     await type(page, "Train", "batch_size", "1");
     await type(page, "Train", "validate_every", "0");
-    await type(page, "Train", "sample_every", "0");
+    await type(page, "Train", "sample_every", "24");
     await page.keyboard.press("Escape");
     await page.keyboard.press("Control+Enter");
     const points = () => node(page, "Train").locator(".curves path.line").evaluateAll((all) => (all[0]?.getAttribute("d")?.match(/[ML]/g) ?? []).length);

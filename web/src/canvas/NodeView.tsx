@@ -166,9 +166,9 @@ function Body({ node, ports, path, doc, errors }: { node: GraphNode; ports: Port
 function More({ node, folds }: { node: GraphNode; folds: number }) {
   if (!folds) return null;
   return (
-    <button className="more nodrag" aria-expanded={node.unfolded} onClick={() => edit("fold values", (scope) => updateNode(scope, node.id, (it) => ({ ...it, unfolded: !it.unfolded })))}>
+    <button className="more nodrag" title="Values that are seldom set, and stand at their defaults" aria-expanded={node.unfolded} onClick={() => edit("fold values", (scope) => updateNode(scope, node.id, (it) => ({ ...it, unfolded: !it.unfolded })))}>
       <svg viewBox="0 0 10 10" aria-hidden><path d={node.unfolded ? "M1 7l4-4 4 4" : "M1 3l4 4 4-4"} /></svg>
-      {node.unfolded ? "Fewer values" : `${folds} more values, at their defaults`}
+      {node.unfolded ? "Fewer values" : `${folds} more values`}
     </button>
   );
 }
