@@ -454,6 +454,8 @@ async fn answers_are_compressed_where_that_is_on_and_wanted() {
     assert!(!encoding(true, "/object_info", "identity").await);
     assert!(!encoding(true, "/paraflow/v1/", "gzip").await);
     assert!(!encoding(false, "/object_info", "gzip").await);
+    assert!(encoding(false, "/object_info?packed", "gzip, deflate").await);
+    assert!(!encoding(false, "/object_info?packed", "identity").await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
