@@ -124,6 +124,7 @@ test("a subgraph is made, its ports are named, it runs, and its file runs by its
   await expect(node(page, "Subgraph").locator(".socket.in")).toContainText(["model", "what to paint"]);
   await page.keyboard.press("Control+Enter");
   await expect(result(page, "Save")).toBeVisible(LONG);
+  await expect(node(page, "Subgraph").locator("header .time")).toContainText(/ms| s/);
   await shot(page, "real-subgraph-ran");
   await saveAs(page, "with a subgraph");
   const file = join(server.folder, "user/default/workflows/with a subgraph.json");

@@ -42,7 +42,7 @@ export function follow(): void {
 /** Asks for what was missed. */
 export async function settle(): Promise<void> {
   try {
-    const asked = runs.get();
+    const [asked, before] = [runs.get(), statusFrames];
     const queue = await api.queue();
     runs.set((state) => settleQueue(state, queue));
     const missed = missedEnds(runs.get(), queue, asked);
@@ -50,6 +50,8 @@ export async function settle(): Promise<void> {
       const entry = await api.historyOf(id);
       runs.set((state) => settleHistory(state, id, entry, Date.now()));
     }
+    // What changed while it was asked may be missing in the answer.
+    if (statusFrames !== before) lookAgain(true);
   } catch (error) {
     if (error instanceof api.ServerError && error.status === 0) return;
     throw error;
@@ -77,7 +79,10 @@ function onFrame(frame: Frame): void {
   if (frame.type === "paraflow.nodes") void api.objectInfo().then(setSpecs, () => undefined);
   const before = runs.get();
   runs.set((state) => reduce(state, frame, Date.now()));
-  if (frame.type === "status") lookAgain();
+  if (frame.type === "status") {
+    statusFrames++;
+    lookAgain();
+  }
   const id = frame.data["prompt_id"];
   const run = typeof id === "string" ? runs.get().runs[id] : undefined;
   if (frame.type === "execution_start" && run) forgetPreviews(run.doc);
@@ -86,12 +91,13 @@ function onFrame(frame: Frame): void {
 }
 
 let looking: ReturnType<typeof setTimeout> | undefined;
+let statusFrames = 0;
 
 /** Nobody is told of the ends of other windows' runs: when the queue got shorter than what we think is in it, it is asked. */
-function lookAgain(): void {
+function lookAgain(surely = false): void {
   const { runs: all, remaining } = runs.get();
   clearTimeout(looking);
-  if (Object.values(all).filter((run) => run.ended === undefined).length > remaining) looking = setTimeout(() => void settle(), 250);
+  if (surely || Object.values(all).filter((run) => run.ended === undefined).length > remaining) looking = setTimeout(() => void settle(), 250);
 }
 
 function told(run: Run): void {
