@@ -199,14 +199,15 @@ trainer! {
     #[node(category = "personalize", display_name = "Train PaRa", compute, outputs = ["para", "loss", "samples"])]
     struct PaRaTrain {
         /// How many directions are taken out of each layer.
-        #[input(default = 4, range = 1..=1024)]
+        #[input(default = 8, range = 1..=1024)]
         rank: u32,
         /// The largest share of a layer's outputs that may be taken out. Narrow models need about 0.125, Stable Diffusion
         /// 0.025.
         #[input(default = 0.125, range = 0.001..=1.0, step = 0.001)]
         gamma: f64,
-        /// How far the directions turn in a step, in radians: the learning rate of a PaRa.
-        #[input(default = 0.05, range = 0.000_001..=10.0, step = 0.001, round = 0.000_001)]
+        /// How far the directions turn in a step, in radians: the learning rate of a PaRa. 0.4 was best on Toyland; wide
+        /// models want far less.
+        #[input(default = 0.4, range = 0.000_001..=10.0, step = 0.001, round = 0.000_001)]
         angular_rate: f64,
         /// `projection` is PaRa. `release` also trains what is taken out, as the paper's program does, and `deft` puts
         /// something else in its place: both give a LoRA, and learn what a projection cannot.

@@ -4,7 +4,8 @@
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import type { Page } from "@playwright/test";
-import { addByKeys, expect, field, node, openTemplate, settled, test } from "./kit.ts";
+import { comfy } from "./hands.ts";
+import { addByKeys, drop, expect, field, node, openTemplate, settled, test } from "./kit.ts";
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
@@ -48,7 +49,7 @@ test("axe finds nothing: the canvas, before and after a run, with the queue and 
   await inBothThemes(page);
 });
 
-test("axe finds nothing: a fault on a node, a muted one, a missing one and a folded one", async ({ editor: page }) => {
+test("axe finds nothing: a fault on a node, a bypassed one, a folded one and a missing one", async ({ editor: page }) => {
   await openTemplate(page, /^text to image/i);
   await field(page, "Sampler", "cfg").fill("66");
   await page.keyboard.press("Enter");
@@ -57,6 +58,9 @@ test("axe finds nothing: a fault on a node, a muted one, a missing one and a fol
   await page.keyboard.press("Escape");
   await addByKeys(page, "toy training");
   await page.keyboard.press("b");
+  await inBothThemes(page);
+  await drop(page, "their work.json", "application/json", JSON.stringify(comfy));
+  await expect(page.locator(".pf-node.missing")).toBeVisible();
   await inBothThemes(page);
 });
 

@@ -56,7 +56,7 @@ async function askJson(path: string, init?: RequestInit): Promise<Json> {
 const post = (path: string, body: unknown) =>
   ask(path, { method: "POST", body: formatJson(body), headers: { "Content-Type": "application/json" } });
 
-export const objectInfo = () => askJson("/object_info");
+export const objectInfo = () => askJson("/object_info?packed");
 export const queue = async () => (await askJson("/queue")) as unknown as Queue;
 export const history = async (most: number) => (await askJson(`/history?max_items=${most}`)) as unknown as Record<string, HistoryEntry>;
 export const historyOf = async (id: string) =>

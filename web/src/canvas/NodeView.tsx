@@ -8,6 +8,7 @@ import { type Side, relabel, removePort } from "../graph/borders.ts";
 import { type Port as BorderSocket, type Doc, type GraphNode, INPUT_BORDER, MODE, type Scope, incoming } from "../graph/model.ts";
 import { NEW_PORT, type Ports, portsOf, promotedOf } from "../graph/ports.ts";
 import type { InputSpec, OutputSpec, Specs } from "../graph/specs.ts";
+import type { NodeRun } from "../graph/run.ts";
 import { fits, typeColor } from "../graph/types.ts";
 import { MARKDOWN_NOTE, PRIMITIVE, REROUTE, VALUE } from "../graph/virtual.ts";
 import { activeTab, app, currentScope, edit, editDoc, openScope, pathPrefix, scopeId, setNodeValue, show, useApp, useTab } from "../state/app.ts";
@@ -27,7 +28,8 @@ export const NodeView = memo(function NodeView({ id, data, selected }: NodeProps
   const prefix = useTab(pathPrefix) ?? "";
   const path = prefix + id;
   const doc = useTab((tab) => tab.doc.id) ?? "";
-  const state = useRuns((all) => stateOf(shownRun(all, doc), path));
+  const isInstance = useTab((tab) => node.type !== "" && node.type in tab.doc.scopes) ?? false;
+  const state = useRuns((all) => stateOf(shownRun(all, doc), path, isInstance));
   const errors = useStore(faults, (all) => all[doc]?.[path] ?? shownInner(all[doc], path));
   const title = useTitle(node);
   const classes = ["pf-node", far && "is-far", selected && "selected", node.mode === MODE.muted && "muted", node.mode === MODE.bypassed && "bypassed", !ports.known && "missing", state && `is-${state.state}`, errors && "has-errors"];
@@ -59,13 +61,23 @@ function shownInner(all: Readonly<Record<string, readonly { message: string; inp
   return found?.length ? found : undefined;
 }
 
+const instances = new WeakMap<object, Map<string, NodeRun | undefined>>();
+
 /** The state of a node, or that of an instance from those within it. */
-function stateOf(run: ReturnType<typeof shownRun>, path: string) {
+function stateOf(run: ReturnType<typeof shownRun>, path: string, isInstance: boolean): NodeRun | undefined {
   if (!run) return undefined;
-  const own = run.nodes[path];
-  if (own) return own;
-  const inner = run.current?.startsWith(`${path}:`) ? run.nodes[run.current] : undefined;
-  return inner;
+  if (!isInstance) return run.nodes[path];
+  if (run.current?.startsWith(`${path}:`)) return run.nodes[run.current];
+  let known = instances.get(run.nodes);
+  if (!known) instances.set(run.nodes, (known = new Map()));
+  if (!known.has(path)) known.set(path, together(Object.entries(run.nodes).filter(([id]) => id.startsWith(`${path}:`)).map(([, it]) => it)));
+  return known.get(path);
+}
+
+/** Nodes within an instance as one: what failed, else what ran, else what was there. */
+function together(inner: readonly NodeRun[]): NodeRun | undefined {
+  const worst = inner.find((it) => it.state === "failed") ?? inner.find((it) => it.state !== "cached") ?? inner[0];
+  return worst && { ...worst, ...(worst.state === "cached" ? {} : { ms: inner.reduce((sum, it) => sum + (it.state === "cached" ? 0 : (it.ms ?? 0)), 0) }) };
 }
 
 const known = new WeakMap<GraphNode, { ports: Ports; wired: string; specs: Specs; deep: Doc | undefined }>();
@@ -166,9 +178,9 @@ function Body({ node, ports, path, doc, errors }: { node: GraphNode; ports: Port
 function More({ node, folds }: { node: GraphNode; folds: number }) {
   if (!folds) return null;
   return (
-    <button className="more nodrag" aria-expanded={node.unfolded} onClick={() => edit("fold values", (scope) => updateNode(scope, node.id, (it) => ({ ...it, unfolded: !it.unfolded })))}>
+    <button className="more nodrag" title="Values that are seldom set, and stand at their defaults" aria-expanded={node.unfolded} onClick={() => edit("fold values", (scope) => updateNode(scope, node.id, (it) => ({ ...it, unfolded: !it.unfolded })))}>
       <svg viewBox="0 0 10 10" aria-hidden><path d={node.unfolded ? "M1 7l4-4 4 4" : "M1 3l4 4 4-4"} /></svg>
-      {node.unfolded ? "Fewer values" : `${folds} more values, at their defaults`}
+      {node.unfolded ? "Fewer values" : `${folds} more values`}
     </button>
   );
 }

@@ -5,7 +5,7 @@ import { nextSeed } from "../graph/numbers.ts";
 import { setValue, updateNodes, withScope } from "../graph/edit.ts";
 import { formatJson, parseJson, type Json, type JsonObject } from "../graph/json.ts";
 import type { Doc } from "../graph/model.ts";
-import { promptIds, toPrompt } from "../graph/prompt.ts";
+import { neededFor, promptIds, toPrompt } from "../graph/prompt.ts";
 import {
   NO_RUNS, type NodeError, type Run, type RunState, missedEnds, newRun, nodeErrors, reduce, runsOf, settleHistory, settleQueue, withRun,
 } from "../graph/run.ts";
@@ -42,7 +42,7 @@ export function follow(): void {
 /** Asks for what was missed. */
 export async function settle(): Promise<void> {
   try {
-    const asked = runs.get();
+    const [asked, before] = [runs.get(), statusFrames];
     const queue = await api.queue();
     runs.set((state) => settleQueue(state, queue));
     const missed = missedEnds(runs.get(), queue, asked);
@@ -50,6 +50,8 @@ export async function settle(): Promise<void> {
       const entry = await api.historyOf(id);
       runs.set((state) => settleHistory(state, id, entry, Date.now()));
     }
+    // What changed while it was asked may be missing in the answer.
+    if (statusFrames !== before) lookAgain(true);
   } catch (error) {
     if (error instanceof api.ServerError && error.status === 0) return;
     throw error;
@@ -77,11 +79,25 @@ function onFrame(frame: Frame): void {
   if (frame.type === "paraflow.nodes") void api.objectInfo().then(setSpecs, () => undefined);
   const before = runs.get();
   runs.set((state) => reduce(state, frame, Date.now()));
+  if (frame.type === "status") {
+    statusFrames++;
+    lookAgain();
+  }
   const id = frame.data["prompt_id"];
   const run = typeof id === "string" ? runs.get().runs[id] : undefined;
   if (frame.type === "execution_start" && run) forgetPreviews(run.doc);
   if (frame.type === "executed" && run) dropPreview(`${run.doc}/${String(frame.data["display_node"] ?? frame.data["node"])}`);
   if (run && before.runs[run.id]?.status !== run.status && run.ended) told(run);
+}
+
+let looking: ReturnType<typeof setTimeout> | undefined;
+let statusFrames = 0;
+
+/** Nobody is told of the ends of other windows' runs: when the queue got shorter than what we think is in it, it is asked. */
+function lookAgain(surely = false): void {
+  const { runs: all, remaining } = runs.get();
+  clearTimeout(looking);
+  if (surely || Object.values(all).filter((run) => run.ended === undefined).length > remaining) looking = setTimeout(() => void settle(), 250);
 }
 
 function told(run: Run): void {
@@ -138,9 +154,11 @@ async function queueOnce(tab: Tab, specs: Specs, targets?: readonly string[]): P
     return false;
   }
   const workflow = parseJson(formatJson(writeDoc(tab.doc, specs))) as JsonObject;
+  const wanted = targets?.flatMap((id) => promptIds(prompt, id));
   const body: JsonObject = {
     client_id: clientId(), prompt: prompt as unknown as Json, extra_data: { extra_pnginfo: { workflow }, preview_method: "auto", name: tab.name },
-    ...(targets ? { partial_execution_targets: targets.flatMap((id) => promptIds(prompt, id)) } : {}),
+    // ComfyUI's goes as far as outputs only, ours as far as any node.
+    ...(wanted ? { partial_execution_targets: wanted, paraflow_targets: wanted } : {}),
   };
   try {
     asking++;
@@ -149,7 +167,7 @@ async function queueOnce(tab: Tab, specs: Specs, targets?: readonly string[]): P
       refused(tab, answer);
       return false;
     }
-    if ("prompt_id" in answer) accepted(tab, answer, Object.keys(prompt).length);
+    if ("prompt_id" in answer) accepted(tab, answer, wanted ? neededFor(prompt, wanted).size : Object.keys(prompt).length);
     amend(tab.key, (doc) => moveSeeds(doc, specs));
     return true;
   } catch (error) {
