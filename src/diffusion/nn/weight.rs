@@ -441,7 +441,7 @@ impl Weight {
             terms.push((0.0, self.clone()));
         }
         let base = Base::new(Origin::Sum(terms), self.shape(), self.base.precision);
-        Ok(Self { layer: self.layer.clone(), geometry: self.geometry, base, adapters: Vec::new() })
+        Ok(Self { layer: self.layer.clone(), geometry: self.geometry, base, baked: None, adapters: Vec::new() })
     }
 
     /// The layer's output: `W x`, what the adapters make of it, `bias` `[out]`, and what is added. The last dimension of `x`
