@@ -20,18 +20,18 @@ OWN = dict(
 COMMON = dict(layers="exca", steps=200, batch_size=4, schedule="constant", seed=1, validate_every=50)
 
 
-def training(kind, subject, count=4, prior=None, **changes):
+def training(kind, subject, count=4, captions=None, **changes):
     """One training. `changes` are inputs of its node; all others are written out, so that defaults may change.
 
-    `prior` is the prompt of class pictures that the graph makes itself (prior preservation).
+    `captions` take the place of those in the subject's folder.
     """
     known = {**COMMON, **OWN[kind]}
     wrong = set(changes) - set(known)
     if wrong:
         raise ValueError(f"{NODES[kind]} has no input {sorted(wrong)} among those the experiments set")
     made = dict(kind=kind, subject=subject, count=count, **{**known, **changes})
-    if prior:
-        made["prior"] = prior
+    if captions:
+        made["captions"] = captions
     if kind == "lora" and "rank" in changes and "alpha" not in changes:
         made["alpha"] = float(made["rank"])
     return made
@@ -68,13 +68,9 @@ class Graph:
         spec = dict(spec)
         state = "states/" + key(spec)
         kind, subject, count = spec.pop("kind"), spec.pop("subject"), spec.pop("count")
-        who = self.add("LoadSubject", subject, folder=subject, unique_token="sks", count=count, fit="crop")
+        captions = spec.pop("captions", "")
+        who = self.add("LoadSubject", subject, folder=subject, unique_token="sks", captions=captions, count=count, fit="crop")
         parts = dict(model=self.model(), clip=self.clip(), vae=self.vae(), subject=[who, 0])
-        prior = spec.pop("prior", None)
-        if prior:
-            nothing = self.add("CLIPTextEncode", "nothing", clip=self.clip(), text="")
-            pictures = self.sampled(self.model(), nothing, prior, pictures=16, noise=900)
-            parts.update(class_images=[pictures, 0], class_caption=prior)
         return self.add(NODES[kind], f"train {kind}", **parts, **spec, sample_every=0, state=state)
 
     def sampled(self, model, nothing, words, pictures, noise):

@@ -194,15 +194,17 @@ class Page:
         self.say(words.TWO)
         rows = []
         for label, groups in scored.rows.items():
-            (group, seen), = groups.items()
-            first, second = group[0].split(", ")
-            alone = [[r["found " + s] for r in seen if r["role"] == s] for s in (first, second)]
-            pairs = [r for r in seen if r["role"] == "both"]
-            values = [[r["found " + first] for r in pairs], [r["found " + second] for r in pairs]]
-            both = [r["found " + first] * r["found " + second] for r in pairs]
-            rows.append([label, *[shown(interval([v])) for v in [*alone, *values, both]]])
-        self.table(["", f"{first} alone", f"{second} alone", f"{first} in pairs", f"{second} in pairs", "both"], rows)
-        self.simple_grid(scored, "two.png", [p["text"].replace("a sks ", "").split(" on")[0][:14] for p in plan.pair_prompts(first, second)], 12)
+            alone, paired, both = [], [], []
+            for group, seen in groups.items():
+                first, second = group[0].split(", ")
+                pairs = [r for r in seen if r["role"] == "both"]
+                alone.append([r["found " + s] for s in (first, second) for r in seen if r["role"] == s])
+                paired.append([r["found " + s] for s in (first, second) for r in pairs])
+                both.append([r["found " + first] * r["found " + second] for r in pairs])
+            rows.append([label, *[shown(interval(v)) for v in (alone, paired, both)], len(groups)])
+        self.table(["", "found, asked for alone", "found, asked for as a pair", "both found", "pairs"], rows)
+        first, second = list(plan.COLOURED)[:2]
+        self.simple_grid(scored, "two.png", [p["text"].replace("sks ", "").split(" on")[0][:14] for p in plan.pair_prompts(first, second, True)], 12)
 
     def edit(self):
         scored = self.scored("edit")

@@ -4,6 +4,7 @@ An experiment gives cells with labels; two that need the same training or the sa
 named by content. `Options` cut it down: fewer seeds, fewer steps, fewer subjects.
 """
 
+import itertools
 from dataclasses import dataclass, field
 
 import graphs
@@ -88,13 +89,25 @@ def style_prompts(subject):
     ]
 
 
-def pair_prompts(first, second):
+# What an individual is called where its colour is said, and where its first four pictures show it.
+COLOURED = dict(
+    captain=("a yellow sks bear", ["on the beach", "in the snow", "in the forest", "in the city"]),
+    patches=("a white sks cat", ["on a wooden floor", "on the beach", "in the city", "at night"]),
+    sprout=("a purple sks robot", ["in the forest", "on the moon", "in the snow", "on a wooden floor"]),
+)
+
+
+def called(name, coloured):
+    return COLOURED[name][0] if coloured else f"a sks {CLASSES[name]}"
+
+
+def pair_prompts(first, second, coloured):
     rows = []
     for name, seed in [(first, 100), (second, 100)]:
         for i, (place, words) in enumerate(PLACES[:4]):
-            rows.append(dict(role=name, text=f"a sks {CLASSES[name]} {words}", pictures=1, noise=seed + i, place=place))
+            rows.append(dict(role=name, text=f"{called(name, coloured)} {words}", pictures=1, noise=seed + i, place=place))
     for i, (place, words) in enumerate(PLACES[:4]):
-        text = f"a sks {CLASSES[first]} and a sks {CLASSES[second]} {words}"
+        text = f"{called(first, coloured)} and {called(second, coloured)} {words}"
         rows.append(dict(role="both", text=text, pictures=2, noise=500 + i, place=place))
     return rows
 
@@ -164,22 +177,33 @@ def order(options):
 
 
 def two(options):
-    """F: two subjects on one model."""
-    first, second = "captain", "starry"
-    prompts, group = pair_prompts(first, second), (f"{first}, {second}", 1)
-    rows = [("base", group, cell([], prompts))]
-    a, b = (best("projection", s, options) for s in (first, second))
-    rows.append(("PaRa, sequential", group, cell([a, b], prompts)))
-    rows.append(("PaRa, sequential, reversed", group, cell([b, a], prompts)))
-    rows.append(("PaRa, union", group, cell([a, b], prompts, "union")))
-    rows.append(("PaRa, additive", group, cell([a, b], prompts, "additive")))
-    for method in ["deft", "lora"]:
-        rows.append((f"{NAMES[method]}, both", group, cell([best(method, s, options) for s in (first, second)], prompts)))
-    prior = f"a {CLASSES[first]} and a {CLASSES[second]}"
-    for method in ["projection", "deft", "lora"]:
-        own = [best(method, s, options, prior=prior) for s in (first, second)]
-        rows.append((f"{NAMES[method]}, class pictures", group, cell(own, prompts)))
+    """F: two subjects on one model, every pair of three, with and without the colour in captions and prompts."""
+    rows = []
+    for coloured in (True, False):
+        for first, second in itertools.combinations(COLOURED, 2):
+            prompts, group = pair_prompts(first, second, coloured), (f"{first}, {second}", 1)
+
+            def made(method):
+                return [best(method, s, options, **told(s, coloured)) for s in (first, second)]
+
+            def row(label, trainings, combine="chain"):
+                rows.append((label + ('' if coloured else ', no colour'), group, cell(trainings, prompts, combine)))
+
+            row("base", [])
+            row("PaRa, sequential", made("projection"))
+            if coloured:
+                row("PaRa, sequential, reversed", made("projection")[::-1])
+                row("PaRa, union", made("projection"), "union")
+                row("PaRa, additive", made("projection"), "additive")
+            row(NAMES["deft"], made("deft"))
+            row(NAMES["lora"], made("lora"))
     return rows
+
+
+def told(name, coloured):
+    """The captions of a training that says the colour; those of the folder else."""
+    words, places = COLOURED[name]
+    return dict(captions="\n".join(f"{words} {place}" for place in places)) if coloured else {}
 
 
 def edit(options):

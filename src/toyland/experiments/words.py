@@ -81,11 +81,11 @@ the style either. The paper's claim: PaRa first and LoRA second keeps both, the 
 TWO = """
 ## Two subjects in one picture
 
-Two adapters trained apart, put on one model. `sequential` takes them one after the other, `union` removes all directions
-of either, `additive` adds both exports. "Alone" asks for one individual, "in pairs" for both. One training a subject.
-The base's row shows what the prompts alone give. Both individuals have the same word for a name, and differ in their class
-word only. "Class pictures" were trained beside 16 pictures that the model itself drew of both classes together, prior
-preservation in the words of DreamBooth. The paper's claim: two PaRas work together where two LoRAs fail.
+Two adapters trained apart, put on one model, for every pair of three individuals. `sequential` takes them one after the
+other, `union` removes all directions of either, `additive` adds both exports. With the colour said, captions and prompts
+are "a yellow sks bear on the beach" instead of "a sks bear on the beach". One training a subject. The base's row shows what
+the prompts alone give. The individuals have the same word for a name, and differ in class word and colour only. The paper's
+claim: two PaRas work together where two LoRAs fail.
 """
 
 EDIT = """
