@@ -136,7 +136,10 @@ impl Base {
         let (output, input, kernel) = self.measures();
         let matrix = match &self.origin {
             Origin::File(stored) => {
-                Matrix::read(output, input, kernel, self.precision, &|start, out| stored.read(start, out))
+                let matrix = Matrix::read(output, input, kernel, self.precision, &|start, out| stored.read(start, out));
+                // The layer multiplies with the matrix from now on.
+                stored.forget();
+                matrix
             }
             Origin::Memory(_) | Origin::Sum(_) => {
                 let numbers = self.tensor()?.flatten_all()?.to_vec1::<f32>()?;

@@ -98,6 +98,24 @@ impl Bytes {
             Self::Shared(bytes) => bytes,
         }
     }
+
+    /// Gives the pages that hold these bytes back to the system, which reads them from the file again if they are asked for.
+    #[expect(unsafe_code, reason = "the one way to hold a layer's numbers once and not in the file's pages as well")]
+    fn forget(&self, range: &Range<usize>) {
+        /// A multiple of every size that pages have.
+        const PAGES: usize = 1 << 16;
+        let (start, end) = (range.start.next_multiple_of(PAGES), range.end / PAGES * PAGES);
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self
+            && start < end
+        {
+            // SAFETY: the mapping is read-only and backed by its file, so pages that are dropped come back with the same bytes.
+            // That it fails changes nothing but how much memory is in use.
+            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
+        }
+        #[cfg(not(unix))]
+        let _ = (start, end);
+    }
 }
 
 impl Weights {
@@ -567,6 +585,14 @@ impl Stored {
         numbers
     }
 
+    /// Lets go of its bytes in memory, if they are a file's: somebody has made of them what is needed from now on.
+    pub(super) fn forget(&self) {
+        match &self.item.sum {
+            Some(terms) => terms.iter().for_each(|(_, stored)| stored.forget()),
+            None => self.item.bytes.forget(&self.item.entry.range),
+        }
+    }
+
     /// Its numbers from the `start`-th on, as many as `out` takes. Panics beyond the end.
     pub(super) fn read(&self, start: usize, out: &mut [f32]) {
         if let Some(terms) = &self.item.sum {
@@ -753,6 +779,18 @@ mod tests {
             assert!(matches!(Weights::open(path), Err(Error::Unreadable { .. })));
         }
         std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn what_was_let_go_of_is_read_again() {
+        let path = std::env::temp_dir().join(format!("paraflow-forgotten-{}.safetensors", std::process::id()));
+        std::fs::write(&path, drawn_file(&BTreeMap::from([("x".to_owned(), vec![300, 1000])]))).unwrap();
+        let weights = Weights::open(&path).unwrap();
+        let read = || weights.tensor("x", &[300, 1000]).unwrap().to_vec2::<f32>().unwrap();
+        let before = read();
+        weights.claim("x", &[&[300, 1000]]).unwrap().forget();
+        assert!(read() == before);
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]
