@@ -217,7 +217,7 @@ fn bad_checkpoints_are_told_before_anything_runs() {
         bench.write("models/checkpoints/tiny.safetensors", content);
         let faults = bench.plan(text_to_image()).err().expect("the file is bad");
         assert_eq!(faults.len(), 1, "{faults:?}");
-        faults[0].to_string()
+        format!("{}; {}", faults[0], faults[0].hint().unwrap_or_default())
     };
     assert!(text(&tiny::checkpoint()[..1_000_000]).contains("cut short"));
     assert!(text(b"PK\x03\x04 and so on, as pickled checkpoints begin").contains("pickle"));

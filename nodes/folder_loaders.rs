@@ -118,8 +118,9 @@ mod tests {
         let faults = bench.plan(json!({
             "1": ["DiffusersLoader", {"model_path": "some/tin"}], "2": ["Catch", {"value": ["1", 0]}],
         }));
-        let text = faults.err().unwrap()[0].to_string();
-        assert!(text.contains("some/tin") && text.contains("some/tiny"), "{text}");
+        let fault = &faults.err().unwrap()[0];
+        let (text, hint) = (fault.to_string(), fault.hint().unwrap_or_default());
+        assert!(text.contains("some/tin") && hint.contains("some/tiny"), "{text}; {hint}");
     }
 
     #[test]

@@ -694,6 +694,11 @@ for name, graph in CASES.items():
     cases[name] = {"graph": graph, "shapes": made}
     print(name, made, float(tensors[f"{name}/0"].abs().max()), flush=True)
     assert all(bool(tensor.isfinite().all()) for key, tensor in tensors.items() if key.startswith(f"{name}/"))
+save_file(tensors, folder / "tensors.safetensors")
+(folder / "cases.json").write_text("{\n" + ",\n".join(f"{json.dumps(name)}: {json.dumps(case)}" for name, case in cases.items()) + "\n}\n")
+listing = {"values": VALUES, "models": models, "names": names, "smaller": SMALLER, "thin": THIN}
+(folder / "models.json").write_text(json.dumps(listing) + "\n")
+
 # What `LoraSave` writes of what two models differ by: of products of factors and of whole differences, every so manieth number.
 with torch.inference_mode(), tempfile.TemporaryDirectory() as temporary:
     import folder_paths
@@ -702,6 +707,10 @@ with torch.inference_mode(), tempfile.TemporaryDirectory() as temporary:
     folder_paths.set_output_directory(temporary)
     less = classes["ModelMergeSubtract"]().merge(given["model"], given["model_2"], 1.0)[0]
     text_less = classes["CLIPMergeSubtract"]().merge(given["clip"], given["clip_2"], 1.0)[0]
+    # Singular vectors of every word of the vocabulary would take ten gigabytes.
+    for table in [key for key in text_less.patcher.patches if "token_embedding" in key]:
+        text_less.patcher.patches.pop(table)
+        comfy.utils.set_attr_param(text_less.patcher.model, table, torch.zeros(1, 64))
     classes["LoraSave"].execute("lora", 6, "standard", True, less, text_less)
     file = load_file(next(Path(temporary).glob("*.safetensors")))
 extracted = {}
@@ -713,7 +722,3 @@ for key in sorted(file):
     elif key.endswith((".diff", ".diff_b")):
         extracted[key] = file[key].float()[::23].clone()
 save_file(extracted, folder / "extracted.safetensors")
-save_file(tensors, folder / "tensors.safetensors")
-(folder / "cases.json").write_text("{\n" + ",\n".join(f"{json.dumps(name)}: {json.dumps(case)}" for name, case in cases.items()) + "\n}\n")
-listing = {"values": VALUES, "models": models, "names": names, "smaller": SMALLER, "thin": THIN}
-(folder / "models.json").write_text(json.dumps(listing) + "\n")

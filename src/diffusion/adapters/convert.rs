@@ -452,14 +452,15 @@ mod tests {
         Weights::from_bytes("kohya.safetensors", safetensors::serialize(views, None).unwrap()).unwrap()
     }
 
+    fn view<'a>(tensor: &'a Tensor<'_>) -> (String, TensorView<'a>) {
+        let dtype = serde_json::from_value(Value::String(tensor.dtype.clone())).unwrap();
+        (tensor.name.clone(), TensorView::new(dtype, tensor.shape.clone(), &tensor.bytes).unwrap())
+    }
+
     fn written(converted: &Converted<'_>) -> Weights {
-        let view = |tensor: &Tensor<'_>| {
-            let dtype = serde_json::from_value(Value::String(tensor.dtype.clone())).unwrap();
-            (tensor.name.clone(), TensorView::new(dtype, tensor.shape.clone(), &tensor.bytes).unwrap())
-        };
         let metadata = converted.metadata.clone().into_iter().collect();
-        let views: Vec<_> = converted.tensors.iter().map(|tensor| view(tensor)).collect();
-        Weights::from_bytes("converted.safetensors", safetensors::serialize(views, Some(metadata)).unwrap()).unwrap()
+        let file = safetensors::serialize(converted.tensors.iter().map(view), Some(metadata)).unwrap();
+        Weights::from_bytes("converted.safetensors", file).unwrap()
     }
 
     const SD1: [(&str, usize, f32); 4] = [

@@ -628,7 +628,10 @@ impl Stored {
     /// Tells the system that nobody will read it soon, so that its pages do not count as this process's memory. They stay in
     /// the system's cache of files.
     pub(super) fn release(&self) {
-        self.item.bytes.release(self.item.entry.range.clone());
+        match &self.item.sum {
+            Some(terms) => terms.iter().for_each(|(_, stored)| stored.release()),
+            None => self.item.bytes.release(self.item.entry.range.clone()),
+        }
     }
 
     /// The whole tensor in the type and on the device of its [`Weights`].
@@ -792,6 +795,18 @@ mod tests {
             assert!(matches!(Weights::open(path), Err(Error::Unreadable { .. })));
         }
         std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn what_was_let_go_of_is_read_again() {
+        let path = std::env::temp_dir().join(format!("paraflow-forgotten-{}.safetensors", std::process::id()));
+        std::fs::write(&path, drawn_file(&BTreeMap::from([("x".to_owned(), vec![300, 1000])]))).unwrap();
+        let weights = Weights::open(&path).unwrap();
+        let read = || weights.tensor("x", &[300, 1000]).unwrap().to_vec2::<f32>().unwrap();
+        let before = read();
+        weights.claim("x", &[&[300, 1000]]).unwrap().release();
+        assert!(read() == before);
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]
