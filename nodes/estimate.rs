@@ -266,7 +266,11 @@ mod tests {
         assert_eq!(plain.unknown, [] as [String; 0]);
         let steps = estimate_of(&[("KSampler", "steps", 20)]);
         assert!(steps.operations > 1.8 * plain.operations && steps.peak_bytes == plain.peak_bytes);
-        let wide = estimate_of(&[("KSampler", "steps", 10), ("EmptyLatentImage", "width", 256), ("EmptyLatentImage", "height", 256)]);
+        let wide = estimate_of(&[
+            ("KSampler", "steps", 10),
+            ("EmptyLatentImage", "width", 256),
+            ("EmptyLatentImage", "height", 256),
+        ]);
         assert!(wide.operations > 4.0 * plain.operations && wide.peak_bytes > plain.peak_bytes);
         assert_eq!(wide.weight_bytes, plain.weight_bytes);
         let unguided = estimate_of(&[("KSampler", "steps", 10), ("KSampler", "cfg", 1)]);

@@ -143,7 +143,8 @@ impl Walk<'_> {
 #[must_use]
 pub fn decode(weights: &Weights, (rows, columns): (usize, usize)) -> Cost {
     let shape = |name: &str| weights.shape(name).unwrap_or_default();
-    let levels = (0..).take_while(|level| !shape(&format!("decoder.up.{level}.block.0.conv1.weight")).is_empty()).count();
+    let levels =
+        (0..).take_while(|level| !shape(&format!("decoder.up.{level}.block.0.conv1.weight")).is_empty()).count();
     let cells = (rows * columns) as f64;
     let mut cost = Cost::default();
     for (name, info) in weights.names().filter_map(|name| Some((name, weights.info(name)?))) {

@@ -11,7 +11,6 @@ use rayon::prelude::*;
 use crate::fill::filled;
 use crate::isa::{Isa, Simd, dispatch};
 use crate::matrix::{Matrix, Precision};
-use crate::norm::sum;
 use crate::product::{Epilogue, Job, Left, Out, run};
 use crate::{half, maths, parallel};
 
@@ -251,14 +250,39 @@ fn soften_body<S: Simd>(scores: &mut [f32], rows: &mut [Row], seen: &Seen, scale
             continue;
         }
         let greatest = max(scores, row.greatest);
-        for score in scores.iter_mut() {
-            *score = maths::exp::<S>((*score - greatest) * scale);
-        }
+        let sum = soften_row::<S>(scores, greatest, scale);
         // The first block has no weights before it.
         row.decay = if row.sum == 0.0 { 0.0 } else { maths::exp::<S>((row.greatest - greatest) * scale) };
-        row.sum = row.sum * row.decay + sum(scores, |x| x);
+        row.sum = row.sum * row.decay + sum;
         row.greatest = greatest;
     }
+}
+
+/// `e^((score - greatest) · scale)` of every score, and their sum in sixteen lanes that are added up at the end.
+#[inline(always)]
+fn soften_row<S: Simd>(scores: &mut [f32], greatest: f32, scale: f32) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    let (blocks, rest) = scores.as_chunks_mut::<16>();
+    for block in blocks {
+        for lane in 0..16 {
+            block[lane] = maths::exp::<S>((block[lane] - greatest) * scale);
+        }
+        for lane in 0..16 {
+            lanes[lane] += block[lane];
+        }
+    }
+    for (lane, score) in lanes.iter_mut().zip(rest) {
+        *score = maths::exp::<S>((*score - greatest) * scale);
+        *lane += *score;
+    }
+    let mut half = 8;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
 }
 
 /// The greatest number, `least` at least; NaN is passed over, and the differences from the result stay NaN.

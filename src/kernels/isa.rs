@@ -89,9 +89,8 @@ impl Isa {
             let wide = is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl");
-            let fused = is_x86_feature_detected!("avx2")
-                && is_x86_feature_detected!("fma")
-                && is_x86_feature_detected!("f16c");
+            let fused =
+                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
             match (is_x86_feature_detected!("avx512f") && wide && fused, fused) {
                 (true, _) if is_x86_feature_detected!("avx512bf16") => Self::Avx512Bf16,
                 (true, _) => Self::Avx512,

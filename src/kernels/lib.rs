@@ -3,7 +3,10 @@
 //! Pictures are channels-last, `[batch, height, width, channels]`; numbers are f32. Each kernel is compiled for several
 //! instruction sets and picks the widest at run time. Results do not depend on the number of threads: what is shared among
 //! them is the output, never a sum.
-#![expect(unsafe_code, reason = "the only home of vector instructions, of outputs that tasks fill tile by tile, and of the process's environment")]
+#![expect(
+    unsafe_code,
+    reason = "the only home of vector instructions, of outputs that tasks fill tile by tile, and of the process's environment"
+)]
 
 mod attention;
 mod attention_back;
@@ -22,6 +25,7 @@ mod resample;
 mod right;
 #[cfg(test)]
 mod testing;
+mod tile;
 mod winograd;
 
 pub use attention::{Heads, attention, attention_in};
@@ -35,5 +39,5 @@ pub use matrix::{Matrix, Precision, Turned};
 pub use norm::{Groups, group_norm, group_norm_back, layer_norm, layer_norm_back};
 pub use pointwise::{geglu, geglu_back, gelu, gelu_back, quick_gelu, quick_gelu_back, silu, silu_back};
 pub use product::{Epilogue, Window, conv2d, linear};
-pub use right::Right;
 pub use resample::{Resize, upsample_nearest, upsample_nearest_back};
+pub use right::Right;

@@ -127,7 +127,8 @@ impl Matrix {
         precision: Precision,
         numbers: &(dyn Fn(usize, &mut [f32]) + Sync),
     ) -> Self {
-        let pack = |source: &Source<'_, f32>, place: &dyn Fn(usize, usize) -> usize, lines: &mut [Line]| match precision {
+        let pack = |source: &Source<'_, f32>, place: &dyn Fn(usize, usize) -> usize, lines: &mut [Line]| match precision
+        {
             Precision::Single => gather(source, 0, place, lines),
             Precision::Bf16 => gather_pairs(source, 0, place, lines),
         };

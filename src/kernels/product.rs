@@ -11,6 +11,7 @@ use crate::isa::Avx512Bf16;
 use crate::isa::{Isa, Simd, dispatch};
 use crate::matrix::{LINE, Line, PANEL, Precision};
 use crate::right::{Right, Rows};
+use crate::tile::{Factors, up_to_six};
 use crate::{half, parallel, winograd};
 
 /// Rows of a tile. With 64 columns of AVX-512 that is 24 of its 32 registers.
@@ -91,12 +92,7 @@ fn places<'a>(isa: Isa, x: &'a [f32], matrix: Right<'_>) -> Cow<'a, [f32]> {
 /// # Panics
 /// When a slice is not of the length that the others call for.
 #[must_use]
-pub fn conv2d<'a>(
-    x: &[f32],
-    window: &Window,
-    matrix: impl Into<Right<'a>>,
-    epilogue: Epilogue<'_>,
-) -> Vec<f32> {
+pub fn conv2d<'a>(x: &[f32], window: &Window, matrix: impl Into<Right<'a>>, epilogue: Epilogue<'_>) -> Vec<f32> {
     conv2d_on(Isa::best(), x, window, matrix.into(), epilogue)
 }
 
@@ -114,14 +110,7 @@ fn conv2d_on(isa: Isa, x: &[f32], window: &Window, matrix: Right<'_>, epilogue: 
 }
 
 /// The same convolution in tiles of 2x2 outputs.
-fn by_tiles(
-    isa: Isa,
-    x: &[f32],
-    window: &Window,
-    right: Right<'_>,
-    epilogue: Epilogue<'_>,
-    zeros: &[f32],
-) -> Vec<f32> {
+fn by_tiles(isa: Isa, x: &[f32], window: &Window, right: Right<'_>, epilogue: Epilogue<'_>, zeros: &[f32]) -> Vec<f32> {
     let (height, width) = window.output();
     let (rows, columns) = (window.batch * height * width, right.columns());
     epilogue.check(rows, window.batch, columns);
@@ -357,6 +346,14 @@ fn strip<S: Simd, const PAIRS: bool, const N: usize>(
             valid,
         };
         let right = &job.right.rows::<S>(panel, column, count, walk.depth.clone(), scratch);
+        if valid == count && job.left.window.is_none() {
+            walk.plain::<S, PAIRS, N>(job, right, first, origins);
+            done += step;
+            if done >= depth {
+                break;
+            }
+            continue;
+        }
         for (tile, origins) in origins.chunks(TILE).enumerate() {
             let row = first + tile * TILE;
             match *origins {
@@ -390,6 +387,59 @@ struct Walk {
 }
 
 impl Walk {
+    /// All tiles of a product of rows that follow one another. What is added to it is there before the first sum.
+    #[inline(always)]
+    fn plain<S: Simd, const PAIRS: bool, const N: usize>(
+        &self,
+        job: &Job<'_>,
+        right: &Rows,
+        first: usize,
+        origins: &[Origin],
+    ) {
+        let load = self.load || (self.depth.start == 0 && self.begin::<S, N>(job, first, origins.len()));
+        for (tile, origins) in origins.chunks(TILE).enumerate() {
+            let left = job.left.row(origins[0], 0).wrapping_add(self.depth.start);
+            let factors = Factors {
+                left,
+                apart: job.left.stride,
+                right: right.start,
+                width: right.width,
+                depth: self.depth.len(),
+            };
+            // SAFETY: the rows of the left factor are those of a checked slice, the right one's are this walk's, and the
+            // output's rows and columns are this task's alone.
+            unsafe {
+                let out = job.out.start.add(self.place(job, first + tile * TILE));
+                up_to_six::<S, PAIRS, N>(&factors, origins.len(), out, job.out.stride, load);
+            }
+        }
+    }
+
+    /// Writes the epilogue as the sums' beginning; whether there is one.
+    #[inline(always)]
+    fn begin<S: Simd, const N: usize>(&self, job: &Job<'_>, first: usize, rows: usize) -> bool {
+        let Epilogue { bias, shift, residual } = job.epilogue;
+        if bias.is_none() && shift.is_none() && residual.is_none() {
+            return false;
+        }
+        let columns = job.right.columns();
+        for row in first..first + rows {
+            for column in (self.column..self.column + N * S::LANES).step_by(S::LANES) {
+                // SAFETY: `product` checked that the numbers have this row and all columns; the output's row and columns
+                // are this task's alone.
+                unsafe {
+                    let load = |numbers: Option<&[f32]>, row: usize| {
+                        numbers.map(|numbers| S::load(numbers.as_ptr().add(row * columns + column)))
+                    };
+                    let parts = [load(bias, 0), load(shift, row / job.per_shift), load(residual, row)];
+                    let sum = parts.into_iter().flatten().reduce(|a, b| S::add(a, b));
+                    S::store(job.out.start.add(row * job.out.stride + column), sum.unwrap_or(S::splat(0.0)));
+                }
+            }
+        }
+        true
+    }
+
     #[inline(always)]
     fn tile<S: Simd, const PAIRS: bool, const M: usize, const N: usize>(
         &self,
@@ -467,33 +517,36 @@ impl Walk {
     /// `valid` numbers must be readable.
     #[inline(always)]
     unsafe fn read<S: Simd, const N: usize>(&self, from: *const f32) -> [S::Vector; N] {
+        if self.valid == N * S::LANES {
+            // SAFETY: the caller's promise: all of them are valid.
+            return std::array::from_fn(|n| unsafe { S::load(from.add(n * S::LANES)) });
+        }
         let mut padded = [0.0; PANEL];
-        let from = if self.valid == N * S::LANES {
-            from
-        } else {
-            // SAFETY: the caller's promise; `valid` is at most a panel.
-            unsafe { std::ptr::copy_nonoverlapping(from, padded.as_mut_ptr(), self.valid) };
-            padded.as_ptr()
-        };
-        // SAFETY: `N` vectors are readable: all are valid, or they are in the padded copy.
-        std::array::from_fn(|n| unsafe { S::load(from.add(n * S::LANES)) })
+        // SAFETY: the caller's promise; `valid` is at most a panel, and so are `N` vectors.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from, padded.as_mut_ptr(), self.valid);
+            std::array::from_fn(|n| S::load(padded.as_ptr().add(n * S::LANES)))
+        }
     }
 
     /// # Safety
     /// `valid` numbers must be writable.
     #[inline(always)]
     unsafe fn write<S: Simd, const N: usize>(&self, to: *mut f32, vectors: [S::Vector; N]) {
+        if self.valid == N * S::LANES {
+            for (n, vector) in vectors.into_iter().enumerate() {
+                // SAFETY: the caller's promise: all of them are valid.
+                unsafe { S::store(to.add(n * S::LANES), vector) };
+            }
+            return;
+        }
         let mut padded = [0.0; PANEL];
-        let full = self.valid == N * S::LANES;
-        let start = if full { to } else { padded.as_mut_ptr() };
         for (n, vector) in vectors.into_iter().enumerate() {
-            // SAFETY: `N` vectors are writable: all are valid, or they go to the padded copy.
-            unsafe { S::store(start.add(n * S::LANES), vector) };
+            // SAFETY: `N` vectors are at most a panel.
+            unsafe { S::store(padded.as_mut_ptr().add(n * S::LANES), vector) };
         }
-        if !full {
-            // SAFETY: the caller's promise; `valid` is at most a panel.
-            unsafe { std::ptr::copy_nonoverlapping(padded.as_ptr(), to, self.valid) };
-        }
+        // SAFETY: the caller's promise; `valid` is at most a panel.
+        unsafe { std::ptr::copy_nonoverlapping(padded.as_ptr(), to, self.valid) };
     }
 }
 
@@ -591,7 +644,8 @@ mod tests {
 
     #[test]
     fn a_convolution_by_tiles_is_its_definition() {
-        let window = |height, width, before, after| Window { batch: 2, height, width, kernel: 3, stride: 1, before, after };
+        let window =
+            |height, width, before, after| Window { batch: 2, height, width, kernel: 3, stride: 1, before, after };
         for isa in Isa::all() {
             for (window, input, output) in [
                 // Channels for more than one turn, more tiles than a task takes, odd sides, zeros on one side only.
@@ -600,7 +654,8 @@ mod tests {
                 (window(8, 4, 2, 0), 96, 4),
                 (window(11, 6, 0, 0), 112, 16),
             ] {
-                let (x, weight) = (numbers(1, 2 * window.height * window.width * input), numbers(2, output * input * 9));
+                let (x, weight) =
+                    (numbers(1, 2 * window.height * window.width * input), numbers(2, output * input * 9));
                 let matrix = Matrix::conv(&weight, output, input, 3);
                 assert!(winograd::suits(&window, &(&matrix).into()));
                 let expected = plain_conv(&x, &window, &weight, output, input);
@@ -675,7 +730,10 @@ mod tests {
                     let matrix = Matrix::read_halves(output, input, 1, halves, &read);
                     let (x, whole) = (numbers(1, rows * input), Matrix::linear(&widened, output, input));
                     let run = |right| linear_on(isa, &x, 1, right, Epilogue::default());
-                    assert!(run((&matrix).into()) == run((&whole).into()), "{isa:?} {halves:?} {rows} {input} {output}");
+                    assert!(
+                        run((&matrix).into()) == run((&whole).into()),
+                        "{isa:?} {halves:?} {rows} {input} {output}"
+                    );
                     assert!(2 * matrix.bytes() == whole.bytes());
                 }
                 for (input, output) in [(3, 32), (21, 4), (64, 70)] {
@@ -697,7 +755,8 @@ mod tests {
             for (rows, input, output) in [(1, 1, 1), (7, 3, 4), (13, 80, 1257), (205, 200, 72), (6, 40, 48)] {
                 let (g, (bits, weight)) = (numbers(1, rows * output), narrow(Halves::F16, output * input));
                 let read = |start: usize, out: &mut [u16]| out.copy_from_slice(&bits[start..start + out.len()]);
-                let (forth, back) = (Matrix::linear(&weight, output, input), Matrix::linear_back(&weight, output, input));
+                let (forth, back) =
+                    (Matrix::linear(&weight, output, input), Matrix::linear_back(&weight, output, input));
                 let halves = Matrix::read_halves(output, input, 1, Halves::F16, &read);
                 let run = |right| linear_on(isa, &g, 1, right, Epilogue::default());
                 let expected = run((&back).into());
@@ -706,7 +765,8 @@ mod tests {
             for (input, output) in [(3, 32), (21, 4), (64, 70), (80, 200)] {
                 let (g, (bits, weight)) = (numbers(1, 2 * 7 * 5 * output), narrow(Halves::F16, output * input * 9));
                 let read = |start: usize, out: &mut [u16]| out.copy_from_slice(&bits[start..start + out.len()]);
-                let (forth, back) = (Matrix::conv(&weight, output, input, 3), Matrix::conv_back(&weight, output, input, 3));
+                let (forth, back) =
+                    (Matrix::conv(&weight, output, input, 3), Matrix::conv_back(&weight, output, input, 3));
                 let halves = Matrix::read_halves(output, input, 3, Halves::F16, &read);
                 let run = |right| conv2d_on(isa, &g, &window, right, Epilogue::default());
                 let expected = run((&back).into());

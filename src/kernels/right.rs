@@ -97,7 +97,9 @@ impl Right<'_> {
                 }
             }
             (Store::Halves(lines, halves), true) => {
-                self.turn(panel * PANEL + column, per_row, depth, scratch, |line, to| widen::<S>(&lines[line], *halves, to));
+                self.turn(panel * PANEL + column, per_row, depth, scratch, |line, to| {
+                    widen::<S>(&lines[line], *halves, to)
+                });
             }
             (Store::Ready(lines), _) => {
                 self.turn(panel * PANEL + column, per_row, depth, scratch, |line, to| *to = lines[line]);

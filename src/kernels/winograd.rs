@@ -13,6 +13,7 @@ use crate::matrix::{LINE, Line, PANEL, Precision};
 use crate::parallel;
 use crate::product::{Epilogue, Window};
 use crate::right::Right;
+use crate::tile::{Factors, up_to_six};
 
 /// Products of a tile: squares of 4x4 inputs.
 const POINTS: usize = 16;
@@ -104,7 +105,14 @@ fn run_body<S: Simd>(job: &Job<'_>, tiles: Range<usize>, panel: usize) {
             for first in (0..tiles.len()).step_by(SOME) {
                 let some = SOME.min(tiles.len() - first);
                 for tile in 0..some {
-                    transform_square::<S>(job, tiles.start + first + tile, start, count, &mut squares[tile * count..], some);
+                    transform_square::<S>(
+                        job,
+                        tiles.start + first + tile,
+                        start,
+                        count,
+                        &mut squares[tile * count..],
+                        some,
+                    );
                 }
                 for point in 0..POINTS {
                     let left = &squares[point * some * count..][..some * count];
@@ -123,6 +131,7 @@ fn run_body<S: Simd>(job: &Job<'_>, tiles: Range<usize>, panel: usize) {
 
 /// `G g Gᵀ` of every 3x3 kernel of some channels, to `[point, channel, column]`.
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "keeps the vectors in registers")]
 fn transform_weights<S: Simd>(
     job: &Job<'_>,
     panel: usize,
@@ -158,13 +167,12 @@ fn transform_weights<S: Simd>(
         unsafe {
             let start = weights.as_mut_ptr().add(place);
             let at = |point: usize| start.add(point * count * width);
-            let rows: [[S::Vector; 4]; 3] = std::array::from_fn(|row| {
-                spread(std::array::from_fn(|column| S::load(at(row * 4 + column))))
-            });
+            let rows: [[S::Vector; 4]; 3] =
+                std::array::from_fn(|row| spread(std::array::from_fn(|column| S::load(at(row * 4 + column)))));
             for column in 0..4 {
                 let points = spread([rows[0][column], rows[1][column], rows[2][column]]);
-                for (row, point) in points.into_iter().enumerate() {
-                    S::store(at(row * 4 + column), point);
+                for row in 0..4 {
+                    S::store(at(row * 4 + column), points[row]);
                 }
             }
         }
@@ -189,6 +197,7 @@ impl Place {
 
 /// `Bᵀ d B` of a tile's square of 4x4 inputs, some channels of it, to `[point, tile, channel]`; `some` tiles lie side by side.
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "keeps the vectors in registers")]
 fn transform_square<S: Simd>(job: &Job<'_>, tile: usize, start: usize, count: usize, squares: &mut [f32], some: usize) {
     let (window, channels) = (job.window, job.right.channels());
     let place = Place::of(window, tile);
@@ -215,8 +224,8 @@ fn transform_square<S: Simd>(job: &Job<'_>, tile: usize, start: usize, count: us
             });
             for column in 0..4 {
                 let points = mix([rows[0][column], rows[1][column], rows[2][column], rows[3][column]]);
-                for (row, point) in points.into_iter().enumerate() {
-                    S::store(squares.as_mut_ptr().add((row * 4 + column) * some * count + channel), point);
+                for row in 0..4 {
+                    S::store(squares.as_mut_ptr().add((row * 4 + column) * some * count + channel), points[row]);
                 }
             }
         }
@@ -255,61 +264,20 @@ fn rows<S: Simd, const N: usize>(
     load: bool,
 ) {
     assert!(right.len() == depth * width && column + N * S::LANES <= width, "columns of the right factor");
-    let right = &right[column..];
     for (left, out) in left.chunks(ROWS * depth).zip(out.chunks_mut(ROWS * width)) {
-        let out = &mut out[column..];
-        match left.len() / depth {
-            6 => tile::<S, 6, N>(left, right, out, depth, width, load),
-            5 => tile::<S, 5, N>(left, right, out, depth, width, load),
-            4 => tile::<S, 4, N>(left, right, out, depth, width, load),
-            3 => tile::<S, 3, N>(left, right, out, depth, width, load),
-            2 => tile::<S, 2, N>(left, right, out, depth, width, load),
-            _ => tile::<S, 1, N>(left, right, out, depth, width, load),
-        }
-    }
-}
-
-#[inline(always)]
-fn tile<S: Simd, const M: usize, const N: usize>(
-    left: &[f32],
-    right: &[f32],
-    out: &mut [f32],
-    depth: usize,
-    width: usize,
-    load: bool,
-) {
-    let end = N * S::LANES;
-    assert!(left.len() >= M * depth && right.len() >= (depth - 1) * width + end && out.len() >= (M - 1) * width + end);
-    // SAFETY: the lengths were checked.
-    unsafe {
-        let (left, mut line, out) = (left.as_ptr(), right.as_ptr(), out.as_mut_ptr());
-        let mut sums = [[S::splat(0.0); N]; M];
-        if load {
-            for (m, sums) in sums.iter_mut().enumerate() {
-                *sums = std::array::from_fn(|n| S::load(out.add(m * width + n * S::LANES)));
-            }
-        }
-        for k in 0..depth {
-            let vectors: [S::Vector; N] = std::array::from_fn(|n| S::load(line.add(n * S::LANES)));
-            for (m, sums) in sums.iter_mut().enumerate() {
-                let factor = S::splat(*left.add(m * depth + k));
-                for n in 0..N {
-                    sums[n] = S::fma(factor, vectors[n], sums[n]);
-                }
-            }
-            line = line.wrapping_add(width);
-        }
-        for (m, sums) in sums.into_iter().enumerate() {
-            for (n, sum) in sums.into_iter().enumerate() {
-                S::store(out.add(m * width + n * S::LANES), sum);
-            }
-        }
+        let rows = left.len() / depth;
+        assert!(left.len() == rows * depth && out.len() == rows * width, "whole rows");
+        let factors = Factors { left: left.as_ptr(), apart: depth, right: right[column..].as_ptr(), width, depth };
+        // SAFETY: so many rows of the left factor and of the output are there, and every row of the right one has the
+        // columns from `column` on that were checked above.
+        unsafe { up_to_six::<S, false, N>(&factors, rows, out[column..].as_mut_ptr(), width, load) };
     }
 }
 
 /// `Aᵀ m A` of a tile's sums, and the epilogue, to its four outputs or as many as the picture has; `apart` numbers lie between
 /// the sums of two points.
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "keeps the vectors in registers")]
 fn finish<S: Simd>(job: &Job<'_>, tile: usize, panel: usize, sums: &[f32], apart: usize, width: usize) {
     let (window, columns) = (job.window, job.right.columns());
     let ((height, across), place) = (window.output(), Place::of(window, tile));
@@ -328,7 +296,8 @@ fn finish<S: Simd>(job: &Job<'_>, tile: usize, panel: usize, sums: &[f32], apart
         });
         for column in 0..2 {
             let outputs = mix([rows[0][column], rows[1][column], rows[2][column], rows[3][column]]);
-            for (row, mut output) in outputs.into_iter().enumerate() {
+            for row in 0..2 {
+                let mut output = outputs[row];
                 let (y, x) = (place.y + row, place.x + column);
                 if y >= height || x >= across {
                     continue;
