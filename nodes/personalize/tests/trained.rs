@@ -157,6 +157,32 @@ fn samples_never_end_a_training() {
     assert_eq!(predict(&with, "out"), predict(&without, "out"));
 }
 
+/// Pictures of the class that the graph itself makes keep the class from becoming the individual.
+#[test]
+fn class_pictures_are_made_by_the_graph() {
+    let bench = bench();
+    bench.give("subject", subject());
+    let trained = |weight: f64| {
+        let settings = json!({"rank": 2, "learning_rate": 0.1, "class_images": ["d", 0], "prior_weight": weight});
+        let saved = json!(["SaveLoRA", {"lora": ["t", 0], "prefix": "loras/prior"}]);
+        let mut nodes = train("LoRATrain", settings, saved, json!(["Catch", {"value": ["t", 0]}]));
+        nodes["p"] = json!(["CLIPTextEncode", {"clip": ["1", 1], "text": "a bear"}]);
+        nodes["e"] = json!(["EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 3}]);
+        nodes["k"] = json!(["KSampler", {
+            "model": ["1", 0], "positive": ["p", 0], "negative": ["p", 0], "latent_image": ["e", 0], "seed": 1, "steps": 1,
+            "cfg": 1.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0,
+        }]);
+        nodes["d"] = json!(["VAEDecode", {"samples": ["k", 0], "vae": ["1", 2]}]);
+        let outcome = bench.run(nodes);
+        assert!(outcome.warnings().is_empty(), "{:?}", outcome.warnings());
+        predict(&outcome, "out")
+    };
+    assert_ne!(trained(1.0), trained(0.0), "they have a part in the result");
+    let bytes = std::fs::read(bench.path("output/loras/prior_00001_.safetensors")).unwrap();
+    let told: Json = serde_json::from_str(header(&bytes)["paraflow.train"].as_str().unwrap()).unwrap();
+    assert_eq!(told["class_pictures"], 3);
+}
+
 /// The frozen network may multiply in fewer digits; the file says so.
 #[test]
 fn the_precision_of_a_training_is_its_own_and_told() {

@@ -170,3 +170,78 @@ impl Chunk {
         Ok((said - &self.target)?.sqr()?.broadcast_mul(&self.weights)?.sum_all()?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::settings::{Method, plain};
+    use super::*;
+    use crate::schedule::ModelSampling;
+    use crate::testing::value;
+
+    /// A request for a training of one picture, in the settings given.
+    fn with_request(prediction: Prediction, settings: &Settings, look: &dyn Fn(&TrainRequest<'_>)) {
+        let network = crate::testing::Golden::open("unet_narrow");
+        let unet = crate::unet::UNet::load(&network.weights().part("model.diffusion_model.")).unwrap();
+        let sampling = ModelSampling::stable_diffusion(prediction);
+        let subject = vec![Example {
+            latent: value("latent", &[1, 4, 8, 8], 5.0),
+            context: value("context", &[1, 77, 160], 1.0),
+            label: None,
+        }];
+        let empty = value("empty", &[1, 77, 160], 1.0);
+        look(&TrainRequest {
+            unet: &unet,
+            sampling: &sampling,
+            latent_scale: 0.18215,
+            subject: &subject,
+            class: &[],
+            empty: Some(&empty),
+            settings,
+            state: None,
+        });
+    }
+
+    /// Hang et al. 2023, with ᾱ from the betas of Stable Diffusion: `min(SNR, γ) / SNR` where noise is predicted, and
+    /// `min(SNR, γ) / (SNR + 1)` where velocity is; `SNR = ᾱ / (1 - ᾱ)`.
+    #[test]
+    fn noise_levels_count_by_their_signal() {
+        let mut settings = plain(Method::Lora { rank: 1, alpha: 1.0, rate: 1e-3 }, Vec::new());
+        settings.min_snr = 5.0;
+        let alpha = |timestep: usize| -> f64 {
+            let beta = |t: usize| {
+                let root = 0.00085_f64.sqrt() + (0.012_f64.sqrt() - 0.00085_f64.sqrt()) * t as f64 / 999.0;
+                root * root
+            };
+            (0..=timestep).map(|t| 1.0 - beta(t)).product()
+        };
+        for (prediction, more) in [(Prediction::Epsilon, 0.0), (Prediction::Velocity, 1.0)] {
+            with_request(prediction, &settings, &|request| {
+                for timestep in [0, 100, 500, 999] {
+                    let snr = alpha(timestep) / (1.0 - alpha(timestep));
+                    let expected = snr.min(5.0) / (snr + more);
+                    let found = level_weight(request, &settings, timestep);
+                    assert!((found - expected).abs() < 1e-4 * expected, "{timestep}: {found} {expected}");
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn captions_are_left_out_and_noise_is_shifted_as_often_as_asked() {
+        let mut settings = plain(Method::Lora { rank: 1, alpha: 1.0, rate: 1e-3 }, Vec::new());
+        (settings.batch, settings.caption_dropout, settings.noise_offset) = (4, 0.25, 0.5);
+        with_request(Prediction::Epsilon, &settings, &|request| {
+            let all: Vec<Item<'_>> = (0..200).flat_map(|index| items(request, &settings, index)).collect();
+            let dropped = all.iter().filter(|item| std::ptr::eq(item.context, request.empty.unwrap())).count();
+            assert!((150..250).contains(&dropped), "{dropped} of 800");
+            // The mean of a channel's 64 numbers varies by 1 / 64 of itself, and by the offset.
+            let means: Vec<f64> = all
+                .iter()
+                .flat_map(|item| item.noise.chunks(64))
+                .map(|channel| channel.iter().map(|x| f64::from(*x)).sum::<f64>() / 64.0)
+                .collect();
+            let variance = means.iter().map(|mean| mean * mean).sum::<f64>() / means.len() as f64;
+            assert!((variance - (0.25 + 1.0 / 64.0)).abs() < 0.03, "{variance}");
+        });
+    }
+}

@@ -137,6 +137,51 @@ fn every_method_learns() {
     }
 }
 
+/// The losses of a training that moves nothing.
+fn losses_at_rest(bench: &Bench, class: &[Example], change: &dyn Fn(&mut Settings)) -> Vec<f64> {
+    let mut settings = plain(Method::Lora { rank: 1, alpha: 1.0, rate: 1e-30 }, bench.layers());
+    (settings.steps, settings.batch) = (1, 2);
+    change(&mut settings);
+    let request = TrainRequest {
+        unet: &bench.unet,
+        sampling: &bench.sampling,
+        latent_scale: 0.18215,
+        subject: &bench.subject,
+        class,
+        empty: None,
+        settings: &settings,
+        state: None,
+    };
+    let trained = train(&request, &mut Log::default()).unwrap();
+    trained.losses.iter().map(|(loss, _)| f64::from(*loss)).collect()
+}
+
+#[test]
+fn pictures_of_the_class_count_as_much_as_they_are_told_to() {
+    let bench = Bench::new();
+    let example = |index: usize| Example {
+        latent: value(&format!("class {index}"), &[1, 4, 8, 8], 5.0),
+        context: value(&format!("class context {index}"), &[1, 77, 160], 1.0),
+        label: None,
+    };
+    let class: Vec<Example> = (0..5).map(example).collect();
+    let with = |weight: f64| losses_at_rest(&bench, &class, &|it| it.prior_weight = weight)[0];
+    let alone = losses_at_rest(&bench, &[], &|_| {})[0];
+    let (once, thrice, none) = (with(1.0) - alone, with(3.0) - alone, with(0.0) - alone);
+    println!("subject {alone}, class {once}");
+    assert!(once > 0.01 * alone, "{once}");
+    assert!((thrice - 3.0 * once).abs() < 1e-4 * thrice && none.abs() < 1e-5 * alone, "{once} {thrice} {none}");
+}
+
+#[test]
+fn accumulated_batches_are_their_mean() {
+    let bench = Bench::new();
+    let one_by_one = losses_at_rest(&bench, &[], &|it| it.steps = 3);
+    let together = losses_at_rest(&bench, &[], &|it| it.accumulate = 3)[0];
+    let mean = one_by_one.iter().sum::<f64>() / 3.0;
+    assert!((together - mean).abs() < 1e-5 * mean, "{together} {mean}");
+}
+
 #[test]
 fn threads_change_no_bit() {
     let bench = Bench::new();
