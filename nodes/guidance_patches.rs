@@ -7,7 +7,7 @@ use paraflow_engine::{Context, Node, NodeDef, Result, Run, Shared};
 
 pub(crate) fn nodes() -> Vec<NodeDef> {
     vec![
-        NodeDef::of::<APG>(),
+        NodeDef::of::<ProjectedGuidance>(),
         NodeDef::of::<EpsilonScaling>(),
         NodeDef::of::<FreSca>(),
         NodeDef::of::<LatentApplyOperation>(),
@@ -15,7 +15,7 @@ pub(crate) fn nodes() -> Vec<NodeDef> {
         NodeDef::of::<LatentOperationSharpen>(),
         NodeDef::of::<LatentOperationTonemapReinhard>(),
         NodeDef::of::<Mahiro>(),
-        NodeDef::of::<TCFG>(),
+        NodeDef::of::<TangentialDamping>(),
         NodeDef::of::<TemporalScoreRescaling>(),
     ]
 }
@@ -24,8 +24,8 @@ pub(crate) fn nodes() -> Vec<NodeDef> {
 ///
 /// Sadat et al. 2024, arXiv:2410.02416.
 #[derive(Node)]
-#[node(category = "sampling/custom_sampling", display_name = "Adaptive Projected Guidance")]
-struct APG {
+#[node(name = "APG", category = "sampling/custom_sampling", display_name = "Adaptive Projected Guidance")]
+struct ProjectedGuidance {
     /// The model.
     model: Shared<Model>,
     /// How much of guidance along the answer stays; 1 all of it.
@@ -39,7 +39,7 @@ struct APG {
     momentum: f64,
 }
 
-impl Run for APG {
+impl Run for ProjectedGuidance {
     type Output = Model;
 
     fn run(self, _: &Context<'_>) -> Result<Model> {
@@ -52,13 +52,18 @@ impl Run for APG {
 ///
 /// Kwon et al. 2025, arXiv:2503.18137.
 #[derive(Node)]
-#[node(category = "advanced/guidance", display_name = "Tangential Damping CFG", outputs = ["patched_model"])]
-struct TCFG {
+#[node(
+    name = "TCFG",
+    category = "advanced/guidance",
+    display_name = "Tangential Damping CFG",
+    outputs = ["patched_model"]
+)]
+struct TangentialDamping {
     /// The model.
     model: Shared<Model>,
 }
 
-impl Run for TCFG {
+impl Run for TangentialDamping {
     type Output = Model;
 
     fn run(self, _: &Context<'_>) -> Result<Model> {

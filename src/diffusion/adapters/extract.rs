@@ -13,6 +13,7 @@ use super::qr::qr_repaired;
 use super::write::Store;
 use crate::error::Result;
 use crate::merge::Network;
+use crate::noise::Generator;
 
 /// Up to this many rows or columns, all singular vectors are found; of larger matrices only those wanted, by iteration.
 const WHOLE: usize = 512;
@@ -115,9 +116,8 @@ fn singular(matrix: &Tensor, rank: usize) -> Result<Tensor> {
     }
     // A random start, the same for the same shape; the span of the first vectors grows with every round.
     let wide = (2 * rank + 8).min(rows).min(across);
-    let start: Vec<f64> =
-        (0..across * wide).map(|i| ((i as f64 + 1.0) * 12.9898).sin() * 43758.5453).map(f64::fract).collect();
-    let mut span = matrix.matmul(&Tensor::from_vec(start, (across, wide), &Device::Cpu)?)?;
+    let start = Generator::new(0).normal((across, wide), &Device::Cpu)?.to_dtype(DType::F64)?;
+    let mut span = matrix.matmul(&start)?;
     for _ in 0..ROUNDS {
         let across = transposed_product(matrix, &orthonormal(&span)?)?;
         span = matrix.matmul(&orthonormal(&across)?)?;
