@@ -41,7 +41,7 @@ mod why;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -105,7 +105,9 @@ impl Server {
         let on_change = move |remaining| for_status.send(To::All, &status(remaining, None), Keep::Always);
         let file = assets.base_dir().join("user/paraflow.db");
         let queue: Arc<dyn Queue> = Arc::new(SqliteQueue::open(&file, options.durable, Box::new(on_change))?);
-        artefacts::sweep_previews(&*queue, &assets)?;
+        // On a thread of its own, since this one may not wait for the books. Nothing runs before it is done.
+        let swept = thread::scope(|scope| scope.spawn(|| artefacts::sweep_previews(&*queue, &assets)).join());
+        swept.unwrap_or(Ok(()))?;
         let (nodes, feed) = (Arc::new(Nodes::new(plain, previewing, previewing_sharply)), Arc::new(Feed::default()));
         let kept = Arc::new(Kept::new(Arc::clone(&hub), Arc::clone(&feed)));
         let runner = Arc::new(Runner::new(Parts {

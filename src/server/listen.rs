@@ -15,6 +15,9 @@ use tokio::sync::{Semaphore, watch};
 /// A client that has not sent its headers by then is let go.
 const HEADER_TIME: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 15 });
 
+/// Headers may be so long, and as long again where the end of them comes with the last read.
+const LONGEST_READ: usize = 32 << 10;
+
 /// Serves every connection until `closing` is true.
 pub(crate) fn accept(
     listeners: Vec<TcpListener>,
@@ -61,7 +64,7 @@ async fn accept_one(listener: TcpListener, router: Router, free: Arc<Semaphore>,
 async fn serve(stream: TcpStream, router: Router, mut closing: watch::Receiver<bool>) {
     let _ = stream.set_nodelay(true);
     let mut builder = Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(64 << 10);
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(LONGEST_READ);
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).with_upgrades();
     let mut connection = pin!(connection);
     let ended = tokio::select! {

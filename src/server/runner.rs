@@ -1,6 +1,6 @@
 //! Takes jobs from the queue and runs them, each on a thread of its own kind: planning, running, writing down the end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
@@ -35,8 +35,16 @@ pub(crate) struct Runner {
     default_previews: PreviewMethod,
     keep: (u64, Option<Duration>),
     webhooks: Webhooks,
-    running: Mutex<HashMap<String, Arc<Running>>>,
+    running: Mutex<Runs>,
     free: AtomicBool,
+}
+
+/// What is under way.
+#[derive(Default)]
+struct Runs {
+    by_id: HashMap<String, Arc<Running>>,
+    /// Jobs that run by the books, and were stopped before anyone had fetched them.
+    stopped: HashSet<String>,
 }
 
 /// A job under way, and the ways to end it early.
@@ -100,6 +108,7 @@ impl Runner {
     fn work(&self) {
         while let Some(job) = self.queue.take() {
             self.run(&job);
+            self.running().stopped.remove(&job.id);
             if self.free.swap(false, Ordering::Relaxed) {
                 self.executor.cache.clear();
             }
@@ -108,13 +117,13 @@ impl Runner {
 
     /// Stops running jobs: that one, or all. Gives whether there was one.
     pub(crate) fn interrupt(&self, id: Option<&str>) -> bool {
-        let running = self.running();
+        let mut running = self.running();
         let mut found = false;
-        #[expect(clippy::iter_over_hash_type, reason = "all are told the same")]
-        for (job, run) in running.iter() {
-            if id.is_none_or(|id| id == job) {
-                run.cancel.cancel();
-                found = true;
+        for job in self.queue.snapshot().running.iter().filter(|job| id.is_none_or(|id| id == job.id)) {
+            found = true;
+            match running.by_id.get(&job.id) {
+                Some(run) => run.cancel.cancel(),
+                None => drop(running.stopped.insert(job.id.clone())),
             }
         }
         found
@@ -122,7 +131,7 @@ impl Runner {
 
     /// Lets go of what earlier runs left, now or once the running job is over.
     pub(crate) fn free(&self) {
-        if self.running().is_empty() {
+        if self.running().by_id.is_empty() {
             self.executor.cache.clear();
         } else {
             self.free.store(true, Ordering::Relaxed);
@@ -137,19 +146,19 @@ impl Runner {
     /// The node that the running job of this client is at.
     pub(crate) fn node_of_client(&self, client: &str) -> Option<String> {
         let running = self.running();
-        let run = running.values().find(|run| run.client.as_deref() == Some(client))?;
+        let run = running.by_id.values().find(|run| run.client.as_deref() == Some(client))?;
         lock(&run.last_node).clone()
     }
 
     /// How many jobs run.
     pub(crate) fn busy(&self) -> usize {
-        self.running().len()
+        self.running().by_id.len()
     }
 
     /// Stops all that runs; it waits again.
     pub(crate) fn park_all(&self) {
         #[expect(clippy::iter_over_hash_type, reason = "all are told the same")]
-        for run in self.running().values() {
+        for run in self.running().by_id.values() {
             run.park.store(true, Ordering::Relaxed);
             run.cancel.cancel();
         }
@@ -165,7 +174,13 @@ impl Runner {
             client: job.client.clone(),
             last_node: Mutex::default(),
         });
-        self.running().insert(job.id.clone(), Arc::clone(&run));
+        {
+            let mut running = self.running();
+            if running.stopped.contains(&job.id) {
+                run.cancel.cancel();
+            }
+            running.by_id.insert(job.id.clone(), Arc::clone(&run));
+        }
         tracing::info!(number = %job.number, attempts = job.attempts, "job begins");
         let begun = std::time::Instant::now();
         let _timer = job.timeout_ms.map(|ms| Timer::start(Duration::from_millis(ms), &run));
@@ -194,7 +209,7 @@ impl Runner {
                 Ended::Failed
             }
         };
-        self.running().remove(&job.id);
+        self.running().by_id.remove(&job.id);
         if ended == Ended::Cancelled && run.park.load(Ordering::Relaxed) {
             tracing::info!("job is parked");
             self.kept.end(&job.id);
@@ -252,7 +267,7 @@ impl Runner {
         }
     }
 
-    fn running(&self) -> MutexGuard<'_, HashMap<String, Arc<Running>>> {
+    fn running(&self) -> MutexGuard<'_, Runs> {
         lock(&self.running)
     }
 }

@@ -27,10 +27,10 @@ await page.route((url) => url.origin !== address, (route) => route.abort());
 
 await page.goto(address);
 // Who comes for the first time is shown the templates.
-const card = page.getByText("text-to-image", { exact: true });
-await card.click();
+const templates = page.getByTestId("template-workflows-content");
+await templates.getByText("text-to-image", { exact: true }).click();
 await page.waitForFunction(() => window.app.graph?._nodes.some((node) => node.type === "SaveImage"));
-await card.waitFor({ state: "hidden" });
+await templates.waitFor({ state: "hidden" });
 const nodes = () => page.evaluate(() => window.app.graph._nodes.map((node) => node.type).sort());
 const opened = await nodes();
 assert.ok(opened.includes("KSampler") && opened.includes("CheckpointLoaderSimple"), opened.join());

@@ -25,10 +25,12 @@ export interface ArtefactView {
   filename: string;
   /** Its number among the job's files, from 0. */
   index: number;
-  /** Under which key: `images`. */
+  /** Under which key: `images`; `samples` for pictures of a training. */
   kind: string;
   /** The node that showed it. */
   node: string;
+  /** After which step of a training it was made. */
+  step?: number | null;
   /** Its folder below `output/` or `temp/`. */
   subfolder: string;
   /** `output` or `temp`. */

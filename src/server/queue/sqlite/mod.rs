@@ -180,7 +180,14 @@ impl Queue for SqliteQueue {
         let mut memory = self.shared.memory();
         loop {
             if let Some(job) = memory.handed.pop_front() {
-                return Some(job);
+                if !memory.closed {
+                    return Some(job);
+                }
+                // It was begun and nothing of it was done.
+                drop(memory);
+                drop(self.park(&job));
+                memory = self.shared.memory();
+                continue;
             }
             if memory.closed {
                 return None;
