@@ -158,7 +158,7 @@ def subset(options):
 
 
 def style_lora(options):
-    return training("lora", STYLE_SET, count=12, rank=4, learning_rate=0.003, steps=options.steps, validate_every=options.steps)
+    return training("lora", STYLE_SET, count=12, rank=4, learning_rate=0.004, layers="full", steps=150, validate_every=150)
 
 
 def order(options):
