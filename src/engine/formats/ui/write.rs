@@ -1,7 +1,8 @@
 //! A graph as the workflow that an editor opens: nodes in columns by how much comes before them, with their slots, wires
 //! and stored values.
 //!
-//! It converts back to the graph, but for what a workflow cannot leave open: a widget always has a value.
+//! It converts back to the graph, but for what a workflow cannot say: a widget always has a value, and a comment in a prompt
+//! is none of it.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -94,7 +95,8 @@ impl<'g> Drawn<'g> {
         };
         let mut values = Vec::new();
         for input in spec.inputs.iter().filter(|input| has_widget(input)) {
-            values.push(self.literal(input.name).or_else(|| initial(input)).unwrap_or(Json::Null));
+            let value = self.literal(input.name).or_else(|| initial(input)).unwrap_or(Json::Null);
+            values.push(escaped(input, value));
             // The same numbers in every run, as the graph says; of a list, all of it.
             values.extend(["fixed", ""].into_iter().take(control_entries(input)).map(Json::from));
         }
@@ -149,6 +151,16 @@ impl<'g> Drawn<'g> {
         node.insert("properties".into(), json!({"Node name for S&R": self.entry.class}));
         node.insert("widgets_values".into(), self.values());
         Json::Object(node)
+    }
+}
+
+/// A text whose braces stand for themselves, as the editor would take them for a choice of branches otherwise.
+fn escaped(input: &InputSpec, value: Json) -> Json {
+    match (&input.widget, value) {
+        (Widget::Text { dynamic_prompts: true, .. }, Json::String(text)) => {
+            ["{", "|", "}"].into_iter().fold(text, |text, bare| text.replace(bare, &format!("\\{bare}"))).into()
+        }
+        (_, value) => value,
     }
 }
 
