@@ -123,6 +123,7 @@ fn add_embedded<F: Folder>(name: &str, error: paraflow_assets::Error) -> paraflo
 impl<F: Folder> Input for ModelName<F> {
     const KIND: &'static str = "COMBO";
     const NAMES_FILE: bool = true;
+    const FOLDER: Option<&'static str> = Some(F::KEY);
 
     fn widget(services: &Services) -> Widget {
         let assets = services.get::<Arc<Assets>>();
@@ -220,6 +221,7 @@ impl AutoencoderName {
 impl Input for AutoencoderName {
     const KIND: &'static str = "COMBO";
     const NAMES_FILE: bool = true;
+    const FOLDER: Option<&'static str> = Some(Autoencoders::KEY);
 
     fn widget(services: &Services) -> Widget {
         let Widget::Choice(mut names) = ModelName::<Autoencoders>::widget(services) else {

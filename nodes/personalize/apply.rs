@@ -33,19 +33,19 @@ struct PaRaApply {
     #[input(default = 1.0, range = -10.0..=10.0, step = 0.01)]
     strength: f64,
     /// The part of its outputs that a layer may lose at most, to all PaRas of the chain together.
-    #[input(default = 1.0, range = 0.001..=1.0, step = 0.001)]
+    #[input(default = 1.0, range = 0.001..=1.0, step = 0.001, advanced)]
     gamma: f64,
     /// What to do with directions beyond gamma.
-    #[input(choices = ["error", "truncate", "ignore"], default = "error")]
+    #[input(choices = ["error", "truncate", "ignore"], default = "error", advanced)]
     rank_boundary: Choice<Excess>,
     /// The layers that take part: `file` for all that it was made for, the name of a subset, or patterns such as `*attn1.to_q`.
-    #[input(default = "file")]
+    #[input(default = "file", advanced)]
     subset: String,
     /// What to do with parts of the file that fit no layer of the model.
-    #[input(choices = ["error", "ignore"], default = "error")]
+    #[input(choices = ["error", "ignore"], default = "error", advanced)]
     unmatched: Choice<Strictness>,
     /// Whether to refuse a model that the PaRa was not trained on instead of warning.
-    #[input(default = false)]
+    #[input(default = false, advanced)]
     strict_base: bool,
 }
 
@@ -135,7 +135,7 @@ struct LoRAApply {
     #[input(default = 1.0, range = -100.0..=100.0, step = 0.01)]
     strength_clip: f64,
     /// What to do with parts of the file that fit no layer of the model.
-    #[input(choices = ["error", "ignore"], default = "error")]
+    #[input(choices = ["error", "ignore"], default = "error", advanced)]
     unmatched: Choice<Strictness>,
     /// The text encoder to change.
     clip: Option<Shared<Clip>>,
@@ -196,10 +196,10 @@ struct SVDiffApply {
     #[input(default = 1.0, range = -10.0..=10.0, step = 0.01)]
     strength: f64,
     /// What to do with parts of the file that fit no layer of the model.
-    #[input(choices = ["error", "ignore"], default = "error")]
+    #[input(choices = ["error", "ignore"], default = "error", advanced)]
     unmatched: Choice<Strictness>,
     /// Whether to refuse a model that they were not trained on instead of warning.
-    #[input(default = false)]
+    #[input(default = false, advanced)]
     strict_base: bool,
 }
 

@@ -23,10 +23,10 @@ struct PaRaMerge {
     #[input(choices = ["sequential", "union"], default = "sequential")]
     how: Choice<Merge>,
     /// The part of its outputs that a layer may lose at most.
-    #[input(default = 1.0, range = 0.001..=1.0, step = 0.001)]
+    #[input(default = 1.0, range = 0.001..=1.0, step = 0.001, advanced)]
     gamma: f64,
     /// What to do with directions beyond gamma.
-    #[input(choices = ["error", "truncate", "ignore"], default = "error")]
+    #[input(choices = ["error", "truncate", "ignore"], default = "error", advanced)]
     rank_boundary: Choice<Excess>,
     /// A third.
     para_3: Option<Shared<Para>>,

@@ -30,21 +30,21 @@ struct LoadSubject {
     #[input(default = "")]
     class_word: String,
     /// The caption of pictures that have none. `{unique}` and `{class}` are filled in.
-    #[input(default = "a {unique} {class}")]
+    #[input(default = "a {unique} {class}", advanced)]
     caption: String,
     /// Captions for the pictures, a line for each in the order of their names. They come before those of files and of the
     /// template.
-    #[input(default = "", multiline)]
+    #[input(default = "", multiline, advanced)]
     captions: String,
     /// How many pictures to take, in the order of their names. 0 takes all.
     #[input(default = 0, range = 0..=10_000)]
     count: u32,
     /// The side of the trained pictures in pixels, a multiple of 8. 0 leaves pictures as large as they are.
-    #[input(default = 0, range = 0..=2048, step = 8)]
+    #[input(default = 0, range = 0..=2048, step = 8, advanced)]
     size: u32,
     /// How to bring pictures to that size. `crop` cuts the middle square out; `bucket` keeps the whole picture and its
     /// proportions, at about as many pixels.
-    #[input(choices = ["crop", "bucket"])]
+    #[input(choices = ["crop", "bucket"], advanced)]
     fit: Choice<Fit>,
     /// A folder below `input` with pictures of the individual.
     folder: Option<FolderName>,

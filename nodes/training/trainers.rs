@@ -36,38 +36,38 @@ macro_rules! trainer {
             #[input(default = 4, range = 1..=256)]
             batch_size: u32,
             /// How many batches make one step: as a larger batch, with the memory of a small one.
-            #[input(default = 1, range = 1..=1024)]
+            #[input(default = 1, range = 1..=1024, advanced)]
             accumulate: u32,
             /// Whether the learning rate stays, or falls to zero along a cosine.
-            #[input(default = "constant", choices = ["constant", "cosine"])]
+            #[input(default = "constant", choices = ["constant", "cosine"], advanced)]
             schedule: Choice<DecayName>,
             /// Steps in which the learning rate rises to its value.
-            #[input(default = 0, range = 0..=1_000_000)]
+            #[input(default = 0, range = 0..=1_000_000, advanced)]
             warmup: u32,
             /// Which random numbers. Equal seeds give equal results, to the byte.
             #[input(default = 0, control_after_generate)]
             seed: u64,
             /// The longest gradient; longer ones are cut, so that one odd picture does little harm. 0 cuts none.
-            #[input(default = 1.0, range = 0.0..=1000.0, step = 0.1)]
+            #[input(default = 1.0, range = 0.0..=1000.0, step = 0.1, advanced)]
             clip_gradient: f64,
             /// How fast trained numbers fall to zero by themselves. PaRa needs none: it has no size, only directions.
-            #[input(default = 0.0, range = 0.0..=10.0, step = 0.001)]
+            #[input(default = 0.0, range = 0.0..=10.0, step = 0.001, advanced)]
             weight_decay: f64,
             /// Weighs noise levels so that none rules the training (min-SNR); 5 is usual. 0 weighs all alike.
-            #[input(default = 0.0, range = 0.0..=100.0, step = 0.5)]
+            #[input(default = 0.0, range = 0.0..=100.0, step = 0.5, advanced)]
             min_snr_gamma: f64,
             /// Lets the noise differ in its mean, which helps with very dark and very bright pictures; 0.05 is much.
-            #[input(default = 0.0, range = 0.0..=1.0, step = 0.01)]
+            #[input(default = 0.0, range = 0.0..=1.0, step = 0.01, advanced)]
             noise_offset: f64,
             /// The share of pictures that are trained without their caption, which keeps guidance working.
-            #[input(default = 0.0, range = 0.0..=1.0, step = 0.05)]
+            #[input(default = 0.0, range = 0.0..=1.0, step = 0.05, advanced)]
             caption_dropout: f64,
             /// Keeps a running mean of what is trained, which is then the result: 0.99 remembers about a hundred steps. 0
             /// takes the last step.
-            #[input(default = 0.0, range = 0.0..=0.9999, step = 0.001)]
+            #[input(default = 0.0, range = 0.0..=0.9999, step = 0.001, advanced)]
             ema: f64,
             /// Works half of each step out twice instead of keeping it: less memory, about a third more time.
-            #[input(default = false)]
+            #[input(default = false, advanced)]
             checkpointing: bool,
             /// Steps between two measurements of the loss on noise that stays the same: the curve to look at. 0 measures
             /// none.
@@ -80,26 +80,26 @@ macro_rules! trainer {
             #[input(default = 0, range = 0..=1_000_000)]
             sample_every: u32,
             /// In how many steps a sample picture is painted.
-            #[input(default = 20, range = 1..=1000)]
+            #[input(default = 20, range = 1..=1000, advanced)]
             sample_steps: u32,
             /// How strictly sample pictures follow their prompt.
-            #[input(default = 4.0, range = 0.0..=100.0, step = 0.1)]
+            #[input(default = 4.0, range = 0.0..=100.0, step = 0.1, advanced)]
             sample_cfg: f64,
             /// The name of a file in the output folder that keeps the training's state, so that it can go on after a stop, a
             /// crash or a power cut. Left empty, nothing is kept.
             #[input(default = "")]
             state: String,
             /// Steps between two writings of the state. 0 writes it at the end and when the training is stopped.
-            #[input(default = 50, range = 0..=1_000_000)]
+            #[input(default = 50, range = 0..=1_000_000, advanced)]
             save_every: u32,
             /// Whether to go on from the state if it is there. The result has the same bytes as if nothing had happened.
-            #[input(default = true)]
+            #[input(default = true, advanced)]
             resume: bool,
             /// How much pictures of the class count beside those of the individual.
-            #[input(default = 1.0, range = 0.0..=100.0, step = 0.1)]
+            #[input(default = 1.0, range = 0.0..=100.0, step = 0.1, advanced)]
             prior_weight: f64,
             /// The caption of class pictures. `{class}` is filled in.
-            #[input(default = "a {class}")]
+            #[input(default = "a {class}", advanced)]
             class_caption: String,
             /// Pictures of the class, made by the same model, so that it does not take this individual for all of its
             /// class.
@@ -208,7 +208,7 @@ trainer! {
         #[input(default = "projection", choices = ["projection", "release", "deft"])]
         mode: Choice<Mode>,
         /// Which directions to start from: drawn ones, those in which the layer has the least to say, or the first ones.
-        #[input(default = "random", choices = ["random", "min_energy", "unit"])]
+        #[input(default = "random", choices = ["random", "min_energy", "unit"], advanced)]
         init: Choice<InitName>,
     }
 }

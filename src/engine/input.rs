@@ -103,6 +103,8 @@ pub trait Input: Sized {
     const LAZY: bool = false;
     /// Whether its literal names a file, checked by [`Input::check`] and not by the list of its widget.
     const NAMES_FILE: bool = false;
+    /// The folder of models that its literal names a file in, by its key: `checkpoints`.
+    const FOLDER: Option<&'static str> = None;
 
     /// How it is drawn, and which literals it takes, before the field's attributes.
     fn widget(services: &Services) -> Widget {
@@ -337,6 +339,7 @@ impl<T: Input> Input for Option<T> {
     const REQUIRED: bool = false;
     const LAZY: bool = T::LAZY;
     const NAMES_FILE: bool = T::NAMES_FILE;
+    const FOLDER: Option<&'static str> = T::FOLDER;
 
     fn widget(services: &Services) -> Widget {
         T::widget(services)
@@ -363,6 +366,7 @@ impl<T: Input> Input for Vec<T> {
     const KIND: &'static str = T::KIND;
     const REQUIRED: bool = T::REQUIRED;
     const NAMES_FILE: bool = T::NAMES_FILE;
+    const FOLDER: Option<&'static str> = T::FOLDER;
 
     fn widget(services: &Services) -> Widget {
         T::widget(services)
@@ -407,6 +411,7 @@ impl<T: Input> Input for Lazy<T> {
     const REQUIRED: bool = T::REQUIRED;
     const LAZY: bool = true;
     const NAMES_FILE: bool = T::NAMES_FILE;
+    const FOLDER: Option<&'static str> = T::FOLDER;
 
     fn widget(services: &Services) -> Widget {
         T::widget(services)

@@ -82,7 +82,9 @@ impl Field {
                 force_input: false,
                 control_after_generate: false,
                 image_upload: false,
+                advanced: false,
                 names_file: T::NAMES_FILE,
+                folder: T::FOLDER,
             },
             check: T::check,
             fingerprint: T::fingerprint,
@@ -172,6 +174,13 @@ impl Field {
     #[must_use]
     pub fn image_upload(mut self) -> Self {
         self.spec.image_upload = true;
+        self
+    }
+
+    /// Seldom set: folded away while it stands at its default.
+    #[must_use]
+    pub fn advanced(mut self) -> Self {
+        self.spec.advanced = true;
         self
     }
 }

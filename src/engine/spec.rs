@@ -87,8 +87,12 @@ pub struct InputSpec {
     pub control_after_generate: bool,
     /// A choice among uploaded pictures (`image_upload`): the editor stores a second value, `"image"`, after it.
     pub image_upload: bool,
+    /// Seldom set: the editor folds it away while it stands at its default (`advanced`).
+    pub advanced: bool,
     /// Names a file whose content is part of the node's signature, and is checked by the node itself, not by its list.
     pub names_file: bool,
+    /// The folder of models that it names a file in, so that the editor finds the files' pictures.
+    pub folder: Option<&'static str>,
 }
 
 /// One output of a node.

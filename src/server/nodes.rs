@@ -1,8 +1,11 @@
 //! The nodes as they are now, and their declarations in ComfyUI's shape.
 
+use std::io::Read as _;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::read::GzEncoder;
 use paraflow_engine::Registry;
 
 use crate::object_info;
@@ -16,6 +19,7 @@ pub(crate) struct Snapshot {
     /// Whose samplers draw them with a tiny autoencoder.
     pub(crate) previewing_sharply: Registry,
     object_info: OnceLock<(Bytes, String)>,
+    packed: OnceLock<Bytes>,
 }
 
 impl Snapshot {
@@ -27,6 +31,16 @@ impl Snapshot {
             (body, tag)
         })
     }
+
+    /// The same as gzip has it: a tenth of its size.
+    pub(crate) fn packed_object_info(&self) -> &Bytes {
+        self.packed.get_or_init(|| {
+            let mut packed = Vec::new();
+            // Reading from memory into memory does not fail.
+            let _ = GzEncoder::new(&*self.object_info().0, Compression::default()).read_to_end(&mut packed);
+            packed.into()
+        })
+    }
 }
 
 /// The nodes, renewed when a folder changes.
@@ -36,7 +50,8 @@ pub(crate) struct Nodes {
 
 impl Nodes {
     pub(crate) fn new(plain: Registry, previewing: Registry, previewing_sharply: Registry) -> Self {
-        let now = Snapshot { plain, previewing, previewing_sharply, object_info: OnceLock::new() };
+        let now =
+            Snapshot { plain, previewing, previewing_sharply, object_info: OnceLock::new(), packed: OnceLock::new() };
         Self { now: RwLock::new(Arc::new(now)) }
     }
 
@@ -49,7 +64,13 @@ impl Nodes {
         let now = self.now();
         let (plain, previewing) = (now.plain.refreshed(), now.previewing.refreshed());
         let previewing_sharply = now.previewing_sharply.refreshed();
-        let renewed = Arc::new(Snapshot { plain, previewing, previewing_sharply, object_info: OnceLock::new() });
+        let renewed = Arc::new(Snapshot {
+            plain,
+            previewing,
+            previewing_sharply,
+            object_info: OnceLock::new(),
+            packed: OnceLock::new(),
+        });
         *self.now.write().unwrap_or_else(PoisonError::into_inner) = renewed;
     }
 }

@@ -86,10 +86,14 @@ pub(crate) fn input(spec: &InputSpec) -> Json {
         ("forceInput", spec.force_input),
         ("control_after_generate", spec.control_after_generate),
         ("image_upload", spec.image_upload),
+        ("advanced", spec.advanced),
     ] {
         if there {
             set(key, true.into());
         }
+    }
+    if let Some(folder) = spec.folder {
+        set("model_folder", folder.into());
     }
     if !spec.doc.is_empty() {
         set("tooltip", spec.doc.into());

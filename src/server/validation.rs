@@ -17,16 +17,26 @@ pub(crate) struct Accepted {
     pub(crate) node_errors: Json,
 }
 
+/// What a prompt is to be run for.
+pub(crate) enum Wanted {
+    /// Every output.
+    Everything,
+    /// Those of these that are outputs, as in ComfyUI.
+    Outputs(Vec<NodeId>),
+    /// These nodes, outputs or not.
+    Nodes(Vec<NodeId>),
+}
+
 /// Checks a prompt as ComfyUI does: outputs that no fault lies under are accepted, and the faults of the others told.
 /// Otherwise gives the body of the refusal.
-pub(crate) fn check(graph: Graph, registry: &Registry, targets: Option<&[NodeId]>) -> Result<Accepted, Json> {
+pub(crate) fn check(graph: Graph, registry: &Registry, wanted: &Wanted) -> Result<Accepted, Json> {
     for (id, entry) in &graph.nodes {
         if registry.spec(&entry.class).is_none() {
             return Err(no_such_class(id, &entry.class));
         }
     }
     let checker = Checker::new(&graph, registry);
-    let sinks = checker.sinks(targets);
+    let sinks = checker.sinks(wanted);
     if sinks.is_empty() {
         return Err(refusal("prompt_no_outputs", "Prompt has no outputs", "", &json!({})));
     }
@@ -87,11 +97,14 @@ impl<'a> Checker<'a> {
         Self { graph, registry, positions }
     }
 
-    /// The outputs to run for, in the prompt's order. Targets that are no outputs are none, as in ComfyUI.
-    fn sinks(&self, targets: Option<&[NodeId]>) -> Vec<NodeId> {
+    /// The nodes to run for, in the prompt's order.
+    fn sinks(&self, wanted: &Wanted) -> Vec<NodeId> {
         let is_sink = |class: &str| self.registry.spec(class).is_some_and(|spec| spec.sink);
-        let wanted = |id: &String| targets.is_none_or(|targets| targets.contains(id));
-        let sinks = self.graph.nodes.iter().filter(|(id, entry)| is_sink(&entry.class) && wanted(id));
+        let sinks = self.graph.nodes.iter().filter(|(id, entry)| match wanted {
+            Wanted::Everything => is_sink(&entry.class),
+            Wanted::Outputs(ids) => is_sink(&entry.class) && ids.contains(id),
+            Wanted::Nodes(ids) => ids.contains(id),
+        });
         sinks.map(|(id, _)| id.clone()).collect()
     }
 

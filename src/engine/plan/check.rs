@@ -164,11 +164,11 @@ impl<'a> Checker<'a> {
         self.nodes.get(at).copied().flatten().is_some_and(|node| node.spec.display_name == Some(title))
     }
 
-    /// The outputs to run for, in the graph's order.
+    /// The nodes to run for, in the graph's order: all outputs, or whatever was asked for.
     fn choose_sinks(&mut self, targets: Option<&[NodeId]>) {
-        let is_sink = |&at: &usize| self.nodes[at].is_some_and(|node| node.spec.sink);
-        let every: Vec<usize> = (0..self.nodes.len()).filter(is_sink).collect();
         let Some(targets) = targets else {
+            let is_sink = |&at: &usize| self.nodes[at].is_some_and(|node| node.spec.sink);
+            let every: Vec<usize> = (0..self.nodes.len()).filter(is_sink).collect();
             // Without its class, a node may well be the output.
             if every.is_empty() && self.nodes.iter().all(Option::is_some) {
                 let sinks = self.suggest.sinks();
@@ -179,8 +179,8 @@ impl<'a> Checker<'a> {
         };
         for target in targets {
             match self.positions.get(target.as_str()) {
-                Some(at) if every.contains(at) => self.sinks.push(*at),
-                _ => self.fault(WHOLE_GRAPH, Fault::UnknownTarget { target: target.clone() }),
+                Some(at) => self.sinks.push(*at),
+                None => self.fault(WHOLE_GRAPH, Fault::UnknownTarget { target: target.clone() }),
             }
         }
         if targets.is_empty() {

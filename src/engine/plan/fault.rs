@@ -184,8 +184,8 @@ pub enum Fault {
         /// Some classes that save or show.
         sinks: Vec<String>,
     },
-    /// An output that was asked for is not there, or is none.
-    #[error("node {target} was asked for, but is no output of the graph")]
+    /// A node that was asked for is not there.
+    #[error("node {target} was asked for, but is not in the graph")]
     UnknownTarget {
         /// The node that was asked for.
         target: NodeId,

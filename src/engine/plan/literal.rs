@@ -196,7 +196,9 @@ mod tests {
             force_input: false,
             control_after_generate: false,
             image_upload: false,
+            advanced: false,
             names_file: false,
+            folder: None,
         }
     }
 

@@ -99,7 +99,7 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// As [`Plan::new`], and [`Fault::UnknownTarget`] for a target that is no output of the graph.
+    /// As [`Plan::new`], and [`Fault::UnknownTarget`] for a target that is not in the graph.
     pub fn for_outputs(
         graph: impl Into<Arc<Graph>>,
         registry: &Registry,

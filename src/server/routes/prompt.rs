@@ -14,7 +14,7 @@ use crate::error::{Answer, Fail, answer};
 use crate::protocol::answers::Queued;
 use crate::protocol::{ExecInfo, QueueStatus};
 use crate::queue::NewJob;
-use crate::validation::{self, Accepted};
+use crate::validation::{self, Accepted, Wanted};
 
 pub(super) fn routes() -> Router<App> {
     Router::new().route("/prompt", get(remaining).post(submit))
@@ -31,18 +31,14 @@ async fn submit(State(app): State<App>, body: Bytes) -> Answer {
         let text = "No prompt provided";
         return Err(Fail::Json(StatusCode::BAD_REQUEST, validation::refusal("no_prompt", text, text, &json!({}))));
     };
-    let targets: Option<Vec<String>> = match body.get("partial_execution_targets") {
-        None | Some(Json::Null) => None,
-        Some(targets) => Some(serde_json::from_value(targets.clone()).map_err(Fail::unexpected)?),
-    };
+    let wanted = wanted(&body)?;
     let extra = extra(&body);
     let checking = app.clone();
     let workflow = extra.pointer("/extra_pnginfo/workflow").filter(|it| it.is_object()).cloned();
     let check = move || {
         let mut graph = graph(prompt)?;
         graph.workflow = workflow;
-        let Accepted { plan, outputs, node_errors } =
-            validation::check(graph, &checking.nodes.now().plain, targets.as_deref())?;
+        let Accepted { plan, outputs, node_errors } = validation::check(graph, &checking.nodes.now().plain, &wanted)?;
         Ok((plan.prompt().clone(), outputs, node_errors))
     };
     let checked = tokio::task::spawn_blocking(check).await.map_err(Fail::unexpected)?;
@@ -62,6 +58,19 @@ async fn submit(State(app): State<App>, body: Bytes) -> Answer {
     };
     let receipt = app.queue.submit(job).await?;
     Ok(answer(&json!(Queued { prompt_id: receipt.id, number: receipt.number, node_errors })))
+}
+
+/// What to run for: `partial_execution_targets` are ComfyUI's, `paraflow_targets` go as far as any node.
+fn wanted(body: &Json) -> Result<Wanted, Fail> {
+    let list = |key: &str| match body.get(key) {
+        None | Some(Json::Null) => Ok(None),
+        Some(ids) => serde_json::from_value(ids.clone()).map(Some).map_err(Fail::unexpected),
+    };
+    Ok(match (list("paraflow_targets")?, list("partial_execution_targets")?) {
+        (Some(nodes), _) => Wanted::Nodes(nodes),
+        (None, Some(outputs)) => Wanted::Outputs(outputs),
+        (None, None) => Wanted::Everything,
+    })
 }
 
 /// The client's id as text, or a new one.

@@ -48,7 +48,7 @@ pub(super) async fn serve(State(app): State<App>, request: Request) -> Response 
 }
 
 /// Whether the client takes gzip, and does not say that it rather would not.
-fn accepts_gzip(headers: &HeaderMap) -> bool {
+pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
     let accepted = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
     accepted.split(',').any(|offer| {
         let (name, quality) = offer.split_once(';').unwrap_or((offer, ""));

@@ -3,7 +3,7 @@
 use std::{fs, io};
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse as _;
 use axum::routing::get;
@@ -29,7 +29,12 @@ async fn list() -> Answer {
     Ok(answer(&json!({MODULE: stems})))
 }
 
-async fn one(State(app): State<App>, Path((module, file)): Path<(String, String)>) -> Answer {
+/// One of them, or its card. Who only means to `look` gets the graph, and no pictures among the inputs.
+async fn one(
+    State(app): State<App>,
+    Path((module, file)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+) -> Answer {
     if module != MODULE {
         return Err(StatusCode::NOT_FOUND.into());
     }
@@ -38,6 +43,9 @@ async fn one(State(app): State<App>, Path((module, file)): Path<(String, String)
     }
     let found = statics::graphs().iter().find(|(name, _)| *name == file);
     let (_, bytes) = found.ok_or(StatusCode::NOT_FOUND)?;
+    if query.as_deref() == Some("look") {
+        return Ok(json_response(*bytes));
+    }
     let graph = String::from_utf8_lossy(bytes);
     let brought = tokio::task::spawn_blocking(move || bring(&graph, &app)).await;
     if let Ok(Err(error)) = brought {

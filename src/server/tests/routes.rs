@@ -32,6 +32,8 @@ async fn a_prompt_without_sense_is_refused_in_comfyuis_words() {
     let none = error("prompt_no_outputs", "Prompt has no outputs", "");
     assert_eq!(refused(&bench, &json!({"1": {"class_type": "ToyAdd", "inputs": {"a": 1, "b": 2}}})).await, none);
     let got = bench.post("/prompt", &json!({"prompt": sum(1), "partial_execution_targets": []})).await;
+    assert_eq!((got.status, got.json()), (StatusCode::BAD_REQUEST, none.clone()));
+    let got = bench.post("/prompt", &json!({"prompt": sum(1), "partial_execution_targets": ["1"]})).await;
     assert_eq!((got.status, got.json()), (StatusCode::BAD_REQUEST, none));
     let got = bench.method(Method::POST, "/prompt", "{no json").await;
     assert_eq!(got.status, StatusCode::INTERNAL_SERVER_ERROR);
@@ -191,6 +193,10 @@ async fn declarations_are_told_and_follow_the_folders() {
     assert_eq!(all["ToyShow"]["output_node"], true);
     assert_eq!(all["ToyShow"]["display_name"], "Toy Show");
     assert_eq!(all["ToyRead"]["input"]["required"]["file"][0], json!([]));
+    // Of our own: what an editor folds away, and where the pictures of a model's file are to be asked for.
+    assert_eq!(all["ToyRead"]["input"]["required"]["file"][1]["model_folder"], "loras");
+    assert_eq!(all["ToyEndless"]["input"]["optional"]["pause"][1]["advanced"], true);
+    assert_eq!(all["ToyAdd"]["input"]["required"]["a"][1].get("advanced"), None);
     assert_eq!(bench.get("/object_info/Nope").await.json(), json!({}));
     let mut again = request(Method::GET, "/api/object_info", Body::empty());
     again.headers_mut().insert(header::IF_NONE_MATCH, tag.parse().unwrap());
@@ -227,6 +233,18 @@ async fn a_file_replaced_on_disk_invalidates_what_read_it() {
         assert_eq!(entry["outputs"]["2"]["text"][0], expected);
         assert_eq!(cached(&entry), from_cache);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_may_go_as_far_as_any_node_and_the_next_begins_there() {
+    let bench = Bench::new();
+    let cached = |entry: &Json| entry["status"]["messages"][1][1]["nodes"].clone();
+    let got = bench.post("/prompt", &json!({"prompt": sum(41), "paraflow_targets": ["1"]})).await.json();
+    let entry = bench.ended(got["prompt_id"].as_str().unwrap()).await;
+    assert_eq!((entry["status"]["status_str"].as_str(), &entry["outputs"]), (Some("success"), &json!({})));
+    assert_eq!(entry["prompt"][4], json!(["1"]));
+    let entry = bench.ended(&bench.submit(&sum(41)).await).await;
+    assert_eq!((&entry["outputs"]["2"]["text"][0], cached(&entry)), (&json!("42"), json!(["1"])));
 }
 
 fn form(parts: &[(&str, Option<&str>, &[u8])]) -> axum::http::Request<Body> {
@@ -436,6 +454,8 @@ async fn answers_are_compressed_where_that_is_on_and_wanted() {
     assert!(!encoding(true, "/object_info", "identity").await);
     assert!(!encoding(true, "/paraflow/v1/", "gzip").await);
     assert!(!encoding(false, "/object_info", "gzip").await);
+    assert!(encoding(false, "/object_info?packed", "gzip, deflate").await);
+    assert!(!encoding(false, "/object_info?packed", "identity").await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -504,6 +524,8 @@ async fn the_rest_is_there_too() {
     let name = templates["paraflow"][0].as_str().unwrap();
     let template = bench.get(&format!("/api/workflow_templates/paraflow/{name}.json")).await;
     assert!(template.json().is_object());
+    let looked = bench.get(&format!("/workflow_templates/paraflow/{name}.json?look")).await;
+    assert_eq!(looked.json(), template.json());
     for none in ["paraflow/none.json", "paraflow/none.jpg", "other/none.json"] {
         assert_eq!(bench.get(&format!("/workflow_templates/{none}")).await.status, StatusCode::NOT_FOUND);
     }

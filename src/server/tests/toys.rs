@@ -111,7 +111,7 @@ impl Run for ToySteps {
 #[node(category = "toys", volatile)]
 struct ToyEndless {
     /// Milliseconds between two looks at whether to stop.
-    #[input(default = 2, range = 1..=100)]
+    #[input(default = 2, range = 1..=100, advanced)]
     pause: Option<u64>,
 }
 
@@ -171,6 +171,7 @@ struct FileName(String);
 impl Input for FileName {
     const KIND: &'static str = "COMBO";
     const NAMES_FILE: bool = true;
+    const FOLDER: Option<&'static str> = Some("loras");
 
     fn widget(services: &Services) -> Widget {
         Widget::Choice(services.expect::<Arc<Assets>>().inputs().all())

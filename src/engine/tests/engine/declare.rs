@@ -56,7 +56,7 @@ struct Everything {
     #[input(kind = "IMAGE,MASK")]
     lazy: Lazy<Value>,
     /// Steps.
-    #[input(range = 0..=64, step = 8)]
+    #[input(range = 0..=64, step = 8, advanced)]
     steps: usize,
 }
 
@@ -101,6 +101,7 @@ fn a_spec_says_what_the_struct_says() {
     assert!(input("lazy").lazy && input("lazy").required && !input("optional").required);
     assert!(input("text").force_input && input("from_services").image_upload);
     assert!(input("noise seed").control_after_generate && !input("steps").control_after_generate);
+    assert!(input("steps").advanced && !input("type").advanced);
 }
 
 #[test]

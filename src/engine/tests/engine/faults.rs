@@ -389,11 +389,14 @@ fn only_what_was_asked_for_is_planned_and_checked() {
     let graph = read("1 Number\n2 Show value=@1\n3 Number value=5000\n4 Show value=@3");
     let plan = Plan::for_outputs(&graph, &registry, &["2".into()]).unwrap();
     assert_eq!(plan.nodes().collect::<Vec<_>>(), ["1", "2"]);
+    // As far as a node that is no output.
+    let plan = Plan::for_outputs(&graph, &registry, &["1".into()]).unwrap();
+    assert_eq!(plan.nodes().collect::<Vec<_>>(), ["1"]);
     let told = |targets: &[NodeId]| match Plan::for_outputs(&graph, &registry, targets) {
         Ok(_) => Vec::new(),
         Err(faults) => faults.iter().map(ToString::to_string).collect::<Vec<_>>(),
     };
-    assert_eq!(told(&["1".into()]), ["node 1 was asked for, but is no output of the graph"]);
+    assert_eq!(told(&["9".into()]), ["node 9 was asked for, but is not in the graph"]);
     assert_eq!(told(&[]), ["the graph has no output: nothing in it is saved or shown"]);
     assert_eq!(told(&["4".into()]), ["node 3 (Number): input `value` expects -1000 to 1000, found 5000"]);
 }

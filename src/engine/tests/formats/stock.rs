@@ -32,7 +32,9 @@ fn wire(name: &'static str, kind: &'static str) -> InputSpec {
         force_input: false,
         control_after_generate: false,
         image_upload: false,
+        advanced: false,
         names_file: false,
+        folder: None,
     }
 }
 
