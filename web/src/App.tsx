@@ -7,7 +7,7 @@ import { onKey } from "./commands/commands.ts";
 import { onPaste } from "./commands/graph.ts";
 import { Files, Help, Why } from "./panels/Dialogs.tsx";
 import { Menu } from "./panels/Menu.tsx";
-import { CommandPalette, ConnectPalette, NodePalette } from "./panels/Palette.tsx";
+import { CommandPalette, ConnectPalette, FindPalette, NodePalette } from "./panels/Palette.tsx";
 import { Side } from "./panels/Side.tsx";
 import { Start } from "./panels/Start.tsx";
 import { Breadcrumbs, Toasts, TopBar } from "./panels/TopBar.tsx";
@@ -40,10 +40,9 @@ export function App() {
     <div className={`app view-${view}`} onDrop={onDrop} onDragOver={(event) => event.preventDefault()} data-ready={ready}>
       <TopBar />
       <div className="main">
-        {view === "start" || !hasTab ? <Start /> : view === "form" ? <Suspense><Form /></Suspense> : <Graph />}
+        <main className="view">{view === "start" || !hasTab ? <Start /> : view === "form" ? <Suspense><Form /></Suspense> : <Graph />}<Over /></main>
         <Side />
       </div>
-      <Over />
       <Toasts />
       <div id="announcements" className="unseen" aria-live="polite" />
     </div>
@@ -56,7 +55,8 @@ function Graph() {
     const tab = state.tabs.find((it) => it.key === state.active);
     return tab && [tab.key, ...tab.path.map((step) => step.node)].join(":");
   });
-  return <><ReactFlowProvider key={key}><Canvas /></ReactFlowProvider><Breadcrumbs /></>;
+  const name = useApp((state) => state.tabs.find((it) => it.key === state.active)?.name);
+  return <><h1 className="unseen">{name}</h1><ReactFlowProvider key={key}><Canvas /></ReactFlowProvider><Breadcrumbs /></>;
 }
 
 function Over() {
@@ -66,6 +66,8 @@ function Over() {
       return <NodePalette at={overlay.at} wire={overlay.wire} />;
     case "commands":
       return <CommandPalette />;
+    case "find":
+      return <FindPalette />;
     case "connect":
       return <ConnectPalette node={overlay.node} />;
     case "help":

@@ -56,7 +56,7 @@ async function askJson(path: string, init?: RequestInit): Promise<Json> {
 const post = (path: string, body: unknown) =>
   ask(path, { method: "POST", body: formatJson(body), headers: { "Content-Type": "application/json" } });
 
-export const objectInfo = () => askJson("/object_info");
+export const objectInfo = () => askJson("/object_info?packed");
 export const queue = async () => (await askJson("/queue")) as unknown as Queue;
 export const history = async (most: number) => (await askJson(`/history?max_items=${most}`)) as unknown as Record<string, HistoryEntry>;
 export const historyOf = async (id: string) =>
@@ -83,6 +83,18 @@ export function viewUrl(file: FileRef, preview?: string): string {
   if (preview) query.set("preview", preview);
   if (token) query.set("token", token);
   return url(`/view?${query.toString()}`);
+}
+
+/** The files of a folder of models, with the address of each one's picture; whether there is one is known when it is asked for. */
+export async function covers(folder: string): Promise<ReadonlyMap<string, string>> {
+  const files = asList(await askJson(`/experiment/models/${encodeURIComponent(folder)}`)).map(asObject);
+  const query = token ? `?token=${encodeURIComponent(token)}` : "";
+  return new Map(files.flatMap((file) => {
+    const name = file?.["name"];
+    if (typeof name !== "string") return [];
+    const path = name.split(/[\\/]/).map(encodeURIComponent).join("/");
+    return [[name, url(`/experiment/models/preview/${encodeURIComponent(folder)}/${String(file?.["pathIndex"] ?? 0)}/${path}${query}`)]];
+  }));
 }
 
 /** Uploads a picture to the inputs; gives the name under which it is kept. */

@@ -8,6 +8,7 @@ import { App } from "./App.tsx";
 import { app, setSpecs, toast, update } from "./state/app.ts";
 import { autosave, restore } from "./state/files.ts";
 import { follow, recall } from "./state/running.ts";
+import { claimWindow } from "./state/window.ts";
 
 createRoot(document.getElementById("root")!).render(<App />);
 
@@ -19,6 +20,7 @@ async function begin(): Promise<void> {
     setTimeout(() => void begin(), 2000);
     return;
   }
+  await claimWindow();
   await restore().catch(() => undefined);
   // Not sooner, or what is opened meanwhile would be lost from view.
   update({ view: app.get().tabs.length ? "canvas" : "start", ready: true });

@@ -6,6 +6,7 @@ import {
 } from "@xyflow/react";
 import { type DragEvent, type FocusEvent, type MouseEvent, useCallback, useEffect, useMemo, useRef, useState } from "react";
 import * as api from "../api.ts";
+import { join } from "../graph/borders.ts";
 import { bestInput, bestOutput, connect, disconnect, insertOnWire, moveNodes, nodesWithin, updateGroup } from "../graph/edit.ts";
 import { estimateSize } from "../graph/layout.ts";
 import { INPUT_BORDER, OUTPUT_BORDER, type Scope, type Wire, incoming } from "../graph/model.ts";
@@ -105,7 +106,7 @@ export function Canvas() {
     const out = handleOutput(connection.sourceHandle);
     const input = handleInput(connection.targetHandle);
     if (out === undefined || input === undefined) return;
-    edit("connect", (it, document, all) => connect(it, connection.source, out, connection.target, input, outputType(document, it, connection.source, out, all) ?? "*"));
+    edit("connect", (it, document, all) => join(document, it, all, connection.source, out, connection.target, input));
   }, []);
 
   const isValidConnection = useCallback((connection: Connection | Edge) => refusalOf(connection) === undefined, []);
@@ -188,7 +189,8 @@ export function Canvas() {
         elevateNodesOnSelect={nodes.length < 400}
         nodesFocusable
         disableKeyboardA11y
-        edgesFocusable={edges.length < 300}
+        // By keyboard wires are made and taken off at their nodes: they would be hundreds of stops.
+        edgesFocusable={false}
         proOptions={{ hideAttribution: true }}
         aria-label="Graph"
       >
@@ -372,14 +374,16 @@ function onFocus(event: FocusEvent): void {
 function onDrop(event: DragEvent): void {
   event.preventDefault();
   const element = (event.target as HTMLElement).closest<HTMLElement>("[data-upload]");
+  // What is carried can be read during the event only.
   const address = event.dataTransfer.getData("text/x-paraflow-picture");
+  const name = event.dataTransfer.getData("text/plain") || "picture.png";
   const files = [...event.dataTransfer.files];
   if (element) {
     void dropIntoInput(element, files[0], address);
   } else if (files.length) {
     for (const file of files) void openFile(file, file.name);
   } else if (address) {
-    void fetch(address).then((response) => response.blob()).then((blob) => openFile(blob, event.dataTransfer.getData("text/plain") || "picture.png"));
+    void fetch(address).then((response) => response.blob()).then((blob) => openFile(blob, name));
   }
 }
 

@@ -1,10 +1,16 @@
-// Curves of a training, live: drag to pan, wheel to zoom along the steps, double click for all.
+// Curves of a training, live: drag to pan, wheel to zoom along the steps, double click for all; arrows and Home do the same.
 
 import { useRef, useState } from "react";
 import { type Series, smooth, thinned } from "../graph/series.ts";
 
 const COLORS = ["#6d7cff", "#ffa931", "#5ecf8f", "#ff6e9c", "#64d2ff"];
 const [WIDTH, HEIGHT, LEFT, BOTTOM, TOP] = [260, 130, 38, 18, 8];
+
+/** A range moved by so much, no farther than the steps go. */
+function shifted([a, b]: readonly [number, number], by: number, first: number, last: number): readonly [number, number] {
+  const bounded = Math.max(first - a, Math.min(last - b, by));
+  return [a + bounded, b + bounded];
+}
 
 export function Curves({ series }: { series: readonly Series[] }) {
   const [range, setRange] = useState<readonly [number, number]>();
@@ -31,6 +37,16 @@ export function Curves({ series }: { series: readonly Series[] }) {
           setRange([Math.max(first, middle - (middle - from) * factor), Math.min(last, middle + (to - middle) * factor)]);
         }}
         onDoubleClick={() => setRange(undefined)}
+        tabIndex={0}
+        onKeyDown={(event) => {
+          const [move, zoom] = [{ ArrowLeft: -0.1, ArrowRight: 0.1 }[event.key], { ArrowUp: 0.8, ArrowDown: 1.25 }[event.key]];
+          if (event.ctrlKey || event.altKey || event.metaKey || (move === undefined && zoom === undefined && event.key !== "Home")) return;
+          event.preventDefault();
+          event.stopPropagation();
+          if (event.key === "Home") setRange(undefined);
+          else if (move !== undefined) setRange(shifted([from, to], move * (to - from), first, last));
+          else setRange([Math.max(first, to - (to - from) * zoom!), to]);
+        }}
         onPointerDown={(event) => {
           event.stopPropagation();
           event.currentTarget.setPointerCapture(event.pointerId);
@@ -40,8 +56,7 @@ export function Curves({ series }: { series: readonly Series[] }) {
           if (!drag.current) return;
           const [a, b] = drag.current.range;
           const shift = ((drag.current.x - event.clientX) / event.currentTarget.clientWidth) * (b - a);
-          const bounded = Math.max(first - a, Math.min(last - b, shift));
-          setRange([a + bounded, b + bounded]);
+          setRange(shifted([a, b], shift, first, last));
         }}
         onPointerUp={() => (drag.current = undefined)}
       >

@@ -3,12 +3,15 @@
 import { Handle, NodeResizeControl, Position, type Node, type NodeProps, useStore as useFlow } from "@xyflow/react";
 import { memo, useMemo, useState } from "react";
 import { updateNode } from "../graph/edit.ts";
-import { type Doc, type GraphNode, INPUT_BORDER, MODE, type Scope, incoming } from "../graph/model.ts";
-import { type Ports, portsOf, promotedOf } from "../graph/ports.ts";
+import { foldable, shownInputs } from "../graph/fold.ts";
+import { type Side, relabel, removePort } from "../graph/borders.ts";
+import { type Port as BorderSocket, type Doc, type GraphNode, INPUT_BORDER, MODE, type Scope, incoming } from "../graph/model.ts";
+import { NEW_PORT, type Ports, portsOf, promotedOf } from "../graph/ports.ts";
 import type { InputSpec, OutputSpec, Specs } from "../graph/specs.ts";
+import type { NodeRun } from "../graph/run.ts";
 import { fits, typeColor } from "../graph/types.ts";
 import { MARKDOWN_NOTE, PRIMITIVE, REROUTE, VALUE } from "../graph/virtual.ts";
-import { app, currentScope, edit, openScope, pathPrefix, setNodeValue, show, useApp, useTab } from "../state/app.ts";
+import { activeTab, app, currentScope, edit, editDoc, openScope, pathPrefix, scopeId, setNodeValue, show, useApp, useTab } from "../state/app.ts";
 import { faults, outputOf, shownRun, useRuns } from "../state/running.ts";
 import { useStore } from "../state/store.ts";
 import { Control, WidgetView } from "../widgets/Widget.tsx";
@@ -25,7 +28,8 @@ export const NodeView = memo(function NodeView({ id, data, selected }: NodeProps
   const prefix = useTab(pathPrefix) ?? "";
   const path = prefix + id;
   const doc = useTab((tab) => tab.doc.id) ?? "";
-  const state = useRuns((all) => stateOf(shownRun(all, doc), path));
+  const isInstance = useTab((tab) => node.type !== "" && node.type in tab.doc.scopes) ?? false;
+  const state = useRuns((all) => stateOf(shownRun(all, doc), path, isInstance));
   const errors = useStore(faults, (all) => all[doc]?.[path] ?? shownInner(all[doc], path));
   const title = useTitle(node);
   const classes = ["pf-node", far && "is-far", selected && "selected", node.mode === MODE.muted && "muted", node.mode === MODE.bypassed && "bypassed", !ports.known && "missing", state && `is-${state.state}`, errors && "has-errors"];
@@ -34,7 +38,7 @@ export const NodeView = memo(function NodeView({ id, data, selected }: NodeProps
     <div className={classes.filter(Boolean).join(" ")} style={color} role="group" aria-label={`${title}${state ? `, ${state.state}` : ""}`} data-node-type={node.type}>
       <Header node={node} title={title} known={ports.known} time={state?.ms} steps={state?.state === "running" && state.max > 1 ? `${state.value}/${state.max}` : undefined} cached={state?.state === "cached"} path={path} />
       {state?.state === "running" && <div className="node-progress" role="progressbar" aria-valuenow={state.value} aria-valuemax={state.max}><i style={{ transform: `scaleX(${state.max > 1 ? state.value / state.max : 0})` }} className={state.max > 1 ? "" : "unknown"} /></div>}
-      {node.collapsed ? <CollapsedPorts ports={ports} /> : far ? <FarBody ports={ports} /> : <Body node={node} ports={ports} path={path} doc={doc} errors={errors} />}
+      {node.collapsed ? <CollapsedPorts ports={ports} /> : far ? <FarBody node={node} ports={ports} /> : <Body node={node} ports={ports} path={path} doc={doc} errors={errors} />}
       {errors && !far && <div className="node-errors" role="alert">{errors.map((error, index) => <p key={index}><b>{error.input ? `${error.input}: ` : ""}</b>{error.message}{error.hint && <em>{error.hint}</em>}</p>)}</div>}
       {selected && !node.collapsed && <Resize node={node} />}
     </div>
@@ -57,13 +61,23 @@ function shownInner(all: Readonly<Record<string, readonly { message: string; inp
   return found?.length ? found : undefined;
 }
 
+const instances = new WeakMap<object, Map<string, NodeRun | undefined>>();
+
 /** The state of a node, or that of an instance from those within it. */
-function stateOf(run: ReturnType<typeof shownRun>, path: string) {
+function stateOf(run: ReturnType<typeof shownRun>, path: string, isInstance: boolean): NodeRun | undefined {
   if (!run) return undefined;
-  const own = run.nodes[path];
-  if (own) return own;
-  const inner = run.current?.startsWith(`${path}:`) ? run.nodes[run.current] : undefined;
-  return inner;
+  if (!isInstance) return run.nodes[path];
+  if (run.current?.startsWith(`${path}:`)) return run.nodes[run.current];
+  let known = instances.get(run.nodes);
+  if (!known) instances.set(run.nodes, (known = new Map()));
+  if (!known.has(path)) known.set(path, together(Object.entries(run.nodes).filter(([id]) => id.startsWith(`${path}:`)).map(([, it]) => it)));
+  return known.get(path);
+}
+
+/** Nodes within an instance as one: what failed, else what ran, else what was there. */
+function together(inner: readonly NodeRun[]): NodeRun | undefined {
+  const worst = inner.find((it) => it.state === "failed") ?? inner.find((it) => it.state !== "cached") ?? inner[0];
+  return worst && { ...worst, ...(worst.state === "cached" ? {} : { ms: inner.reduce((sum, it) => sum + (it.state === "cached" ? 0 : (it.ms ?? 0)), 0) }) };
 }
 
 const known = new WeakMap<GraphNode, { ports: Ports; wired: string; specs: Specs; deep: Doc | undefined }>();
@@ -129,9 +143,10 @@ export function duration(ms: number): string {
 function Body({ node, ports, path, doc, errors }: { node: GraphNode; ports: Ports; path: string; doc: string; errors: readonly { input?: string }[] | undefined }) {
   const wired = useWired(node.id);
   const sockets = ports.inputs.filter((input) => !input.widget);
-  const widgets = ports.inputs.filter((input) => input.widget);
   const rows = Math.max(sockets.length, ports.outputs.length);
   const bad = new Set(errors?.map((error) => error.input).filter(Boolean));
+  const seen = new Set([...wired, ...bad]);
+  const widgets = shownInputs(node, ports.inputs, seen).filter((input) => input.widget);
   const promoted = usePromoted(node);
   return (
     <div className="body">
@@ -151,10 +166,22 @@ function Body({ node, ports, path, doc, errors }: { node: GraphNode; ports: Port
           {input.control && !wired.has(input.name) && !input.name.includes(":") && <Control node={node.id} input={input} value={node.control[input.name] ?? "randomize"} />}
         </div>
       ))}
+      <More node={node} folds={foldable(node, ports.inputs, seen).length} />
       {!ports.known && <MissingValues node={node} />}
       <Preview doc={doc} path={path} />
       <Shown doc={doc} path={path} />
     </div>
+  );
+}
+
+/** Unfolds the values that are seldom set, and folds them away again. */
+function More({ node, folds }: { node: GraphNode; folds: number }) {
+  if (!folds) return null;
+  return (
+    <button className="more nodrag" title="Values that are seldom set, and stand at their defaults" aria-expanded={node.unfolded} onClick={() => edit("fold values", (scope) => updateNode(scope, node.id, (it) => ({ ...it, unfolded: !it.unfolded })))}>
+      <svg viewBox="0 0 10 10" aria-hidden><path d={node.unfolded ? "M1 7l4-4 4 4" : "M1 3l4 4 4-4"} /></svg>
+      {node.unfolded ? "Fewer values" : `${folds} more values`}
+    </button>
   );
 }
 
@@ -179,7 +206,7 @@ function InputRow({ node, input, wired, bad }: { node: string; input: InputSpec;
   return (
     <div className={`socket in${bad ? " bad" : ""}${wired ? " wired" : ""}`} title={`${input.name}: ${input.type}${input.tooltip ? `\n${input.tooltip}` : ""}`}>
       <Port type="target" id={inHandle(input.name)} kind={input.type} name={input.name} node={node} />
-      <span className={input.required ? "" : "optional"}>{input.name}</span>
+      <span className={input.required ? "" : "optional"}>{input.label ?? input.name}</span>
     </div>
   );
 }
@@ -187,7 +214,7 @@ function InputRow({ node, input, wired, bad }: { node: string; input: InputSpec;
 function OutputRow({ output, index }: { output: OutputSpec; index: number }) {
   return (
     <div className="socket out" title={`${output.name}: ${output.type}${output.tooltip ? `\n${output.tooltip}` : ""}`}>
-      <span>{output.name}</span>
+      <span>{output.label ?? output.name}</span>
       <Port type="source" id={outHandle(index)} kind={output.type} name={output.name} list={output.list} />
     </div>
   );
@@ -204,7 +231,7 @@ function Port({ type, id, kind, name, small, list, node }: { type: "source" | "t
     <Handle
       type={type} id={id} position={type === "source" ? Position.Right : Position.Left}
       className={`port${small ? " small" : ""}${list ? " list" : ""}${relation}`}
-      style={{ "--port": typeColor(kind) } as React.CSSProperties} aria-label={`${type === "source" ? "output" : "input"} ${name}, ${kind}`}
+      style={{ "--port": typeColor(kind) } as React.CSSProperties} role="img" aria-label={`${type === "source" ? "output" : "input"} ${name}, ${kind}`}
     />
   );
 }
@@ -219,9 +246,10 @@ function CollapsedPorts({ ports }: { ports: Ports }) {
 }
 
 /** The sockets in their places and a block for the rest. */
-function FarBody({ ports }: { ports: Ports }) {
+function FarBody({ node, ports }: { node: GraphNode; ports: Ports }) {
+  const wired = useWired(node.id);
   const sockets = ports.inputs.filter((input) => !input.widget);
-  const widgets = ports.inputs.filter((input) => input.widget);
+  const widgets = shownInputs(node, ports.inputs, wired).filter((input) => input.widget);
   const side = (list: readonly { type: string }[], make: (index: number) => string, type: "source" | "target") =>
     list.map((it, index) => <Handle key={index} type={type} id={make(index)} position={type === "source" ? Position.Right : Position.Left} className="port" style={{ top: 48 + index * 24, "--port": typeColor(it.type) } as React.CSSProperties} />);
   const height = Math.max(sockets.length, ports.outputs.length) * 24 + widgets.length * 30 + 12;
@@ -281,25 +309,47 @@ export const RerouteView = memo(function RerouteView({ data, selected }: NodePro
   );
 });
 
-/** The border of a subgraph: what comes in, or what goes out. */
+/** The border of a subgraph: what comes in, or what goes out. Its last socket becomes a port when it is wired. */
 export const BorderView = memo(function BorderView({ id, data }: NodeProps<Node<{ scope: Scope }>>) {
   const isInput = id === INPUT_BORDER;
   const ports = isInput ? data.scope.inputs : data.scope.outputs;
   return (
-    <div className="pf-node border-node">
+    <div className="pf-node border-node" role="group" aria-label={isInput ? "Inputs of the subgraph" : "Outputs of the subgraph"}>
       <header className="grip"><span className="title">{isInput ? "Inputs" : "Outputs"}</span></header>
       <div className="body">
-        {ports.map((port, index) => (
-          <div key={port.id} className={`socket ${isInput ? "out" : "in"}`} title={`${port.name}: ${port.type}`}>
-            {!isInput && <Port type="target" id={inHandle(port.name)} kind={port.type} name={port.name} />}
-            <span>{port.label ?? port.name}</span>
-            {isInput && <Port type="source" id={outHandle(index)} kind={port.type} name={port.name} />}
-          </div>
-        ))}
-        {ports.length === 0 && <p className="quiet">none</p>}
+        {ports.map((port, index) => <BorderPort key={port.id} port={port} index={index} side={isInput ? "inputs" : "outputs"} />)}
+        <div className={`socket ${isInput ? "out" : "in"} open`} title="Wire it to make a port">
+          {!isInput && <Port type="target" id={inHandle(NEW_PORT)} kind="*" name="new port" />}
+          <span>new…</span>
+          {isInput && <Port type="source" id={outHandle(ports.length)} kind="*" name="new port" />}
+        </div>
       </div>
     </div>
   );
 });
+
+/** A port: double click, or Enter on it, to name it. */
+function BorderPort({ port, index, side }: { port: BorderSocket; index: number; side: Side }) {
+  const [naming, setNaming] = useState(false);
+  const isInput = side === "inputs";
+  const name = (label: string) => {
+    setNaming(false);
+    edit("name a port", (scope) => relabel(scope, side, port.id, label.trim()));
+  };
+  const remove = <button className="port-off nodrag" aria-label={`Take away port ${port.label ?? port.name}`} onClick={() => editDoc("take a port away", (doc) => removePort(doc, scopeId(activeTab()!), side, port.id))}>×</button>;
+  return (
+    <div className={`socket ${isInput ? "out" : "in"}`} title={`${port.name}: ${port.type}`}>
+      {!isInput && <Port type="target" id={inHandle(port.name)} kind={port.type} name={port.name} />}
+      {isInput && remove}
+      {naming ? (
+        <input className="nodrag rename" autoFocus defaultValue={port.label ?? port.name} aria-label="Name of the port" onBlur={(event) => name(event.target.value)} onKeyDown={(event) => { event.stopPropagation(); if (event.key === "Enter" || event.key === "Escape") event.currentTarget.blur(); }} />
+      ) : (
+        <button className="port-name nodrag" title="Double click to name it" onDoubleClick={() => setNaming(true)} onKeyDown={(event) => { if (event.key === "Enter" || event.key === "F2") { event.preventDefault(); event.stopPropagation(); setNaming(true); } }}>{port.label ?? port.name}</button>
+      )}
+      {!isInput && remove}
+      {isInput && <Port type="source" id={outHandle(index)} kind={port.type} name={port.name} />}
+    </div>
+  );
+}
 
 export { app };

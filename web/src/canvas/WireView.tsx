@@ -7,6 +7,9 @@ import { useApp } from "../state/app.ts";
 import type { EdgeData } from "./flow.ts";
 import { bend } from "./paint.ts";
 
+/** The colour of a kind as a wire has it: darker on a light page. */
+export const wireInk = (color: string) => `color-mix(in srgb, ${color}, #000 var(--wire-dark))`;
+
 /** A curve that leaves to the right and arrives from the left, through points between. */
 export function wirePath(from: readonly [number, number], to: readonly [number, number], points: readonly (readonly [number, number])[] = []): string {
   const stops = [from, ...points, to];
@@ -23,8 +26,8 @@ export const WireView = memo(function WireView({ sourceX, sourceY, targetX, targ
   const path = wirePath([sourceX, sourceY], [targetX, targetY], data?.points);
   return (
     <>
-      <BaseEdge path={path} interactionWidth={14} style={{ stroke: data?.color, strokeWidth: selected ? 4 : 2.2 }} />
-      {data?.points.map(([x, y]) => <circle key={`${x} ${y}`} cx={x} cy={y} r={5} fill={data.color} />)}
+      <BaseEdge path={path} interactionWidth={14} style={{ stroke: data && wireInk(data.color), strokeWidth: selected ? 4 : 2.2 }} />
+      {data?.points.map(([x, y]) => <circle key={`${x} ${y}`} cx={x} cy={y} r={5} style={{ fill: wireInk(data.color) }} />)}
     </>
   );
 });
@@ -36,8 +39,8 @@ export function WireBeingDrawn({ fromX, fromY, toX, toY, fromHandle, connectionS
   const refused = connectionStatus === "invalid";
   return (
     <g className={refused ? "drawn-wire refused" : "drawn-wire"}>
-      <path d={path} fill="none" stroke={refused ? "var(--bad)" : typeColor(wiring?.type ?? "*")} strokeWidth={2.5} />
-      <circle cx={toX} cy={toY} r={4} fill={refused ? "var(--bad)" : typeColor(wiring?.type ?? "*")} />
+      <path d={path} fill="none" style={{ stroke: refused ? "var(--bad)" : wireInk(typeColor(wiring?.type ?? "*")) }} strokeWidth={2.5} />
+      <circle cx={toX} cy={toY} r={4} style={{ fill: refused ? "var(--bad)" : wireInk(typeColor(wiring?.type ?? "*")) }} />
     </g>
   );
 }

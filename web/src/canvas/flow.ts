@@ -1,8 +1,9 @@
 // From the scope to what xyflow draws. Objects stay the same as long as what they show does.
 
 import { type Edge, type Node, Position } from "@xyflow/react";
+import { shownInputs } from "../graph/fold.ts";
 import { estimateSize } from "../graph/layout.ts";
-import { type Doc, type Group, type GraphNode, INPUT_BORDER, OUTPUT_BORDER, ROOT, type Scope, type Wire } from "../graph/model.ts";
+import { type Doc, type Group, type GraphNode, INPUT_BORDER, OUTPUT_BORDER, ROOT, type Scope, type Wire, incoming } from "../graph/model.ts";
 import { portsOf } from "../graph/ports.ts";
 import type { Specs } from "../graph/specs.ts";
 import { typeColor } from "../graph/types.ts";
@@ -72,6 +73,8 @@ export const MANY = 120;
 /** Of so many nodes the beginning is shown first: of all of them nothing could be read. */
 export const HUGE = 1000;
 
+const incomingNames = (scope: Scope, id: string) => new Set((incoming(scope).get(id) ?? []).map((wire) => wire.input));
+
 const estimated = new WeakMap<GraphNode, FlowNode>();
 
 function withEstimates(base: FlowNode, doc: Doc, scope: Scope, specs: Specs): FlowNode {
@@ -83,7 +86,8 @@ function withEstimates(base: FlowNode, doc: Doc, scope: Scope, specs: Specs): Fl
     const ports = portsOf(doc, scope, node, specs);
     const sockets = ports.inputs.filter((input) => !input.widget);
     const rows = Math.max(sockets.length, ports.outputs.length);
-    const inputs = [...sockets.map((input, index) => [input.name, 45 + index * 24] as const), ...ports.inputs.filter((input) => input.widget).map((input, index) => [input.name, 50 + rows * 24 + index * 31] as const)];
+    const seen = shownInputs(node, ports.inputs, incomingNames(scope, node.id));
+    const inputs = [...sockets.map((input, index) => [input.name, 45 + index * 24] as const), ...seen.filter((input) => input.widget).map((input, index) => [input.name, 50 + rows * 24 + index * 31] as const)];
     const flat = node.collapsed || base.type === "reroute";
     const size = { width: 12, height: 12 };
     const handles = [

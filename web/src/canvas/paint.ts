@@ -37,12 +37,14 @@ export interface Ink {
   accent: string;
   good: string;
   bad: string;
+  /** How much darker wires are: on a light page, `45%`. */
+  wireDark: string;
 }
 
 export function inkOf(element: Element): Ink {
   const style = getComputedStyle(element);
   const read = (name: string) => style.getPropertyValue(name).trim();
-  return { body: read("--node"), head: read("--node-head"), border: read("--node-border"), text: read("--text"), accent: read("--accent"), good: read("--good"), bad: read("--bad") };
+  return { body: read("--node"), head: read("--node-head"), border: read("--node-border"), text: read("--text"), accent: read("--accent"), good: read("--good"), bad: read("--bad"), wireDark: read("--wire-dark") || "0%" };
 }
 
 export interface Area {
@@ -124,7 +126,7 @@ export function bend(a: readonly [number, number], b: readonly [number, number])
  * `without` are left out: they are on the page themselves. */
 export function paint(context: CanvasRenderingContext2D, scene: Scene, area: Area, scale: number, ink: Ink, without?: Area): void {
   context.setTransform(scale, 0, 0, scale, -area.x * scale, -area.y * scale);
-  paintLines(context, scene.lines, area, scale);
+  paintLines(context, scene.lines, area, scale, ink);
   for (const box of scene.boxes) if (touches(box, area) && !(without && touches(box, without))) paintBox(context, box, scale, ink);
 }
 
@@ -171,7 +173,7 @@ function paintTitle(context: CanvasRenderingContext2D, box: Box, scale: number, 
 }
 
 /** Curves by colour, many in one stroke. */
-function paintLines(context: CanvasRenderingContext2D, lines: readonly Line[], area: Area, scale: number): void {
+function paintLines(context: CanvasRenderingContext2D, lines: readonly Line[], area: Area, scale: number, ink: Ink): void {
   const byColor = new Map<string, Line[]>();
   for (const line of lines) {
     if (!mayTouch(line, area)) continue;
@@ -182,6 +184,8 @@ function paintLines(context: CanvasRenderingContext2D, lines: readonly Line[], a
   context.lineWidth = Math.max(1, 2.2 * scale) / scale;
   for (const [color, some] of byColor) {
     context.strokeStyle = color;
+    // A browser that cannot mix them leaves the colour as it was set before.
+    context.strokeStyle = `color-mix(in srgb, ${color}, #000 ${ink.wireDark})`;
     context.beginPath();
     for (const { stops } of some) {
       context.moveTo(stops[0]![0], stops[0]![1]);

@@ -4,6 +4,7 @@ import { cancelCurrent, queueRun } from "../state/running.ts";
 import { activeTab, app, closeTab, currentScope, editDoc, leaveScope, newTab, openScope, pathPrefix, redoStep, select, show, tabOf, undoStep, update } from "../state/app.ts";
 import { chooseFile, downloadGraph, exportApi, save } from "../state/files.ts";
 import { view } from "../canvas/view.ts";
+import { COLORS } from "./colors.ts";
 import * as graph from "./graph.ts";
 
 export interface Command {
@@ -56,9 +57,11 @@ export const COMMANDS: readonly Command[] = [
   { id: "mute", label: "Mute, or no more", group: "Nodes", keys: ["Ctrl+M", "M"], when: hasNodes, run: graph.mute },
   { id: "bypass", label: "Bypass, or no more", group: "Nodes", keys: ["Ctrl+B", "B"], when: hasNodes, run: graph.bypass },
   { id: "collapse", label: "Fold, or unfold", group: "Nodes", keys: ["Alt+C", "C"], when: hasNodes, run: graph.collapse },
+  { id: "unfold", label: "Show seldom used values, or fold them away", group: "Nodes", keys: ["A"], when: hasNodes, run: graph.unfold },
   { id: "group", label: "Put a group around", group: "Nodes", keys: ["Ctrl+G"], when: hasTab, run: graph.group },
   { id: "note", label: "Add a note", group: "Nodes", keys: ["Shift+T"], when: hasTab, run: graph.note },
   { id: "subgraph", label: "Turn into a subgraph", group: "Nodes", keys: ["Ctrl+Shift+E"], when: hasNodes, run: graph.intoSubgraph },
+  { id: "unpack-subgraph", label: "Put the subgraph's nodes in its place", group: "Nodes", keys: ["Ctrl+Shift+U"], when: () => hasNodes() && [...activeTab()!.selected].some(graph.isInstance), run: graph.unpackSubgraph },
   { id: "open-subgraph", label: "Open the subgraph", group: "Nodes", keys: ["Ctrl+ArrowDown"], when: () => openable() !== undefined, run: () => openable() && openScope(...openable()!) },
   { id: "leave-subgraph", label: "Leave the subgraph", group: "Nodes", keys: ["Ctrl+ArrowUp"], when: () => hasTab() && activeTab()!.path.length > 0, run: () => leaveScope(activeTab()!.path.length - 1) },
   { id: "layout", label: "Lay out", group: "Nodes", keys: ["L"], when: hasTab, run: graph.layout },
@@ -66,10 +69,12 @@ export const COMMANDS: readonly Command[] = [
   { id: "align-right", label: "Align right", group: "Nodes", keys: ["Alt+ArrowRight"], when: several, run: () => graph.align("right") },
   { id: "align-top", label: "Align at the top", group: "Nodes", keys: ["Alt+ArrowUp"], when: several, run: () => graph.align("top") },
   { id: "align-bottom", label: "Align at the bottom", group: "Nodes", keys: ["Alt+ArrowDown"], when: several, run: () => graph.align("bottom") },
+  ...COLORS.map(([name, color]): Command => ({ id: `color-${name}`, label: `Colour: ${name}`, group: "Nodes", when: hasNodes, run: () => graph.recolor(color) })),
   { id: "expose", label: "Show the values in the form, or no more", group: "Nodes", keys: ["F"], when: hasNodes, run: graph.expose },
 
   { id: "fit", label: "See all", group: "View", keys: ["."], when: hasTab, run: () => view.flow?.fitView({ padding: 0.15, maxZoom: 1.2, duration: motion(), includeHiddenNodes: true }) },
   { id: "fit-selection", label: "See the selection", group: "View", keys: ["Shift+."], when: hasNodes, run: () => view.flow?.fitView({ padding: 0.3, maxZoom: 1.5, duration: motion(), includeHiddenNodes: true, nodes: [...activeTab()!.selected].map((id) => ({ id })) }) },
+  { id: "find", label: "Go to a node", group: "View", keys: ["Ctrl+F"], when: hasTab, run: () => show({ kind: "find" }) },
   { id: "zoom-in", label: "Nearer", group: "View", keys: ["+", "="], when: hasTab, run: () => view.flow?.zoomIn({ duration: motion() }) },
   { id: "zoom-out", label: "Farther", group: "View", keys: ["-"], when: hasTab, run: () => view.flow?.zoomOut({ duration: motion() }) },
   { id: "snap", label: "Snap to the grid, or no more", group: "View", keys: ["Shift+G"], run: () => { update({ snap: !app.get().snap }); localStorage.setItem("paraflow.snap", app.get().snap ? "on" : "off"); } },

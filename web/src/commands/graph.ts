@@ -5,6 +5,7 @@ import { type Fragment, corner, cut, fragmentText, paste, readFragment } from ".
 import { addGroup, addNode, connect, disconnect, newNode, removeGroups, removeNodes, updateNodes } from "../graph/edit.ts";
 import { type Box, type Side, aligned, estimateSize, layered } from "../graph/layout.ts";
 import { type GraphNode, MODE } from "../graph/model.ts";
+import { unpack } from "../graph/borders.ts";
 import { portsOf } from "../graph/ports.ts";
 import { toSubgraph } from "../graph/subgraph.ts";
 import { fits } from "../graph/types.ts";
@@ -81,6 +82,13 @@ export function focusWidget(): void {
   first?.focus();
 }
 
+/** Selects a node and brings it near. */
+export function goTo(id: string): void {
+  select([id]);
+  void view.flow?.fitView({ padding: 0.3, maxZoom: 1.2, includeHiddenNodes: true, nodes: [{ id }] });
+  focusCanvasNode(id);
+}
+
 export function rename(): void {
   const id = [...selection()][0];
   const header = id && document.querySelector(`.react-flow__node[data-id="${CSS.escape(id)}"] header .title`);
@@ -139,8 +147,23 @@ function fragment(): Fragment | undefined {
 export function copy(): void {
   copied = fragment();
   if (!copied) return;
-  void navigator.clipboard?.writeText(fragmentText(copied)).catch(() => undefined);
+  toClipboard(fragmentText(copied));
   announce(`${copied.nodes.length} copied`);
+}
+
+/** A page that came over the network without TLS has no clipboard of its own; the copy event has one everywhere. */
+function toClipboard(text: string): void {
+  if (navigator.clipboard) {
+    void navigator.clipboard.writeText(text).catch(() => undefined);
+    return;
+  }
+  const fill = (event: ClipboardEvent) => {
+    event.clipboardData?.setData("text/plain", text);
+    event.preventDefault();
+  };
+  document.addEventListener("copy", fill, { once: true });
+  document.execCommand("copy");
+  document.removeEventListener("copy", fill);
 }
 
 export function cutOut(): void {
@@ -210,6 +233,14 @@ export function collapse(): void {
   edit("fold", (scope) => updateNodes(scope, tab.selected, (node) => ({ ...node, collapsed: !all })));
 }
 
+/** Shows the values that are seldom set, or folds them away where all are shown. */
+export function unfold(): void {
+  const tab = activeTab();
+  if (!tab) return;
+  const all = [...tab.selected].every((id) => currentScope(tab).nodes[id]?.unfolded);
+  edit("fold values", (scope) => updateNodes(scope, tab.selected, (node) => ({ ...node, unfolded: !all })));
+}
+
 export function recolor(color: string | undefined): void {
   edit("colour", (scope) => updateNodes(scope, selection(), ({ color: _color, ...node }) => ({ ...node, ...(color ? { color } : {}) })));
 }
@@ -240,6 +271,27 @@ export function group(): void {
 
 export function note(): void {
   place(NOTE, undefined);
+}
+
+/** Puts the nodes of the selected subgraphs in their places. */
+export function unpackSubgraph(): void {
+  const tab = activeTab();
+  if (!tab) return;
+  const instances = [...tab.selected].filter((id) => isInstance(id));
+  let placed: string[] = [];
+  editDoc("unpack a subgraph", (doc) => instances.reduce((it, id) => {
+    const done = unpack(it, scopeId(tab), id);
+    placed = [...placed, ...done.nodes];
+    return done.doc;
+  }, doc));
+  select(placed);
+}
+
+/** Whether a node of the scope that is open stands for a subgraph. */
+export function isInstance(id: string): boolean {
+  const tab = activeTab();
+  const type = tab && currentScope(tab).nodes[id]?.type;
+  return type !== undefined && type !== "" && type in tab!.doc.scopes;
 }
 
 export function layout(): void {

@@ -35,8 +35,9 @@ function label(node: GraphNode, input: InputSpec, specs: Specs): string {
 
 /** Texts, pictures, seeds, sizes and counts: not the choice of an algorithm. */
 function isUsual(input: InputSpec): boolean {
+  if (input.advanced) return false;
   const kind = input.widget?.kind;
-  return (kind === "text" && input.widget?.kind === "text" && input.widget.multiline) || input.upload !== undefined || input.control || (kind === "int" && !input.advanced) || kind === "toggle" || kind === "color";
+  return (kind === "text" && input.widget?.kind === "text" && input.widget.multiline) || input.upload !== undefined || input.control || kind === "int" || kind === "toggle" || kind === "color";
 }
 
 /** A title that no other node has, else a class that no other node has, else the id. */

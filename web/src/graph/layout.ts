@@ -1,10 +1,12 @@
 // Places nodes: in columns from left to right, each node right of all it reads; and lines up a selection.
 
+import { foldable, shownInputs } from "./fold.ts";
 import { type GraphNode, type NodeId, type Scope, incoming } from "./model.ts";
 import { type Specs, inputsOf } from "./specs.ts";
 import { isNote, REROUTE } from "./virtual.ts";
 
 export const NODE_WIDTH = 230;
+const NOTHING: ReadonlySet<string> = new Set();
 const GAP_X = 70;
 const GAP_Y = 34;
 
@@ -14,13 +16,14 @@ export function estimateSize(node: GraphNode, specs: Specs): [number, number] {
   if (node.type === REROUTE) return [34, 24];
   if (isNote(node.type)) return [node.size?.[0] ?? NODE_WIDTH, node.size?.[1] ?? 120];
   const spec = specs.get(node.type);
-  const inputs = spec ? inputsOf(spec, node, new Set()) : [];
+  const inputs = spec ? shownInputs(node, inputsOf(spec, node, NOTHING), NOTHING) : [];
+  const folds = spec ? foldable(node, spec.inputs, NOTHING).length > 0 : false;
   const sockets = Math.max(inputs.filter((input) => !input.widget).length, spec?.outputs.length ?? 1);
   const widgets = inputs.filter((input) => input.widget);
   const tall = widgets.filter((input) => input.widget?.kind === "text" && input.widget.multiline).length;
   const controls = widgets.filter((input) => input.control).length;
   const pictures = widgets.some((input) => input.upload) || spec?.sink ? 150 : 0;
-  const height = 44 + sockets * 24 + (widgets.length - tall + controls) * 30 + tall * 92 + pictures;
+  const height = 44 + sockets * 24 + (widgets.length - tall + controls) * 30 + tall * 92 + pictures + (folds ? 28 : 0);
   return [Math.max(node.size?.[0] ?? 0, NODE_WIDTH), Math.max(height, node.size?.[1] ?? 0)];
 }
 

@@ -3,6 +3,7 @@
 // A document has scopes: the graph itself (`ROOT`) and the definition of each subgraph. Ids are texts in memory and
 // become numbers again in the file where they were. Whatever a file holds beyond what is named here is kept in `rest`.
 
+import { freshId } from "./ids.ts";
 import type { Json, JsonObject } from "./json.ts";
 
 export type NodeId = string;
@@ -35,6 +36,8 @@ export interface GraphNode {
   size?: readonly [number, number];
   mode: number;
   collapsed: boolean;
+  /** Values that are seldom set are drawn too. */
+  unfolded: boolean;
   color?: string;
   /** Values by the name of their input. */
   values: Readonly<Record<string, Json>>;
@@ -110,12 +113,12 @@ export function emptyScope(id: string, name = ""): Scope {
 }
 
 export function emptyDoc(): Doc {
-  return { id: crypto.randomUUID(), scopes: { [ROOT]: emptyScope(ROOT) }, exposed: [], rest: {} };
+  return { id: freshId(), scopes: { [ROOT]: emptyScope(ROOT) }, exposed: [], rest: {} };
 }
 
 export function emptyNode(id: NodeId, type: string, pos: readonly [number, number]): GraphNode {
   return {
-    id, type, pos, mode: MODE.always, collapsed: false, values: {}, control: {},
+    id, type, pos, mode: MODE.always, collapsed: false, unfolded: false, values: {}, control: {},
     inputs: [], outputs: [], properties: {}, flags: {}, rest: {},
   };
 }

@@ -70,20 +70,24 @@ export function promotedOf(doc: Doc, node: GraphNode, specs: Specs): Promoted[] 
 }
 
 function subgraphPorts(inner: Scope, node: GraphNode, specs: Specs, doc: Doc): Ports {
-  const inputs = inner.inputs.map((port) => ({ ...plain(port.name, port.type), ...(port.label ? { tooltip: port.label } : {}) }));
+  const inputs = inner.inputs.map((port) => ({ ...plain(port.name, port.type), ...(port.label ? { label: port.label } : {}) }));
   const promoted = promotedOf(doc, node, specs).map(({ node: id, input }) => ({ ...input, name: `${id}:${input.name}`, required: false }));
-  return { inputs: [...inputs, ...promoted], outputs: inner.outputs.map((port) => ({ name: port.name, type: port.type, list: false })), known: true };
+  return { inputs: [...inputs, ...promoted], outputs: inner.outputs.map((port) => ({ name: port.name, type: port.type, list: false, ...(port.label ? { label: port.label } : {}) })), known: true };
 }
+
+/** The socket on the border of a subgraph that becomes a port when it is wired. */
+export const NEW_PORT = "+";
 
 /** The kind that an output gives. */
 export function outputType(doc: Doc, scope: Scope, id: string, out: number, specs: Specs): string | undefined {
-  if (id === INPUT_BORDER) return scope.inputs[out]?.type;
+  if (id === INPUT_BORDER) return out === scope.inputs.length ? "*" : scope.inputs[out]?.type;
   const node = scope.nodes[id];
   return node && portsOf(doc, scope, node, specs).outputs[out]?.type;
 }
 
 /** The kind that an input takes. */
 export function inputType(doc: Doc, scope: Scope, id: string, name: string, specs: Specs): string | undefined {
+  if (id === OUTPUT_BORDER && name === NEW_PORT) return "*";
   if (id === OUTPUT_BORDER) return scope.outputs.find((port) => port.name === name)?.type;
   const node = scope.nodes[id];
   return node && portsOf(doc, scope, node, specs).inputs.find((input) => input.name === name)?.type;

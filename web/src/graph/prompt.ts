@@ -137,6 +137,19 @@ export function chooseBranches(text: string, random: () => number): string {
   return read(false).join("|");
 }
 
+/** The nodes of a prompt that some of its nodes need, those among them. */
+export function neededFor(prompt: Prompt, ids: readonly string[]): ReadonlySet<string> {
+  const found = new Set<string>();
+  const open = [...ids];
+  for (let id = open.pop(); id !== undefined; id = open.pop()) {
+    const node = prompt[id];
+    if (found.has(id) || !node) continue;
+    found.add(id);
+    for (const value of Object.values(node.inputs)) if (Array.isArray(value) && typeof value[0] === "string") open.push(value[0]);
+  }
+  return found;
+}
+
 /** Which inner nodes of the prompt stand for a node of the graph: itself, or all within an instance. */
 export function promptIds(prompt: Prompt, path: string): string[] {
   return Object.keys(prompt).filter((id) => id === path || id.startsWith(`${path}:`));

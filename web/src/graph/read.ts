@@ -1,5 +1,6 @@
 // Reads any file that ComfyUI writes: the editor's JSON of version 0.4 and 1, and the API's. Lenient, as files are.
 
+import { freshId } from "./ids.ts";
 import { alignValues } from "./align.ts";
 import { type Json, type JsonObject, asList, asObject, asText, without } from "./json.ts";
 import {
@@ -36,7 +37,7 @@ function readWorkflow(json: JsonObject, specs: Specs): Doc {
   define(json);
   const own = asObject(asObject(json["extra"])?.["paraflow"]);
   return {
-    id: asText(json["id"]) ?? crypto.randomUUID(),
+    id: asText(json["id"]) ?? freshId(),
     scopes,
     exposed: asList(own?.["form"]).filter((it): it is string => typeof it === "string"),
     rest: without(json, "id", "nodes", "links", "groups", "reroutes", "last_node_id", "last_link_id", "state", "definitions", "version"),
@@ -98,9 +99,10 @@ function readNode(json: JsonObject, specs: Specs): GraphNode | undefined {
     ...base, flags, properties: without(properties, "paraflow"),
     mode: typeof json["mode"] === "number" ? json["mode"] : 0,
     collapsed: flags["collapsed"] === true,
+    unfolded: json["showAdvanced"] === true,
     inputs: asList(json["inputs"]).map(readSlot),
     outputs: asList(json["outputs"]).map(readSlot),
-    rest: without(json, "id", "type", "pos", "size", "flags", "mode", "inputs", "outputs", "properties", "widgets_values", "title", "color", "order"),
+    rest: without(json, "id", "type", "pos", "size", "flags", "mode", "inputs", "outputs", "properties", "widgets_values", "title", "color", "order", "showAdvanced"),
     ...definedTexts(json),
     ...(pair(json["size"]) ? { size: pair(json["size"])! } : {}),
   };
@@ -131,7 +133,7 @@ function readPort(entry: Json): Port {
   const port = asObject(entry) ?? {};
   const label = asText(port["label"]);
   return {
-    id: asText(port["id"]) ?? crypto.randomUUID(),
+    id: asText(port["id"]) ?? freshId(),
     name: asText(port["name"]) ?? "",
     type: typeName(port["type"]),
     ...(label ? { label } : {}),

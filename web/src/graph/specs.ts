@@ -13,6 +13,8 @@ export type Widget =
 
 export interface InputSpec {
   name: string;
+  /** What is shown in place of the name. */
+  label?: string;
   type: string;
   required: boolean;
   /** How a value is entered; nothing when it only comes by wire. */
@@ -21,6 +23,8 @@ export interface InputSpec {
   control: boolean;
   /** The kind of file that may be uploaded into it. */
   upload?: "image" | "audio" | "video";
+  /** The folder of models that its value names a file in; the server has pictures of those. */
+  folder?: string;
   default: Json | undefined;
   tooltip?: string;
   advanced: boolean;
@@ -31,6 +35,8 @@ export interface InputSpec {
 
 export interface OutputSpec {
   name: string;
+  /** What is shown in place of the name. */
+  label?: string;
   type: string;
   list: boolean;
   tooltip?: string;
@@ -102,6 +108,7 @@ export function inputSpec(name: string, declaration: Json, required: boolean): I
   const forced = options["forceInput"] === true;
   const widget = forced ? undefined : widgetOf(type ?? null, options);
   const tooltip = asText(options["tooltip"]);
+  const folder = asText(options["model_folder"]);
   const upload = (["image", "audio", "video"] as const).find((kind) => options[`${kind}_upload`] === true);
   return {
     name, required, options, forced,
@@ -112,6 +119,7 @@ export function inputSpec(name: string, declaration: Json, required: boolean): I
     ...(widget ? { widget } : {}),
     ...(tooltip ? { tooltip } : {}),
     ...(upload ? { upload } : {}),
+    ...(folder ? { folder } : {}),
   };
 }
 

@@ -1,5 +1,6 @@
 // Turns some nodes into a subgraph: wires that cross its border become its ports.
 
+import { freshId } from "./ids.ts";
 import { addNode } from "./edit.ts";
 import { type Doc, type NodeId, INPUT_BORDER, OUTPUT_BORDER, type Port, type Scope, type Wire, emptyNode, emptyScope, nextId, scopeOf } from "./model.ts";
 import { outputType } from "./ports.ts";
@@ -7,7 +8,7 @@ import type { Specs } from "./specs.ts";
 
 export function toSubgraph(doc: Doc, scopeId: string, ids: ReadonlySet<NodeId>, specs: Specs, name = "Subgraph"): { doc: Doc; instance: NodeId } {
   const scope = scopeOf(doc, scopeId);
-  const id = crypto.randomUUID();
+  const id = freshId();
   const inner: Record<string, Wire> = {};
   const outer: Record<string, Wire> = {};
   const inputs: Port[] = [];
@@ -59,10 +60,10 @@ function withoutParent({ parent: _parent, ...wire }: Wire): Wire {
 }
 
 /** A port under a name that is not taken. */
-function newPort(wanted: string, type: string, among: readonly Port[]): Port {
+export function newPort(wanted: string, type: string, among: readonly Port[]): Port {
   let name = wanted;
   for (let count = 2; among.some((port) => port.name === name); count++) name = `${wanted}_${count}`;
-  return { id: crypto.randomUUID(), name, type, rest: {} };
+  return { id: freshId(), name, type, rest: {} };
 }
 
 function mean(numbers: readonly number[]): number {

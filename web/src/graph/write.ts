@@ -125,6 +125,7 @@ function writeNode(doc: Doc, scope: Scope, node: GraphNode, specs: Specs, inputs
     properties: { ...node.properties, ...(named ? { paraflow: { values: named } } : {}) },
     ...(values !== undefined ? { widgets_values: values } : {}),
     ...(node.color ? { color: node.color } : {}),
+    ...(node.unfolded ? { showAdvanced: true } : {}),
     ...node.rest,
   };
 }

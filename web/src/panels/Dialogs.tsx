@@ -18,10 +18,10 @@ function Dialog({ label, children, wide }: { label: string; children: ReactNode;
   }, []);
   return (
     <div className="shade" onPointerDown={(event) => event.target === event.currentTarget && show(undefined)}>
-      <div ref={box} className={`dialog${wide ? " wide" : ""}`} role="dialog" aria-modal aria-label={label} tabIndex={-1} onKeyDown={(event) => { event.stopPropagation(); if (event.key === "Escape") show(undefined); }}>
+      <section ref={box} className={`dialog${wide ? " wide" : ""}`} role="dialog" aria-modal aria-label={label} tabIndex={-1} onKeyDown={(event) => { event.stopPropagation(); if (event.key === "Escape") show(undefined); }}>
         <header><h2>{label}</h2><button aria-label="Close" onClick={() => show(undefined)}>×</button></header>
         {children}
-      </div>
+      </section>
     </div>
   );
 }

@@ -19,7 +19,7 @@ export function Form() {
   useEffect(() => updateTab((tab) => (tab.path.length ? { ...tab, path: [] } : tab)), []);
   const running = run?.status === "running";
   return (
-    <main className="form">
+    <div className="form">
       <form onSubmit={(event) => { event.preventDefault(); void queueRun(); }}>
         <h1>{name}</h1>
         {inputs.map((it) => <Field key={it.name} it={it} bad={marks?.[it.node.id]?.find((error) => error.input === it.input.name)?.message} />)}
@@ -31,7 +31,7 @@ export function Form() {
         {run?.error && <p className="bad" role="alert">{run.error.message}{run.error.hint && <em>{run.error.hint}</em>}</p>}
       </form>
       <Results doc={doc.id} />
-    </main>
+    </div>
   );
 }
 

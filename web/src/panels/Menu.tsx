@@ -2,18 +2,14 @@
 
 import { useLayoutEffect, useRef } from "react";
 import { toCanvas } from "../canvas/view.ts";
+import { COLORS } from "../commands/colors.ts";
 import { command, showKeys } from "../commands/commands.ts";
 import { place, recolor } from "../commands/graph.ts";
 import { addReroute, disconnect, removeGroups, updateGroup } from "../graph/edit.ts";
 import { edit, select, show } from "../state/app.ts";
 import { REROUTE } from "../graph/virtual.ts";
 
-/** Colours of ComfyUI's palette, slightly calmer. */
-export const COLORS: readonly [string, string | undefined][] = [
-  ["none", undefined], ["red", "#7a3434"], ["brown", "#6b4a35"], ["green", "#36613d"], ["blue", "#354f7c"], ["cyan", "#2f6468"], ["purple", "#5b3f74"], ["yellow", "#71672f"], ["black", "#222226"],
-];
-
-const OF_NODE = ["run-to", "rename", "connect", "mute", "bypass", "collapse", "expose", "open-subgraph", "subgraph", "group", "copy", "duplicate", "delete", "delete-heal"];
+const OF_NODE = ["run-to", "rename", "connect", "mute", "bypass", "collapse", "unfold", "expose", "open-subgraph", "unpack-subgraph", "subgraph", "group", "copy", "duplicate", "delete", "delete-heal"];
 const OF_PANE = ["add", "note", "group", "layout", "fit", "select-all", "run", "form", "save", "export-api", "help"];
 
 export function Menu({ x, y, node, group, wire }: { x: number; y: number; node?: string; group?: string; wire?: string }) {
@@ -46,7 +42,7 @@ export function Menu({ x, y, node, group, wire }: { x: number; y: number; node?:
         {!node && !wire && !group && <button role="menuitem" onClick={act(() => place(REROUTE, [x, y]))}>Add a reroute</button>}
         {(node || group) && (
           <div className="swatches" role="group" aria-label="Colour">
-            {COLORS.map(([name, color]) => <button key={name} aria-label={name} title={name} style={{ background: color ?? "var(--node)" }} onClick={act(() => (group ? edit("colour", (scope) => updateGroup(scope, group, ({ color: _old, ...it }) => ({ ...it, ...(color ? { color } : {}) }))) : recolor(color)))} />)}
+            {COLORS.map(([name, color]) => <button key={name} role="menuitem" aria-label={name} title={name} style={{ background: color ?? "var(--node)" }} onClick={act(() => (group ? edit("colour", (scope) => updateGroup(scope, group, ({ color: _old, ...it }) => ({ ...it, ...(color ? { color } : {}) }))) : recolor(color)))} />)}
           </div>
         )}
       </div>

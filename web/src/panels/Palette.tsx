@@ -2,9 +2,9 @@
 
 import { type KeyboardEvent, type ReactNode, useEffect, useMemo, useRef, useState } from "react";
 import { COMMANDS, showKeys } from "../commands/commands.ts";
-import { focusCanvasNode, place } from "../commands/graph.ts";
-import { connect } from "../graph/edit.ts";
-import { type Doc, ROOT, type Scope } from "../graph/model.ts";
+import { focusCanvasNode, goTo, place } from "../commands/graph.ts";
+import { connect, disconnect } from "../graph/edit.ts";
+import { type Doc, type GraphNode, ROOT, type Scope, type Wire } from "../graph/model.ts";
 import { portsOf, wireRefusal } from "../graph/ports.ts";
 import { type Searchable, search } from "../graph/search.ts";
 import type { Specs } from "../graph/specs.ts";
@@ -105,6 +105,20 @@ export function CommandPalette() {
   return <Palette label="All commands" placeholder="What shall happen?" items={items} empty="no such command" />;
 }
 
+/** To a node of the scope that is open, by its title, class or id. */
+export function FindPalette() {
+  const items = useMemo(() => {
+    const tab = activeTab();
+    const { specs } = app.get();
+    return Object.values(tab ? currentScope(tab).nodes : {}).map((node): Item => {
+      const known = specs.get(node.type);
+      const title = node.title ?? tab?.doc.scopes[node.type]?.name ?? known?.title ?? node.type;
+      return { name: `${node.type} ${node.id}`, title: title || node.type, detail: `${known?.title ?? node.type} ${node.id}`, color: typeColor(known?.outputs[0]?.type ?? "*"), run: () => goTo(node.id) };
+    });
+  }, []);
+  return <Palette label="Go to a node" placeholder="Title, class or id…" items={items} empty="no such node here" />;
+}
+
 /** For the keyboard: every wire that the node can get, then to nodes that are not there yet. */
 export function ConnectPalette({ node }: { node: string }) {
   const items = useMemo(() => connectItems(node), [node]);
@@ -140,5 +154,17 @@ function connectItems(id: string): Item[] {
   }
   ports.outputs.forEach((output, out) => items.push({ name: `new out ${out}`, title: `${output.name} → a new node…`, detail: output.type, color: typeColor(output.type), run: () => show({ kind: "palette", wire: { from: id, out, type: output.type } }) }));
   ports.inputs.filter((input) => !input.widget).forEach((input) => items.push({ name: `new in ${input.name}`, title: `${input.name} ← a new node…`, detail: input.type, color: typeColor(input.type), run: () => show({ kind: "palette", wire: { to: id, input: input.name, type: input.type } }) }));
+  for (const wire of Object.values(scope.wires).filter((it) => it.from === id || it.to === id)) items.push(takeOff(scope, wire, id, name));
   return items;
+}
+
+function takeOff(scope: Scope, wire: Wire, id: string, name: (node: GraphNode) => string): Item {
+  const other = scope.nodes[wire.to === id ? wire.from : wire.to];
+  const [here, arrow] = wire.to === id ? [wire.input, "←"] : [wire.type, "→"];
+  const run = () => {
+    edit("take a wire off", (it) => disconnect(it, [wire.id]));
+    select([id]);
+    focusCanvasNode(id);
+  };
+  return { name: `off ${wire.id}`, title: `Take off: ${here} ${arrow} ${other ? name(other) : "the border"}`, category: wire.type, color: "var(--bad)", run };
 }

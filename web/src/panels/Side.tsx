@@ -73,7 +73,7 @@ function listed(state: RunState): Run[] {
   let found = listMemo.get(state.runs);
   if (!found) {
     const order = { running: 0, queued: 1, done: 2, failed: 2, cancelled: 2 };
-    found = Object.values(state.runs).sort((a, b) => order[a.status] - order[b.status] || (a.ended === undefined ? a.number - b.number : (b.ended ?? 0) - a.ended));
+    found = Object.values(state.runs).sort((a, b) => order[a.status] - order[b.status] || (a.ended === undefined ? (a.place ?? a.number) - (b.place ?? b.number) : (b.ended ?? 0) - a.ended));
     listMemo.set(state.runs, found);
   }
   return found;
@@ -122,9 +122,9 @@ function QueueEntry({ run, movable }: { run: Run; movable: boolean }) {
   return (
     <li className={run.status}>
       <b>{name}</b>
-      <span className="status">{run.status}{over && run.started ? ` in ${duration((run.ended ?? 0) - run.started)}` : ""}</span>
+      <span className="status">{run.status}{run.status === "queued" && run.place !== undefined ? (run.place ? `, ${run.place} before it` : ", the next") : ""}{over && run.started ? ` in ${duration((run.ended ?? 0) - run.started)}` : ""}</span>
       {run.status === "running" && <i className="level" style={{ transform: `scaleX(${fraction(run)})` }} />}
-      {movable && run.status === "queued" && <button className="first" onClick={() => void api.toFront(run.id).then(settle, (error: unknown) => toast(error instanceof Error ? error.message : String(error), "error"))}>Run next</button>}
+      {movable && run.status === "queued" && run.place !== 0 && <button className="first" onClick={() => void api.toFront(run.id).then(settle, (error: unknown) => toast(error instanceof Error ? error.message : String(error), "error"))}>Run next</button>}
       {!over && <button onClick={() => void cancel(run.id)} aria-label={`Cancel ${name}`}>Cancel</button>}
       {over && Object.values(run.outputs).some((output) => picturesOf(output).length) && <button onClick={() => void open()} title="Open the graph as it was then">Graph</button>}
       {run.error && <em>{run.error.message}</em>}

@@ -46,18 +46,21 @@ function Tabs() {
     if (!unsaved || confirm(`“${name}” has changes that are not saved. Close it?`)) closeTab(key);
   };
   return (
-    <nav className="tabs" role="tablist" aria-label="Open graphs">
-      {tabs.map((tab) => (
-        <div key={tab.key} className={`tab${tab.key === active && view !== "start" ? " active" : ""}`}>
-          <button role="tab" aria-selected={tab.key === active} onClick={() => update({ active: tab.key, view: view === "start" ? "canvas" : view })} onAuxClick={(event) => event.button === 1 && close(tab.key, isUnsaved(tab), tab.name)} onDoubleClick={() => rename(tab.key, tab.name)}>
+    <div className="tabs">
+      <div className="tab-list" role="tablist" aria-label="Open graphs">
+        {tabs.map((tab) => (
+          <div key={tab.key} role="presentation" className={`tab${tab.key === active && view !== "start" ? " active" : ""}`}>
+          <button role="tab" aria-selected={tab.key === active} onKeyDown={(event) => { if (event.key === "Delete") { event.stopPropagation(); close(tab.key, isUnsaved(tab), tab.name); } }} onClick={() => update({ active: tab.key, view: view === "start" ? "canvas" : view })} onAuxClick={(event) => event.button === 1 && close(tab.key, isUnsaved(tab), tab.name)} onDoubleClick={() => rename(tab.key, tab.name)}>
             {tab.name}
             {isUnsaved(tab) && <i className="unsaved" title="Not saved yet" role="img" aria-label="not saved" />}
           </button>
-          <button className="close" aria-label={`Close ${tab.name}`} onClick={() => close(tab.key, isUnsaved(tab), tab.name)}>×</button>
+          {/* For the mouse; the keyboard has Delete on a tab, and Alt+W. */}
+          <button className="close" aria-hidden tabIndex={-1} title={`Close ${tab.name}`} onClick={() => close(tab.key, isUnsaved(tab), tab.name)}>×</button>
         </div>
       ))}
+      </div>
       <button className="tool" aria-label="New graph" title="New graph" onClick={() => command("new")!.run()}>+</button>
-    </nav>
+    </div>
   );
 }
 

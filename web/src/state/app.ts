@@ -27,6 +27,7 @@ export interface Tab {
 export type Overlay =
   | { kind: "palette"; at?: readonly [number, number]; wire?: WireEnd }
   | { kind: "commands" }
+  | { kind: "find" }
   | { kind: "connect"; node: NodeId }
   | { kind: "help" }
   | { kind: "menu"; x: number; y: number; node?: NodeId; group?: string; wire?: string }

@@ -3,11 +3,13 @@
 import * as api from "../api.ts";
 import { type Json, asList, asObject, formatJson, parseJson } from "../graph/json.ts";
 import { type Doc, ROOT } from "../graph/model.ts";
+import { freshId } from "../graph/ids.ts";
 import { pictureTexts } from "../graph/picture.ts";
 import { toPrompt } from "../graph/prompt.ts";
 import { readDoc } from "../graph/read.ts";
 import { writeText } from "../graph/write.ts";
 import { type Tab, activeTab, app, newTab, show, toast, update, updateTab } from "./app.ts";
+import { openWindows, windowKey } from "./window.ts";
 
 /** Opens a graph from the text of a file. */
 export function openText(text: string, name: string, rest: Partial<Tab> = {}): Tab {
@@ -19,7 +21,7 @@ export function openText(text: string, name: string, rest: Partial<Tab> = {}): T
   }
   // Two documents with one id would share the state of their runs.
   const taken = app.get().tabs.some((tab) => tab.doc.id === doc.id);
-  const tab = newTab(taken ? { ...doc, id: crypto.randomUUID() } : doc, name, rest);
+  const tab = newTab(taken ? { ...doc, id: freshId() } : doc, name, rest);
   reportMissing(doc);
   return tab;
 }
@@ -123,8 +125,6 @@ export function exportApi(): void {
 
 const DATABASE = "paraflow";
 const STORE = "windows";
-const windowKey = sessionStorage.getItem("paraflow.window") ?? crypto.randomUUID();
-sessionStorage.setItem("paraflow.window", windowKey);
 
 interface KeptTab { name: string; text: string; file?: string; etag?: string; unsaved: boolean; id: string; active: boolean }
 
@@ -147,11 +147,10 @@ function request<T>(run: (store: IDBObjectStore) => IDBRequest<T>, mode: IDBTran
 
 /** Brings back the tabs of this window, or of windows that are gone. */
 export async function restore(): Promise<void> {
-  holdLock();
   const keys = (await request((store) => store.getAllKeys(), "readonly")).map(String);
-  const held = new Set(((await navigator.locks?.query())?.held ?? []).map((lock) => lock.name));
-  const own = keys.includes(windowKey);
-  const adopted = own ? [windowKey] : keys.filter((key) => !held.has(`paraflow-window-${key}`));
+  const own = keys.includes(windowKey());
+  const open = own || keys.length === 0 ? new Set<string>() : await openWindows();
+  const adopted = own ? [windowKey()] : keys.filter((key) => !open.has(key));
   let active = "";
   for (const key of adopted) {
     const kept = asKept(await request((store) => store.get(key), "readonly"));
@@ -160,7 +159,7 @@ export async function restore(): Promise<void> {
       if (!restored) continue;
       if (tab.active) active = restored.key;
     }
-    if (key !== windowKey) await request((store) => store.delete(key), "readwrite");
+    if (key !== windowKey()) await request((store) => store.delete(key), "readwrite");
   }
   if (active) update({ active });
 }
@@ -176,10 +175,6 @@ function restoreTab(kept: KeptTab): Tab | undefined {
   } catch {
     return undefined;
   }
-}
-
-function holdLock(): void {
-  void navigator.locks?.request(`paraflow-window-${windowKey}`, () => new Promise(() => undefined));
 }
 
 let timer: ReturnType<typeof setTimeout> | undefined;
@@ -207,11 +202,11 @@ export async function keepNow(): Promise<void> {
     if (text === undefined) texts.set(tab.doc, (text = writeText(tab.doc, specs)));
     return { name: tab.name, text, id: tab.doc.id, unsaved: tab.doc !== tab.saved, active: tab.key === active, ...(tab.file ? { file: tab.file } : {}), ...(tab.etag ? { etag: tab.etag } : {}) };
   });
-  await request((store) => store.put(kept, windowKey), "readwrite");
+  await request((store) => store.put(kept, windowKey()), "readwrite");
 }
 
 /** A graph that ships with the server. */
-export interface Template { name: string; title: string; url: string; picture: string }
+export interface Template { name: string; url: string; picture: string }
 
 /** The graphs that ship, by the module that brings them. */
 export async function templates(): Promise<Template[]> {
@@ -221,11 +216,16 @@ export async function templates(): Promise<Template[]> {
 export function readTemplates(json: Json): Template[] {
   return Object.entries(asObject(json) ?? {}).flatMap(([module, names]) =>
     asList(names).filter((name): name is string => typeof name === "string").map((name) => ({
-      name, title: name.replaceAll(/[-_]/g, " "),
+      name,
       url: `/workflow_templates/${encodeURIComponent(module)}/${encodeURIComponent(name)}.json`,
       picture: `cards/${encodeURIComponent(name)}.webp`,
     })),
   );
+}
+
+/** Reads a graph without opening it; what it reads itself is left where it is. */
+export async function readTemplate(template: Template): Promise<Doc> {
+  return readDoc(parseJson(await (await api.ask(`${template.url}?look`)).text()), app.get().specs);
 }
 
 export async function openTemplate(template: Template): Promise<void> {

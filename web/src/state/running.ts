@@ -5,7 +5,7 @@ import { nextSeed } from "../graph/numbers.ts";
 import { setValue, updateNodes, withScope } from "../graph/edit.ts";
 import { formatJson, parseJson, type Json, type JsonObject } from "../graph/json.ts";
 import type { Doc } from "../graph/model.ts";
-import { promptIds, toPrompt } from "../graph/prompt.ts";
+import { neededFor, promptIds, toPrompt } from "../graph/prompt.ts";
 import {
   NO_RUNS, type NodeError, type Run, type RunState, missedEnds, newRun, nodeErrors, reduce, runsOf, settleHistory, settleQueue, withRun,
 } from "../graph/run.ts";
@@ -15,6 +15,7 @@ import { writeDoc } from "../graph/write.ts";
 import type { Frame, Picture } from "../frames.ts";
 import { type Tab, activeTab, amend, announce, app, setSpecs, toast } from "./app.ts";
 import { createStore, useStore } from "./store.ts";
+import { clientId } from "./window.ts";
 
 export const runs = createStore<RunState>(NO_RUNS);
 export const useRuns = <P>(select: (state: RunState) => P): P => useStore(runs, select);
@@ -24,14 +25,11 @@ export const faults = createStore<Readonly<Record<string, Readonly<Record<string
 /** What nodes look like while they run, by document and node: addresses of pictures. */
 export const previews = createStore<Readonly<Record<string, string>>>({});
 
-const client = sessionStorage.getItem("paraflow.client") ?? crypto.randomUUID().replaceAll("-", "");
-sessionStorage.setItem("paraflow.client", client);
-
 let socket: api.Socket | undefined;
 
 /** Opens the socket and keeps the state right from then on. */
 export function follow(): void {
-  socket ??= new api.Socket(client, {
+  socket ??= new api.Socket(clientId(), {
     frame: (frame) => onFrame(frame),
     picture: (picture) => onPicture(picture),
     state: (connected) => {
@@ -44,7 +42,7 @@ export function follow(): void {
 /** Asks for what was missed. */
 export async function settle(): Promise<void> {
   try {
-    const asked = runs.get();
+    const [asked, before] = [runs.get(), statusFrames];
     const queue = await api.queue();
     runs.set((state) => settleQueue(state, queue));
     const missed = missedEnds(runs.get(), queue, asked);
@@ -52,6 +50,8 @@ export async function settle(): Promise<void> {
       const entry = await api.historyOf(id);
       runs.set((state) => settleHistory(state, id, entry, Date.now()));
     }
+    // What changed while it was asked may be missing in the answer.
+    if (statusFrames !== before) lookAgain(true);
   } catch (error) {
     if (error instanceof api.ServerError && error.status === 0) return;
     throw error;
@@ -79,11 +79,25 @@ function onFrame(frame: Frame): void {
   if (frame.type === "paraflow.nodes") void api.objectInfo().then(setSpecs, () => undefined);
   const before = runs.get();
   runs.set((state) => reduce(state, frame, Date.now()));
+  if (frame.type === "status") {
+    statusFrames++;
+    lookAgain();
+  }
   const id = frame.data["prompt_id"];
   const run = typeof id === "string" ? runs.get().runs[id] : undefined;
   if (frame.type === "execution_start" && run) forgetPreviews(run.doc);
   if (frame.type === "executed" && run) dropPreview(`${run.doc}/${String(frame.data["display_node"] ?? frame.data["node"])}`);
   if (run && before.runs[run.id]?.status !== run.status && run.ended) told(run);
+}
+
+let looking: ReturnType<typeof setTimeout> | undefined;
+let statusFrames = 0;
+
+/** Nobody is told of the ends of other windows' runs: when the queue got shorter than what we think is in it, it is asked. */
+function lookAgain(surely = false): void {
+  const { runs: all, remaining } = runs.get();
+  clearTimeout(looking);
+  if (surely || Object.values(all).filter((run) => run.ended === undefined).length > remaining) looking = setTimeout(() => void settle(), 250);
 }
 
 function told(run: Run): void {
@@ -125,6 +139,8 @@ export async function queueRun(targets?: readonly string[]): Promise<void> {
   if (!tab) return;
   const { specs, batch } = app.get();
   faults.set((all) => ({ ...all, [tab.doc.id]: {} }));
+  // What was wrong with the last one is no longer news.
+  app.set((state) => (state.toasts.some((it) => it.kind === "error") ? { ...state, toasts: state.toasts.filter((it) => it.kind !== "error") } : state));
   for (let round = 0; round < (targets ? 1 : batch); round++) {
     const current = app.get().tabs.find((it) => it.key === tab.key);
     if (!current || !(await queueOnce(current, specs, targets))) return;
@@ -140,9 +156,11 @@ async function queueOnce(tab: Tab, specs: Specs, targets?: readonly string[]): P
     return false;
   }
   const workflow = parseJson(formatJson(writeDoc(tab.doc, specs))) as JsonObject;
+  const wanted = targets?.flatMap((id) => promptIds(prompt, id));
   const body: JsonObject = {
-    client_id: client, prompt: prompt as unknown as Json, extra_data: { extra_pnginfo: { workflow }, preview_method: "auto", name: tab.name },
-    ...(targets ? { partial_execution_targets: targets.flatMap((id) => promptIds(prompt, id)) } : {}),
+    client_id: clientId(), prompt: prompt as unknown as Json, extra_data: { extra_pnginfo: { workflow }, preview_method: "auto", name: tab.name },
+    // ComfyUI's goes as far as outputs only, ours as far as any node.
+    ...(wanted ? { partial_execution_targets: wanted, paraflow_targets: wanted } : {}),
   };
   try {
     asking++;
@@ -151,7 +169,7 @@ async function queueOnce(tab: Tab, specs: Specs, targets?: readonly string[]): P
       refused(tab, answer);
       return false;
     }
-    if ("prompt_id" in answer) accepted(tab, answer, Object.keys(prompt).length);
+    if ("prompt_id" in answer) accepted(tab, answer, wanted ? neededFor(prompt, wanted).size : Object.keys(prompt).length);
     amend(tab.key, (doc) => moveSeeds(doc, specs));
     return true;
   } catch (error) {

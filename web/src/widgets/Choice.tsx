@@ -2,6 +2,7 @@
 
 import { type KeyboardEvent, useEffect, useLayoutEffect, useMemo, useRef, useState } from "react";
 import { createPortal } from "react-dom";
+import * as api from "../api.ts";
 import type { Json } from "../graph/json.ts";
 import { matchRank } from "../graph/search.ts";
 import type { Widget } from "../graph/specs.ts";
@@ -38,11 +39,11 @@ export function ChoiceWidget({ input, value, set, label, disabled, widget, thumb
           else if (event.key === "Enter" && !event.ctrlKey) event.stopPropagation();
         }}
       >
-        <span className="name">{label}</span>
+        <span className="name">{label}</span>{" "}
         <span className="value">{shown || "—"}</span>
         <svg viewBox="0 0 10 10" aria-hidden><path d="M1 3l4 4 4-4" /></svg>
       </button>
-      {open && button.current && <ChoiceList anchor={button.current} choices={widget.choices} value={value} label={label} thumbnail={thumbnail} pick={pick} close={() => { setOpen(false); button.current?.focus(); }} />}
+      {open && button.current && <ChoiceList anchor={button.current} choices={widget.choices} value={value} label={label} thumbnail={thumbnail} folder={input.folder} pick={pick} close={() => { setOpen(false); button.current?.focus(); }} />}
     </div>
   );
 }
@@ -53,11 +54,31 @@ interface ListProps {
   value: Json | undefined;
   label: string;
   thumbnail?: (name: string) => string | undefined;
+  /** The folder of models that the choices lie in. */
+  folder?: string;
   pick(choice: Json): void;
   close(): void;
 }
 
-function ChoiceList({ anchor, choices, value, label, thumbnail, pick, close }: ListProps) {
+/** Pictures of the choices: by their names, or those that lie beside models or in them. */
+function usePictures(folder: string | undefined, thumbnail: ListProps["thumbnail"]): (name: string) => string | undefined {
+  const [covers, setCovers] = useState<ReadonlyMap<string, string>>();
+  useEffect(() => {
+    // Without them the names are still there.
+    if (folder !== undefined) api.covers(folder).then(setCovers, () => undefined);
+  }, [folder]);
+  return thumbnail ?? ((name) => covers?.get(name));
+}
+
+/** A choice's picture; where there is none, its place is kept once another choice has one. */
+function Thumbnail({ url, here }: { url: string | undefined; here(): void }) {
+  const [missing, setMissing] = useState(false);
+  return url && !missing ? <img src={url} alt="" loading="lazy" onLoad={here} onError={() => setMissing(true)} /> : <i className="no-picture" aria-hidden />;
+}
+
+function ChoiceList({ anchor, choices, value, label, thumbnail, folder, pick, close }: ListProps) {
+  const pictureOf = usePictures(folder, thumbnail);
+  const [pictured, setPictured] = useState(false);
   const [query, setQuery] = useState("");
   const [at, setAt] = useState(() => Math.max(0, choices.indexOf(value ?? null)));
   const box = useRef<HTMLDivElement>(null);
@@ -87,14 +108,13 @@ function ChoiceList({ anchor, choices, value, label, thumbnail, pick, close }: L
     else if (event.key === "Enter" && found[at] !== undefined) { event.preventDefault(); pick(found[at]!); }
   };
   return createPortal(
-    <div ref={box} className="choices" onKeyDown={onKey}>
+    <div ref={box} className={`choices${pictured ? " pictured" : ""}`} onKeyDown={onKey}>
       <input autoFocus placeholder="Search…" aria-label={`Search ${label}`} value={query} onChange={(event) => { setQuery(event.target.value); setAt(0); }} role="combobox" aria-expanded aria-controls="choice-list" />
       <ul id="choice-list" role="listbox" aria-label={label}>
         {found.map((choice, index) => {
-          const picture = thumbnail?.(String(choice));
           return (
             <li key={String(choice)} role="option" aria-selected={index === at} className={choice === value || (Array.isArray(value) && value.includes(choice)) ? "chosen" : ""} onPointerEnter={() => setAt(index)} onClick={() => pick(choice)}>
-              {picture && <img src={picture} alt="" loading="lazy" />}
+              {(thumbnail ?? folder) && <Thumbnail url={pictureOf(String(choice))} here={() => setPictured(true)} />}
               {String(choice)}
             </li>
           );
@@ -102,7 +122,7 @@ function ChoiceList({ anchor, choices, value, label, thumbnail, pick, close }: L
         {found.length === 0 && <li className="quiet">{choices.length ? "nothing fits" : "there is nothing to choose from yet"}</li>}
       </ul>
     </div>,
-    document.body,
+    anchor.closest("main") ?? document.body,
   );
 }
 

@@ -5,6 +5,10 @@ import * as api from "../api.ts";
 import { setNodeValue, show, toast } from "../state/app.ts";
 import { fileOf, nameOf } from "./Picture.tsx";
 
+/** Of what is painted: unlike what pictures are made of. Only its alpha counts. */
+const RED_GREEN_BLUE = [255, 45, 110] as const;
+const INK = `rgb(${RED_GREEN_BLUE.join(" ")})`;
+
 export function MaskEditor({ node, input, value }: { node: string; input: string; value: string }) {
   const original = fileOf(value);
   const canvas = useRef<HTMLCanvasElement>(null);
@@ -36,7 +40,7 @@ export function MaskEditor({ node, input, value }: { node: string; input: string
     if (!context || !canvas.current) return;
     const from = last.current ?? to;
     context.globalCompositeOperation = erasing ? "destination-out" : "source-over";
-    context.strokeStyle = "#000";
+    context.strokeStyle = INK;
     context.lineCap = "round";
     context.lineWidth = Math.max(1, brush * Math.max(canvas.current.width, canvas.current.height));
     context.beginPath();
@@ -64,7 +68,7 @@ export function MaskEditor({ node, input, value }: { node: string; input: string
     context.globalCompositeOperation = change === "clear" ? "source-over" : "xor";
     if (change === "clear") context.clearRect(0, 0, width, height);
     else {
-      context.fillStyle = "#000";
+      context.fillStyle = INK;
       context.fillRect(0, 0, width, height);
     }
   };
@@ -105,7 +109,8 @@ export function MaskEditor({ node, input, value }: { node: string; input: string
       <div className="stage">
         {size && (
           <div className="paper" style={{ aspectRatio: `${size[0]} / ${size[1]}`, "--ratio": size[0] / size[1] } as React.CSSProperties}>
-            <img src={api.viewUrl(original)} alt={original.filename} draggable={false} />
+            {/* Without its alpha: what is under the mask is to be seen. */}
+            <img src={`${api.viewUrl(original)}&channel=rgb`} alt={original.filename} draggable={false} />
             <canvas ref={canvas} width={size[0]} height={size[1]} aria-label="Mask" onPointerDown={down} onPointerMove={(event) => event.buttons && stroke(at(event))} onPointerUp={() => (last.current = undefined)} />
           </div>
         )}
@@ -122,7 +127,7 @@ function loadAlpha(picture: HTMLImageElement, target: HTMLCanvasElement): void {
   const pixels = context.getImageData(0, 0, target.width, target.height);
   for (let index = 0; index < pixels.data.length; index += 4) {
     const alpha = pixels.data[index + 3]!;
-    pixels.data.set([0, 0, 0, 255 - alpha], index);
+    pixels.data.set([...RED_GREEN_BLUE, 255 - alpha], index);
   }
   context.putImageData(pixels, 0, 0);
 }
