@@ -27,15 +27,16 @@ const BELOW: [number, number] = [680, 788];
 
 /** A point of the page where there is nothing but the canvas, no wire either. */
 async function emptySpot(page: Page): Promise<[number, number]> {
-  for (let y = 700; y > 300; y -= 12) {
-    for (let x = 640; x < 900; x += 24) {
-      await page.mouse.move(x, y);
-      const empty = await page.evaluate(([x, y]) => {
-        const over = [-6, 0, 6].map((by) => document.elementFromPoint(x! + by, y! + by)?.className);
-        return over.every((name) => typeof name === "string" && name.includes("react-flow__pane")) && !document.querySelector(".react-flow__edge");
-      }, [x, y]);
-      if (empty) return [x, y];
-    }
+  const spots = await page.evaluate(() => {
+    const isPane = (x: number, y: number) => [-6, 0, 6].every((by) => document.elementFromPoint(x + by, y + by)?.classList.contains("react-flow__pane"));
+    const found: [number, number][] = [];
+    for (let y = 700; y > 300; y -= 12) for (let x = 640; x < 900; x += 24) if (isPane(x, y)) found.push([x, y]);
+    return found;
+  });
+  // A wire is on the page only while the hand is over it.
+  for (const [x, y] of spots) {
+    await page.mouse.move(x, y);
+    if ((await page.locator(".react-flow__edge").count()) === 0) return [x, y];
   }
   throw new Error("the canvas is full");
 }
@@ -180,4 +181,11 @@ test("5,000 nodes open, and can be searched, added to and undone", async ({ edit
   console.log(`5,000 nodes: a node is added in ${Date.now() - edited} ms`);
   await page.keyboard.press("Control+z");
   await expect(node(page, "KSampler")).toHaveCount(0);
+  // A node far off is found by its id, and is there to be read.
+  await page.keyboard.press("Control+f");
+  await page.getByRole("combobox").fill("4321");
+  await page.keyboard.press("Enter");
+  const found = page.locator('.react-flow__node[data-id="4321"]');
+  await expect(found).toHaveClass(/selected/);
+  await expect(found).toBeInViewport();
 });

@@ -68,7 +68,7 @@ export async function drop(page: Page, name: string, type: string, bytes: Buffer
     it.items.add(new File([Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0))], name, { type }));
     return it;
   }, { name, type, data });
-  await page.dispatchEvent(".main > *", "drop", { dataTransfer: transfer });
+  await page.dispatchEvent(".canvas, .start, .form", "drop", { dataTransfer: transfer });
   await settled(page);
 }
 

@@ -1,7 +1,7 @@
 // Widgets, files, the form on a phone, and looks.
 
 import { devices } from "@playwright/test";
-import { addByKeys, dragTo, expect, field, node, openTemplate, output, settled, shot, test } from "./kit.ts";
+import { addByKeys, dragTo, expect, field, node, openTemplate, output, settled, shot, test, watched } from "./kit.ts";
 
 test("numbers by drag and by typing, choices by search, weights by keys", async ({ editor: page }) => {
   await openTemplate(page, /^text to image/i);
@@ -185,4 +185,110 @@ test("a wire to a value, and off again", async ({ editor: page }) => {
   await expect(field(page, "Canvas", "width")).toBeDisabled();
   await dragTo(page, node(page, "Canvas").locator('.react-flow__handle[data-handleid="in:width"]'), { x: 420, y: 790 });
   await expect(field(page, "Canvas", "width")).toBeEnabled();
+});
+
+test("values that are seldom set are folded away, and unfold by mouse and by keyboard", async ({ editor: page, mock }) => {
+  await page.getByRole("button", { name: "Empty graph" }).click();
+  await addByKeys(page, "toy training");
+  const training = node(page, "Toy training");
+  const more = training.getByRole("button", { name: "3 more values" });
+  await expect(more).toHaveAttribute("aria-expanded", "false");
+  await expect(field(page, "Toy training", "steps")).toBeVisible();
+  await expect(field(page, "Toy training", "warmup")).toHaveCount(0);
+  await more.click();
+  await field(page, "Toy training", "warmup").fill("9");
+  await page.keyboard.press("Enter");
+  await training.getByRole("button", { name: "Fewer values" }).click();
+  // What was changed stays in view.
+  await expect(field(page, "Toy training", "warmup")).toHaveValue("9");
+  await expect(field(page, "Toy training", "decay")).toHaveCount(0);
+  await shot(page, "folded");
+  // The same by the keyboard: the command's key, or Tab to the button and Enter.
+  await training.locator("header .title").click();
+  await page.keyboard.press("a");
+  await expect(field(page, "Toy training", "decay")).toBeVisible();
+  await page.keyboard.press("Control+z");
+  await expect(field(page, "Toy training", "decay")).toHaveCount(0);
+  await training.getByRole("button", { name: "2 more values" }).focus();
+  await page.keyboard.press("Enter");
+  await expect(field(page, "Toy training", "decay")).toBeVisible();
+  await page.keyboard.press("Control+s");
+  await page.getByRole("textbox", { name: "Name", exact: true }).fill("unfolded");
+  await page.keyboard.press("Enter");
+  await expect.poll(() => mock.world.files.has("workflows/unfolded.json")).toBe(true);
+  const saved = JSON.parse(mock.world.files.get("workflows/unfolded.json")!.text) as { nodes: { showAdvanced?: boolean }[] };
+  expect(saved.nodes[0]!.showAdvanced).toBe(true);
+});
+
+test("a list of models shows the pictures of those that have one", async ({ editor: page }) => {
+  await openTemplate(page, /^text to image/i);
+  await node(page, "Model").getByRole("button", { name: /^ckpt_name/ }).click();
+  const option = (name: string) => page.getByRole("option", { name });
+  await expect(option("toyland.safetensors").locator("img")).toBeVisible();
+  await expect(option("plain.safetensors").locator("img")).toHaveCount(0);
+  await expect(option("plain.safetensors").locator(".no-picture")).toBeVisible();
+  await shot(page, "models");
+  await page.getByRole("combobox").fill("plain");
+  await page.keyboard.press("Enter");
+  await expect(node(page, "Model").getByRole("button", { name: "ckpt_name: plain.safetensors" })).toBeVisible();
+});
+
+test("a graph without a picture is drawn on its card, with what it needs", async ({ editor: page }) => {
+  const card = page.getByRole("button", { name: /^SDXL text to image/ });
+  await expect(card).toContainText("needs models/checkpoints/sd_xl_base_1.0.safetensors");
+  await expect(card.locator("svg rect")).not.toHaveCount(0);
+  await expect(page.getByRole("button", { name: /^text to image/i })).not.toContainText("needs");
+  // Those that run at once come first.
+  await expect(page.locator(".card").first()).toHaveAccessibleName(/^Text to image/);
+});
+
+test("a window that crashed is taken over by the next, and a copy of a window has tabs of its own", async ({ editor: page, mock, context }) => {
+  await openTemplate(page, /^text to image/i);
+  await node(page, "Prompt").getByRole("textbox").fill("not saved anywhere");
+  await expect(page.locator(".unsaved")).toHaveCount(1);
+  // Kept a moment after the change.
+  const kept = () => page.evaluate(async () => {
+    const open = indexedDB.open("paraflow", 1);
+    await new Promise((resolve) => (open.onsuccess = resolve));
+    const all = open.result.transaction("windows").objectStore("windows").getAll();
+    await new Promise((resolve) => (all.onsuccess = resolve));
+    open.result.close();
+    return JSON.stringify(all.result).includes("not saved anywhere");
+  });
+  await expect.poll(kept).toBe(true);
+  const [copy] = await Promise.all([context.waitForEvent("page"), page.evaluate(() => void window.open(location.href))]);
+  await expect(copy.locator(".app[data-ready=true]")).toBeVisible();
+  await expect(copy.getByRole("tab")).toHaveCount(0);
+  await copy.close();
+  // No chance to keep anything on the way out.
+  const session = await context.newCDPSession(page);
+  await Promise.race([session.send("Page.crash").catch(() => undefined), page.waitForEvent("crash")]);
+  await page.close();
+  const next = await context.newPage();
+  await next.goto(mock.url);
+  await expect(node(next, "Prompt").getByRole("textbox")).toHaveValue("not saved anywhere");
+  await expect(next.locator(".unsaved")).toHaveCount(1);
+});
+
+test("over the network without TLS, where browsers give less, it works as well", async ({ page, mock, context }) => {
+  await context.addInitScript(() => {
+    delete (Crypto.prototype as { randomUUID?: unknown }).randomUUID;
+    for (const name of ["locks", "clipboard"]) Object.defineProperty(Navigator.prototype, name, { value: undefined });
+  });
+  await watched(page, mock.url, async () => {
+    await openTemplate(page, /^text to image/i);
+    await page.keyboard.press("Control+Enter");
+    await expect(node(page, "Save").getByAltText(/^Result 1/)).toBeVisible();
+    await node(page, "Prompt").locator("header .title").click();
+    await page.keyboard.press("Control+c");
+    await page.keyboard.press("Control+v");
+    await expect(node(page, "Prompt")).toHaveCount(2);
+    const other = await context.newPage();
+    await other.goto(mock.url);
+    await expect(other.locator(".app[data-ready=true]")).toBeVisible();
+    await expect(other.getByRole("tab")).toHaveCount(0);
+    await other.close();
+    await page.reload();
+    await expect(node(page, "Prompt")).toHaveCount(2);
+  });
 });

@@ -133,6 +133,26 @@ test("train and watch the curve; apply it, and compare with the slider", async (
   await expect(node(page, "Toy training").getByAltText("Sample at step 200")).toBeVisible();
   await expect(node(page, "Save").getByAltText(/mock_0000[6-9]_/)).toBeVisible();
   await shot(page, "trained");
+  // The curve is zoomed and panned, by mouse and by keys.
+  const curve = node(page, "Toy training").getByRole("img", { name: /^Curve: loss/ });
+  const ends = () => curve.locator("text").evaluateAll((all) => all.slice(-2).map((it) => Number(it.textContent!.replace("step ", ""))));
+  expect(await ends()).toEqual([1, 200]);
+  await curve.hover();
+  for (let notch = 0; notch < 4; notch++) await page.mouse.wheel(0, -100);
+  await expect.poll(async () => (await ends())[1]! - (await ends())[0]!).toBeLessThan(150);
+  const [from, to] = await ends();
+  const area = (await curve.boundingBox())!;
+  await page.mouse.move(area.x + area.width / 2, area.y + area.height / 2);
+  await page.mouse.down();
+  await page.mouse.move(area.x + area.width / 2 + 20, area.y + area.height / 2, { steps: 3 });
+  await page.mouse.up();
+  await expect.poll(async () => (await ends())[0]).toBeLessThan(from!);
+  await curve.focus();
+  await page.keyboard.press("ArrowRight");
+  await page.keyboard.press("ArrowRight");
+  await expect.poll(async () => (await ends())[1]).toBeGreaterThan(to! - 20);
+  await page.keyboard.press("Home");
+  await expect.poll(ends).toEqual([1, 200]);
   await page.keyboard.press("Escape");
   await page.keyboard.press("g");
   const marks = page.getByRole("checkbox", { name: /^Mark/ });

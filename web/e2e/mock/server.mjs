@@ -14,7 +14,7 @@ const here = fileURLToPath(new URL(".", import.meta.url));
 const dist = join(here, "../../dist");
 const graphs = join(here, "../../../graphs");
 const TYPES = { ".html": "text/html", ".js": "application/javascript", ".css": "text/css", ".webp": "image/webp", ".png": "image/png" };
-const TEMPLATES = ["text-to-image", "image-to-image", "inpaint"];
+const TEMPLATES = ["image-to-image", "inpaint", "sdxl-text-to-image", "text-to-image"];
 
 /** Starts a server of its own; `step` is the pause between steps in milliseconds. */
 export function start({ port = 0, step = 25 } = {}) {
@@ -46,6 +46,8 @@ async function answer(world, request, response) {
   if (path === "/system_stats") return json(response, { system: {}, devices: [] });
   if (path === "/workflow_templates") return json(response, { paraflow: TEMPLATES });
   if (path.startsWith("/workflow_templates/")) return respond(response, 200, readFileSync(join(graphs, path.split("/").at(-1))), "application/json");
+  if (path === "/experiment/models/checkpoints") return json(response, OBJECT_INFO.CheckpointLoaderSimple.input.required.ckpt_name[0].map((name) => ({ name, pathIndex: 0 })));
+  if (path === "/experiment/models/preview/checkpoints/0/toyland.safetensors") return respond(response, 200, picture(5), "image/png");
   if (path === "/queue" && !posted) return json(response, { queue_running: world.running ? [world.running.item] : [], queue_pending: world.pending.map((it) => it.item) });
   if (path === "/queue") return change(world, JSON.parse(posted), response);
   if (path === "/paraflow/v1/queue") return pauseQueue(world, posted, response);

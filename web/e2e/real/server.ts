@@ -6,15 +6,34 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { type Page, test as base } from "@playwright/test";
-import { watched } from "../kit.ts";
+import { expect, field, node, watched } from "../kit.ts";
 
 /** Where the program lies: `PARAFLOW`, or what `cargo build` makes. */
-const PROGRAM = process.env["PARAFLOW"] ?? new URL("../../../target/debug/paraflow", import.meta.url).pathname;
+export const PROGRAM = process.env["PARAFLOW"] ?? new URL("../../../target/debug/paraflow", import.meta.url).pathname;
 
 export interface Server {
   url: string;
   /** Its base directory. */
   folder: string;
+}
+
+/** For what a busy machine computes. */
+export const LONG = { timeout: 240_000 };
+
+export const result = (page: Page, title: string) => node(page, title).getByAltText(/^Result 1/);
+
+export async function type(page: Page, title: string, name: string, value: string): Promise<void> {
+  await field(page, title, name).fill(value);
+  await page.keyboard.press("Enter");
+  await expect(field(page, title, name)).toHaveValue(value);
+}
+
+/** Saves what is open under a name that is not taken. */
+export async function saveAs(page: Page, name: string): Promise<void> {
+  await page.keyboard.press("Control+Shift+s");
+  await page.getByRole("textbox", { name: "Name", exact: true }).fill(name);
+  await page.keyboard.press("Enter");
+  await expect(page.getByRole("tab", { name, exact: true })).toBeVisible();
 }
 
 async function start(folder: string): Promise<{ process: ChildProcess; url: string }> {
