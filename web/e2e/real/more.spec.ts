@@ -8,7 +8,7 @@ import { devices, type Page } from "@playwright/test";
 import { expect, field, node, openTemplate, settled, shot, watched, wires } from "../kit.ts";
 import { LONG, PROGRAM, result, saveAs, test, type } from "./server.ts";
 
-test.setTimeout(240_000);
+test.setTimeout(600_000);
 
 const program = promisify(execFile);
 const prompt = (page: Page, title = "Prompt") => node(page, title).getByRole("textbox", { name: "text" });
@@ -360,7 +360,7 @@ test("on the canvas: box, group, note, reroute, colour, fold, mute, copies with 
 test("results: a grid, one dragged onto the canvas for its graph, one into a picture input, and a picture uploaded", async ({ editor: page }) => {
   await openTemplate(page, /^text to image/i);
   await prompt(page).fill("a bear to be dragged");
-  await type(page, "Sampler", "steps", "2");
+  await type(page, "Sampler", "steps", "8");
   await page.keyboard.press("Control+Enter");
   await expect(result(page, "Save")).toBeVisible(LONG);
   await type(page, "Sampler", "seed", "8");

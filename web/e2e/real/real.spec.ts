@@ -7,7 +7,7 @@ import { buildByKeyboard, buildByMouse, comfy } from "../hands.ts";
 import { dragTo, drop, expect, field, input, node, openTemplate, output, settled, shot, wireByKeys, wires } from "../kit.ts";
 import { LONG, result, test, type } from "./server.ts";
 
-test.setTimeout(240_000);
+test.setTimeout(600_000);
 
 /** A picture that is soon made. */
 async function small(page: Page): Promise<void> {

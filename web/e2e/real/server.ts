@@ -18,7 +18,7 @@ export interface Server {
 }
 
 /** For what a busy machine computes. */
-export const LONG = { timeout: 120_000 };
+export const LONG = { timeout: 240_000 };
 
 export const result = (page: Page, title: string) => node(page, title).getByAltText(/^Result 1/);
 

@@ -374,14 +374,16 @@ function onFocus(event: FocusEvent): void {
 function onDrop(event: DragEvent): void {
   event.preventDefault();
   const element = (event.target as HTMLElement).closest<HTMLElement>("[data-upload]");
+  // What is carried can be read during the event only.
   const address = event.dataTransfer.getData("text/x-paraflow-picture");
+  const name = event.dataTransfer.getData("text/plain") || "picture.png";
   const files = [...event.dataTransfer.files];
   if (element) {
     void dropIntoInput(element, files[0], address);
   } else if (files.length) {
     for (const file of files) void openFile(file, file.name);
   } else if (address) {
-    void fetch(address).then((response) => response.blob()).then((blob) => openFile(blob, event.dataTransfer.getData("text/plain") || "picture.png"));
+    void fetch(address).then((response) => response.blob()).then((blob) => openFile(blob, name));
   }
 }
 

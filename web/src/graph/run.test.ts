@@ -67,6 +67,15 @@ test("a page that is loaded in the middle of a run takes it up", () => {
   expect(reduce(state, { type: "executing", data: { node: "2" } }, 1).runs["p"]!.current).toBe("2");
 });
 
+test("an answer of the queue that is older than what was told since starts nothing again, and runs wait in its order", () => {
+  const item = (number: number, id: string) => [number, id, { 1: {} }, { extra_pnginfo: { workflow: { id: "doc" } }, name: "a graph" }, []] as never;
+  const over = reduce(settleQueue(NO_RUNS, { queue_running: [item(4, "p")], queue_pending: [] }), { type: "execution_success", data: { prompt_id: "p", timestamp: 5 } }, 5);
+  expect(over.active).toBeUndefined();
+  const late = settleQueue(over, { queue_running: [item(4, "p")], queue_pending: [item(6, "r"), item(5, "q")] });
+  expect([late.active, late.runs["p"]!.status]).toEqual([undefined, "done"]);
+  expect([late.runs["r"]!.place, late.runs["q"]!.place, late.runs["q"]!.name]).toEqual([0, 1, "a graph"]);
+});
+
 test("failures carry the node and the way out; a blocked branch is only noted", () => {
   const failed = play(start(), [RUN[0]!, frame("execution_error", { node_id: "2", exception_message: "it broke\nhint: mend it\n" })]).runs["p"]!;
   expect(failed.error).toEqual({ node: "2", message: "it broke", hint: "mend it" });

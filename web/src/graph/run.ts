@@ -259,7 +259,7 @@ export function splitHint(message: string): [string, string | undefined] {
 }
 
 function finish(state: RunState, id: string | undefined, status: RunStatus, now: number): RunState {
-  return change(state, id, (run) => {
+  return change(state.active === id ? { ...state, active: undefined } : state, id, (run) => {
     if (isOver(run)) return run;
     const nodes = Object.fromEntries(
       Object.entries(run.nodes).flatMap(([node, it]) => {
@@ -281,7 +281,8 @@ export function settleQueue(state: RunState, queue: Queue): RunState {
       const workflow = asObject(asObject(extra["extra_pnginfo"])?.["workflow"]);
       const run = known ?? newRun(id, asText(workflow?.["id"]) ?? "", asText(extra["name"]) ?? "", Object.keys(prompt).length, number);
       if (!known || (status === "running" && known.status === "queued")) settled = withRun(settled, { ...run, status, ...(status === "running" ? { started: run.started ?? Date.now() } : {}) });
-      if (status === "running") settled = { ...settled, active: id };
+      // The answer may be older than what was told since.
+      if (status === "running" && !isOver(settled.runs[id]!)) settled = { ...settled, active: id };
       else settled = change(settled, id, (it) => (it.place === place ? it : { ...it, place }));
     }
   }
@@ -302,7 +303,7 @@ export function settleHistory(state: RunState, id: string, entry: HistoryEntry |
   if (!settled.runs[id]) {
     const [number, , prompt, extra] = entry.prompt;
     const workflow = asObject(asObject(extra["extra_pnginfo"])?.["workflow"]);
-    settled = withRun(settled, newRun(id, asText(workflow?.["id"]) ?? "", "", Object.keys(prompt).length, number));
+    settled = withRun(settled, newRun(id, asText(workflow?.["id"]) ?? "", asText(extra["name"]) ?? "", Object.keys(prompt).length, number));
   }
   for (const [node, output] of Object.entries(entry.outputs)) settled = change(settled, id, (run) => executed(run, { node, output }));
   const [last, ...earlier] = [...(entry.status?.messages ?? [])].reverse();

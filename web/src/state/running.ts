@@ -139,6 +139,8 @@ export async function queueRun(targets?: readonly string[]): Promise<void> {
   if (!tab) return;
   const { specs, batch } = app.get();
   faults.set((all) => ({ ...all, [tab.doc.id]: {} }));
+  // What was wrong with the last one is no longer news.
+  app.set((state) => (state.toasts.some((it) => it.kind === "error") ? { ...state, toasts: state.toasts.filter((it) => it.kind !== "error") } : state));
   for (let round = 0; round < (targets ? 1 : batch); round++) {
     const current = app.get().tabs.find((it) => it.key === tab.key);
     if (!current || !(await queueOnce(current, specs, targets))) return;
