@@ -16,7 +16,10 @@ use std::collections::BTreeMap;
 
 /// What the program takes with no model: measured, about 30 MiB, and what its threads work with.
 const PROGRAM_BYTES: f64 = (64 << 20) as f64;
-/// Cells of a latent's side for one pixel: an eighth.
+/// How much memory a number that layers hand on takes with what the allocator keeps beside it. Measured: 1.27 for a picture of
+/// 512 pixels by Stable Diffusion 1.5.
+const KEPT: f64 = 1.3;
+/// Pixels of a picture's side for one cell of a latent's.
 const CELL: usize = crate::latent::CELL;
 /// Links that are followed before a graph is taken for one in a circle.
 const FARTHEST: usize = 1000;
@@ -229,7 +232,7 @@ impl Sum<'_> {
             }
         }
         self.estimate.weight_bytes = weights as u64;
-        self.estimate.peak_bytes = (PROGRAM_BYTES + weights + self.working) as u64;
+        self.estimate.peak_bytes = (PROGRAM_BYTES + weights + KEPT * self.working) as u64;
         self.estimate
     }
 }

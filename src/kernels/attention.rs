@@ -264,11 +264,11 @@ fn soften_row<S: Simd>(scores: &mut [f32], greatest: f32, scale: f32) -> f32 {
     let mut lanes = [0.0f32; 16];
     let (blocks, rest) = scores.as_chunks_mut::<16>();
     for block in blocks {
-        for lane in 0..16 {
-            block[lane] = maths::exp::<S>((block[lane] - greatest) * scale);
+        for score in &mut *block {
+            *score = maths::exp::<S>((*score - greatest) * scale);
         }
-        for lane in 0..16 {
-            lanes[lane] += block[lane];
+        for (lane, score) in lanes.iter_mut().zip(block) {
+            *lane += *score;
         }
     }
     for (lane, score) in lanes.iter_mut().zip(rest) {
