@@ -65,7 +65,7 @@ impl Run for Canny {
 }
 
 /// Weights of a blur of deviation 1 over five pixels.
-const BLUR: [f32; 5] = [0.054_488_687, 0.244_201_36, 0.402_619_96, 0.244_201_36, 0.054_488_687];
+const BLUR: [f32; 5] = [0.054_488_685, 0.244_201_36, 0.402_619_96, 0.244_201_36, 0.054_488_685];
 /// Added to the square of slopes.
 const EPSILON: f32 = 1e-6;
 /// The neighbours of a pixel, right and down, from the right one clockwise.

@@ -215,7 +215,7 @@ fn bad_checkpoints_are_told_before_anything_runs() {
     let bench = Bench::new();
     let text = |content: &[u8]| {
         bench.write("models/checkpoints/tiny.safetensors", content);
-        let faults = bench.plan(text_to_image()).err().expect("the file is bad");
+        let faults = bench.plan(text_to_image()).expect_err("the file is bad");
         assert_eq!(faults.len(), 1, "{faults:?}");
         format!("{}; {}", faults[0], faults[0].hint().unwrap_or_default())
     };

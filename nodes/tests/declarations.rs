@@ -197,6 +197,6 @@ fn every_shipped_graph_is_the_same_as_a_workflow() {
 
 /// Left, top, width and height of a node on the canvas.
 fn rectangle(node: &Value) -> [f64; 4] {
-    let number = |field: &str, index: usize| node[field][index].as_f64().unwrap();
+    let number = |field: &str, index: usize| node[field][index].as_f64().expect("a node has a place and a size");
     [number("pos", 0), number("pos", 1), number("size", 0), number("size", 1)]
 }

@@ -63,7 +63,7 @@ pub struct Report {
 pub fn report(adapters: &[&AnyAdapter], unet: Option<&UNet>, gamma: Option<Boundary>) -> Result<Report> {
     let names = unet.map(|unet| Names::of(unet, None));
     let mut report = Report::default();
-    let mut columns: Vec<(BTreeMap<String, Summary>, Rule, BTreeMap<String, f64>)> = Vec::new();
+    let mut columns: Vec<Column> = Vec::new();
     for adapter in adapters {
         let rule = Rule::of(adapter, gamma)?;
         report.adapters.push((adapter.kind(), adapter.parameters(), rule.boundary.map(Boundary::gamma)));
@@ -79,7 +79,7 @@ pub fn report(adapters: &[&AnyAdapter], unet: Option<&UNet>, gamma: Option<Bound
         let summaries: Vec<Option<&Summary>> = columns.iter().map(|(layers, ..)| layers.get(name)).collect();
         let known = names.as_ref().and_then(|names| names.find(name)).map(|(_, layer)| layer.shape[0]);
         let outputs = known.or_else(|| summaries.iter().flatten().find_map(|summary| summary.outputs));
-        let touch = |(summary, (_, rule, changes)): (&Option<&Summary>, &(_, Rule, BTreeMap<String, f64>))| {
+        let touch = |(summary, (_, rule, changes)): (&Option<&Summary>, &Column)| {
             summary.map(|summary| rule.touch(summary, outputs, changes.get(name).copied()))
         };
         let touches = summaries.iter().zip(&columns).map(touch).collect();
@@ -87,6 +87,9 @@ pub fn report(adapters: &[&AnyAdapter], unet: Option<&UNet>, gamma: Option<Bound
     }
     Ok(report)
 }
+
+/// An adapter by layer, what its ranks are held against, and how far it changes each layer.
+type Column = (BTreeMap<String, Summary>, Rule, BTreeMap<String, f64>);
 
 /// What an adapter's ranks are held against.
 struct Rule {

@@ -52,7 +52,7 @@ const CLIP: Layout = Layout {
     projection: Some("visual_projection"),
     epsilon: 1e-5,
     mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
-    deviation: [0.268_629_54, 0.261_302_58, 0.275_777_11],
+    deviation: [0.268_629_55, 0.261_302_6, 0.275_777_1],
     most_pixels: usize::MAX,
     margin: 1.0,
 };

@@ -74,9 +74,7 @@ async fn one(
     let found = statics::graphs().iter().find(|(name, _)| *name == file);
     let (_, bytes) = *found.ok_or(StatusCode::NOT_FOUND)?;
     blocking(move || {
-        if !looks
-            && let Err(error) = bring(&String::from_utf8_lossy(bytes), &app)
-        {
+        if !looks && let Err(error) = bring(&String::from_utf8_lossy(bytes), &app) {
             tracing::warn!(%error, "the example's pictures are not among the inputs");
         }
         give(bytes, &app)

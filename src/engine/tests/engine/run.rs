@@ -46,7 +46,10 @@ fn one_branch_is_finished_before_the_next_begins() {
 
 /// What nodes did, by their number.
 #[derive(Clone, Default)]
-struct Notes(std::sync::Arc<std::sync::Mutex<Vec<(i64, [u8; 32])>>>);
+struct Notes(std::sync::Arc<std::sync::Mutex<Vec<Note>>>);
+
+/// A node's number and its signature.
+type Note = (i64, [u8; 32]);
 
 /// Leaves something aside that is to go once all is done.
 #[derive(Node)]
