@@ -163,9 +163,9 @@ def from_peft(case: str, layer: str, settings: dict, ends: list[str]):
     names = {name: end for name, _ in model.named_parameters() for end in ends
              if end.removesuffix(".weight") in name}
     assert len(names) == len(ends), names
-    for name, parameter in model.named_parameters():
+    for name, numbers in model.named_parameters():
         if name in names:
-            parameter.data = drawn(case, names[name], list(parameter.shape))
+            numbers.data = drawn(case, names[name], list(numbers.shape))
     saved = {name.removeprefix("base_model.model.").removeprefix(path + "."): list(tensor.shape)
              for name, tensor in get_peft_model_state_dict(model).items()}
     assert sorted(saved) == sorted(ends), saved
@@ -281,9 +281,9 @@ def peft(paraflow: str) -> None:
     model, _ = deep()
     recorded["base"] = output(model)
     theirs = get_peft_model(model, DeftConfig(target_modules=LINEAR, r=3, para=True, decomposition_method="qr"))
-    for name, parameter in theirs.named_parameters():
+    for name, directions in theirs.named_parameters():
         if "deft_P" in name:
-            parameter.data = value(f"peft {name}", list(parameter.shape), 0.02)
+            directions.data = value(f"peft {name}", list(directions.shape), 0.02)
     recorded["peft para"] = output(theirs)
     theirs.save_pretrained(OUT / "peft-para")
     (OUT / "peft-para" / "README.md").unlink(missing_ok=True)
