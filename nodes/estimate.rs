@@ -259,7 +259,7 @@ mod tests {
             node["inputs"][*input] = Json::from(*number);
         }
         let bench = Bench::new();
-        let plan = bench.plan(graph).unwrap();
+        let plan = bench.plan_file(graph.to_string().as_bytes()).unwrap();
         estimate(&plan, bench.services()).unwrap().expect("a graph of networks")
     }
 

@@ -129,6 +129,19 @@ impl Bench {
         Plan::new(formats::read(&write_out(&graph), &self.registry).unwrap(), &self.registry)
     }
 
+    /// Plans a graph as a file has it.
+    pub(crate) fn plan_file(&self, file: &[u8]) -> Result<Plan, Vec<GraphError>> {
+        Plan::new(formats::read(file, &self.registry).unwrap(), &self.registry)
+    }
+
+    /// What the first node, or the plan before it, has to say against a graph that cannot run.
+    pub(crate) fn refusal(&self, graph: Json) -> String {
+        match self.plan(graph) {
+            Ok(plan) => self.run_plan(Ok(plan), |_, _| {}).failure().1.to_string(),
+            Err(faults) => faults[0].to_string(),
+        }
+    }
+
     /// Plans and runs a graph; its faults are the test's.
     pub(crate) fn run(&self, graph: Json) -> Outcome {
         self.run_until(graph, |_, _| {})

@@ -43,7 +43,7 @@ fn a_strength_that_is_no_number_is_refused_and_one_out_of_range_told() {
         "3": ["PaRaApply", {"model": ["1", 0], "para": ["2", 0], "strength": ["n", 0]}],
     });
     let told = bench.run(graph(nodes, "3")).failure().1.to_string();
-    assert!(told.contains("the strength NaN is no number"), "{told}");
+    assert!(told.contains("`strength` expects -10.0 to 10.0, found NaN"), "{told}");
     for strength in [-0.5, 1.5] {
         let outcome = apply(&bench, json!({"strength": strength}));
         let expected = format!("a strength of {strength} lies outside 0 to 1");
@@ -123,9 +123,12 @@ fn broken_and_foreign_files_are_told_for_what_they_are() {
         (Vec::new(), "p.safetensors"),
     ] {
         bench.write("models/loras/p.safetensors", &content);
-        let outcome = apply(&bench, json!({}));
-        let (node, error) = outcome.failure();
-        assert!(node == "2" && error.to_string().contains(expected), "{expected}: {error}");
+        let nodes = json!({
+            "2": ["PaRaLoad", {"para_name": "p.safetensors"}],
+            "3": ["PaRaApply", {"model": ["1", 0], "para": ["2", 0]}],
+        });
+        let told = bench.refusal(graph(nodes, "3"));
+        assert!(told.contains(expected), "{expected}: {told}");
     }
     // One layer under two names.
     let mut twice = para(1);

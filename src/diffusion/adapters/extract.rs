@@ -171,7 +171,8 @@ mod tests {
             let (up, down) = factors(&weight, 4).unwrap().unwrap();
             assert_eq!((up.dims(), down.dims()), (&[rows, 4][..], &[4, across][..]));
             let error = relative_error(&up.matmul(&down).unwrap(), &weight);
-            assert!(error < 0.2, "{rows} x {across}: {error}");
+            // The largest hundredth of the factors' numbers is cut, as ComfyUI does; the span below is what has to be exact.
+            assert!(error < 0.5, "{rows} x {across}: {error}");
             let exact = singular(&weight.to_dtype(DType::F64).unwrap(), 4).unwrap();
             let weight = weight.to_dtype(DType::F64).unwrap();
             let spanned = exact.matmul(&transposed_product(&exact, &weight).unwrap()).unwrap();

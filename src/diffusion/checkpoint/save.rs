@@ -1,12 +1,15 @@
 //! Writing checkpoints: tensors from files under other names, into one file or a folder of diffusers. No number changes.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 use safetensors::tensor::View;
 
+use super::save_parts::write_outputs;
 use super::{Checkpoint, pipeline, to_diffusers};
 use crate::adapters::ConvertedTensor;
 use crate::error::{Error, Result};
@@ -94,7 +97,7 @@ pub fn write_single(checkpoint: &Checkpoint, path: &Path) -> Result<()> {
             outputs.push((marker.to_owned(), output(weights, marker)?));
         }
     }
-    write(&outputs, weights.metadata(), path)
+    write(outputs, weights.metadata(), path)
 }
 
 /// Writes a checkpoint as a folder in the layout of diffusers: the parts' weights and what diffusers reads beside them. Tells
@@ -111,7 +114,7 @@ pub fn write_folder(checkpoint: &Checkpoint, folder: &Path) -> Result<Vec<PathBu
         let path = folder.join(part.file);
         let mut outputs = Outputs::new();
         collect(&part.weights, "", &mut outputs)?;
-        write(&outputs, part.weights.metadata(), &path)?;
+        write(outputs, part.weights.metadata(), &path)?;
         written.push(path);
     }
     for file in beside {
@@ -211,7 +214,7 @@ fn transposed(output: Output<'_>) -> Output<'_> {
 /// Writes tensors that are known by the header's words for their types.
 pub(crate) fn write_tensors<'a>(
     tensors: &'a [ConvertedTensor<'_>],
-    metadata: &std::collections::BTreeMap<String, String>,
+    metadata: &BTreeMap<String, String>,
     path: &Path,
 ) -> Result<()> {
     let output = |tensor: &'a ConvertedTensor<'_>| {
@@ -222,19 +225,19 @@ pub(crate) fn write_tensors<'a>(
         let content = Content::Here(Cow::Borrowed(&*tensor.bytes));
         Ok((tensor.name.clone(), Output { dtype, shape: tensor.shape.clone(), content }))
     };
-    write(&tensors.iter().map(output).collect::<Result<_>>()?, metadata, path)
+    write(tensors.iter().map(output).collect::<Result<_>>()?, metadata, path)
 }
 
 /// Writes beside the path, then renames: the file is whole or absent.
-fn write(outputs: &Outputs<'_>, metadata: &std::collections::BTreeMap<String, String>, path: &Path) -> Result<()> {
-    let metadata: HashMap<String, String> = metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-    let metadata = (!metadata.is_empty()).then_some(metadata);
+fn write(mut outputs: Outputs<'_>, metadata: &BTreeMap<String, String>, path: &Path) -> Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".part");
     let beside = PathBuf::from(beside);
-    let views = outputs.iter().map(|(name, output)| (name.clone(), output));
-    let written = safetensors::serialize_to_file(views, metadata, &beside);
-    let written = written.map_err(|error| std::io::Error::other(error.to_string()));
+    let written = File::create(&beside).and_then(|file| {
+        let mut file = BufWriter::new(file);
+        write_outputs(&mut outputs, metadata, &mut file)?;
+        file.flush()
+    });
     let renamed = written.and_then(|()| std::fs::rename(&beside, path));
     renamed.map_err(|source| {
         // A half-written file is of no use to anyone.

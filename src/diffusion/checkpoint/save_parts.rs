@@ -67,21 +67,7 @@ impl Gathered {
     /// Those of `to`, and tensors that cannot be read.
     pub fn write(&self, metadata: &BTreeMap<String, String>, to: &mut dyn Write) -> io::Result<()> {
         let mut outputs = self.outputs().map_err(|error| io::Error::other(error.to_string()))?;
-        // Wide numbers first, as other writers do it: every tensor lies at a multiple of its width.
-        outputs.sort_by(|(a, left), (b, right)| right.dtype.cmp(&left.dtype).then(a.cmp(b)));
-        let (mut header, mut end) = (Map::new(), 0);
-        header.insert("__metadata__".to_owned(), json!(metadata));
-        for (name, output) in &outputs {
-            let start = end;
-            end += output.length();
-            let entry = json!({"dtype": output.dtype, "shape": output.shape, "data_offsets": [start, end]});
-            header.insert(name.clone(), entry);
-        }
-        let mut header = Value::Object(header).to_string();
-        header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
-        to.write_all(&(header.len() as u64).to_le_bytes())?;
-        to.write_all(header.as_bytes())?;
-        outputs.iter().try_for_each(|(_, output)| to.write_all(&output.bytes()))
+        write_outputs(&mut outputs, metadata, to)
     }
 
     fn outputs(&self) -> Result<Outputs<'_>> {
@@ -107,6 +93,31 @@ impl Gathered {
         }
         Ok(outputs)
     }
+}
+
+/// Writes a safetensors file: equal tensors and strings give equal bytes.
+pub(super) fn write_outputs(
+    outputs: &mut Outputs<'_>,
+    metadata: &BTreeMap<String, String>,
+    to: &mut dyn Write,
+) -> io::Result<()> {
+    // Wide numbers first, as other writers do it: every tensor lies at a multiple of its width.
+    outputs.sort_by(|(a, left), (b, right)| right.dtype.cmp(&left.dtype).then(a.cmp(b)));
+    let (mut header, mut end) = (Map::new(), 0);
+    if !metadata.is_empty() {
+        header.insert("__metadata__".to_owned(), json!(metadata));
+    }
+    for (name, output) in outputs.iter() {
+        let start = end;
+        end += output.length();
+        let entry = json!({"dtype": output.dtype, "shape": output.shape, "data_offsets": [start, end]});
+        header.insert(name.clone(), entry);
+    }
+    let mut header = Value::Object(header).to_string();
+    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+    to.write_all(&(header.len() as u64).to_le_bytes())?;
+    to.write_all(header.as_bytes())?;
+    outputs.iter().try_for_each(|(_, output)| to.write_all(&output.bytes()))
 }
 
 /// An encoder's tensors in the names of transformers.

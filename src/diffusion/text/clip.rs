@@ -419,7 +419,8 @@ mod tests {
         let adapted = attach(&clip, &attached).unwrap();
         let x = clip.positions.unsqueeze(0).unwrap();
         let last = adapted.run(x.clone(), Layer::Last).unwrap().last;
-        assert_eq!(relative_error(&last, &clip.run(x, Layer::Last).unwrap().last), 0.0);
+        // Beside a layer, bias and activation follow in steps of their own, and may round differently.
+        assert!(relative_error(&last, &clip.run(x, Layer::Last).unwrap().last) < 1e-6);
         let gradients = last.sqr().unwrap().sum_all().unwrap().backward().unwrap();
         assert_eq!(adapters.len(), 12);
         for (name, delta) in &adapters {

@@ -60,7 +60,7 @@ async fn faults_are_told_all_at_once_and_nothing_is_stored() {
         (json!({"graph": sum(1), "timeout": 0}), 400),
         (json!({"graph": sum(1), "webhook": "http://10.0.0.1/"}), 400),
         (json!({"graph": sum(1), "set": {"Nobody.b": 1}}), 422),
-        (json!({"graph": sum(1), "outputs": ["1"]}), 422),
+        (json!({"graph": sum(1), "outputs": ["9"]}), 422),
         (json!({"graph": [1]}), 422),
     ] {
         let got = submit(&bench, body.clone()).await;
@@ -190,7 +190,10 @@ async fn who_follows_a_training_late_is_told_its_curve_first() {
     assert_eq!(kinds[..6], ours);
     assert_eq!(kinds.last(), Some(&"execution_interrupted"));
     assert_eq!(kinds.iter().filter(|kind| kind.starts_with("paraflow.")).count(), 5);
-    assert_eq!(told(&bench), 0);
+    // What was kept for late followers goes soon after the end was told.
+    while told(&bench) > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

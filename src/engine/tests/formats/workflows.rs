@@ -77,6 +77,10 @@ fn every_prompt_is_the_same_when_it_is_read_from_the_workflow_that_is_made_of_it
             assert_eq!(before[id]["class_type"], after[id]["class_type"], "{name}: {id}");
             for (input, value) in before[id]["inputs"].as_object().unwrap() {
                 let found = &after[id]["inputs"][input];
+                // `%Node.widget%` in a file's name is filled in whenever a workflow becomes a prompt, by ComfyUI's editor too.
+                if value.as_str().is_some_and(|text| text.contains("%LoadImage.")) {
+                    continue;
+                }
                 assert!(same(found, value), "{name}: {id}.{input} is {found}, was {value}\n{workflow}");
             }
         }
