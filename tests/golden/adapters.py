@@ -239,13 +239,14 @@ def names() -> None:
 # --- peft -----------------------------------------------------------------------------------------------------------------------------
 
 # Layers of `unet_deep`, and the rank of the PaRa there.
+# One rank for all: with several, diffusers 0.42 forgets the alpha of attention layers and weighs them wrongly.
 PARA = {
     "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q": 3,
-    "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_v": 2,
-    "mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0": 4,
+    "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_v": 3,
+    "mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0": 3,
     "down_blocks.0.resnets.0.conv1": 3,
-    "down_blocks.0.downsamplers.0.conv": 2,
-    "mid_block.resnets.1.time_emb_proj": 2,
+    "down_blocks.0.downsamplers.0.conv": 3,
+    "mid_block.resnets.1.time_emb_proj": 3,
 }
 LINEAR = list(PARA)[:3]
 
