@@ -289,7 +289,10 @@ fn describe_value(fault: &Fault, spec: Option<&InputSpec>, config: &Json, receiv
         }
         Fault::NotInList { found, choices, .. } => not_in_list(name, config, found, choices),
         Fault::Rejected { mismatch, .. } => match spec {
-            Some(InputSpec { widget: Widget::Choice(choices), names_file: true, image_upload: false, .. }) => {
+            // A file that is in the list and still will not do is told for what is wrong with it.
+            Some(InputSpec { widget: Widget::Choice(choices), names_file: true, image_upload: false, .. })
+                if !received.as_str().is_some_and(|name| choices.iter().any(|choice| choice == name)) =>
+            {
                 not_in_list(name, config, &received, choices)
             }
             Some(InputSpec { image_upload: true, .. }) => {

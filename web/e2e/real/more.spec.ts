@@ -1,7 +1,7 @@
 // What else people do with the program itself: parts of runs, the queue, masks, subgraphs, files, the form, a lost connection.
 
 import { execFile } from "node:child_process";
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { devices, type Page } from "@playwright/test";
@@ -258,6 +258,8 @@ test("a model's picture that lies beside it is in the list of models", async ({ 
     await expect(page.getByRole("option", { name: "mine.safetensors" }).locator("img")).toBeVisible({ timeout: 2000 });
   }).toPass({ intervals: [500] });
   await shot(page, "real-models");
+  // The paths after this one have the embedded model alone again.
+  for (const name of ["mine.safetensors", "mine.png"]) rmSync(join(folder, name));
 });
 
 test("no event is lost or doubled when the connection drops and returns in a training", async ({ page, server }) => {
