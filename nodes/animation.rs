@@ -1,6 +1,7 @@
 //! Pictures that move: a batch as one file.
 
 use crate::error::{Error, tell};
+use crate::files::FilenamePrefix;
 use crate::pictures::to_byte;
 use crate::wires::Image;
 use image::codecs::webp::WebPEncoder;
@@ -22,7 +23,7 @@ struct SaveAnimatedPNG {
     images: Shared<Image>,
     /// What the file's name begins with; `a/b` saves into folder `a`.
     #[input(default = "ComfyUI")]
-    filename_prefix: String,
+    filename_prefix: FilenamePrefix,
     /// How many pictures a second.
     #[input(default = 6.0, range = 0.01..=1000.0, step = 0.01)]
     fps: f64,
@@ -60,7 +61,7 @@ struct SaveAnimatedWEBP {
     images: Shared<Image>,
     /// What the file's name begins with; `a/b` saves into folder `a`.
     #[input(default = "ComfyUI")]
-    filename_prefix: String,
+    filename_prefix: FilenamePrefix,
     /// How many pictures a second.
     #[input(default = 6.0, range = 0.01..=1000.0, step = 0.01)]
     fps: f64,

@@ -64,7 +64,7 @@ impl Run for DiffControlNetLoader {
 
 fn load(name: &ModelName<ControlNets>, model: Option<&Model>, services: &Services) -> Result<Control, Error> {
     let place = name.find(services)?;
-    let weights = loaders::open(&place)?;
+    let weights = loaders::open(&place)?.on(&loaders::compute(services));
     let network = network(&weights, model)?;
     if let (ControlKind::Network(network), Some(model)) = (&network, model) {
         let widths = (model.unet.config().context, network.config().context);

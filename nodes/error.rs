@@ -68,6 +68,16 @@ pub enum Error {
         /// What is wrong with it.
         fault: String,
     },
+    /// A node has not what it needs, found out before anything runs.
+    #[error("node {node} ({class}): {error}")]
+    AtNode {
+        /// Its id.
+        node: String,
+        /// Its class.
+        class: String,
+        /// What is wrong.
+        error: Box<Self>,
+    },
     /// A picture or a latent holds numbers that are no numbers.
     #[error("{what} holds NaN or infinite numbers")]
     NotFinite {
@@ -99,6 +109,7 @@ impl Error {
                 r#"a description looks like {"class": "bear", "captions": ["a {unique} {class} on the beach"]}"#
                     .to_owned(),
             ),
+            Self::AtNode { error, .. } => error.hint(),
             Self::Tensor(_) | Self::Unfit { .. } => None,
         }
     }

@@ -1,11 +1,11 @@
 //! What a run will take, said before it begins: from the graph, the files' headers and the networks' shapes.
 //!
-//! An estimate of what is known beforehand. Sizes that only a running node finds out (a picture's, say), adapters, control
-//! networks and training are left out, and it says which nodes it could not count.
+//! An estimate of what is known beforehand. Sizes that only a running node finds out (a picture's, say), adapters and control
+//! networks are left out, and it says which nodes it could not count.
 
 use crate::error::Error;
-use crate::files::{Checkpoints, DiffusionModels, Folder, Place, place};
-use crate::loaders::open;
+use crate::files::{Checkpoints, DiffusionModels, Folder, FolderName, Place, place};
+use crate::loaders::{compute, open};
 use crate::memory::Memory;
 use paraflow_diffusion::checkpoint::{Checkpoint, inspect};
 use paraflow_diffusion::cost::{self, Cost};
@@ -50,14 +50,16 @@ impl Estimate {
 /// The estimate of a plan; `None` where it has nothing to do with networks.
 ///
 /// # Errors
-/// A model's file cannot be read.
+/// [`Error::AtNode`] for a model's file that cannot be read, or that lacks the part which a node needs of it.
 pub fn estimate(plan: &Plan, services: &Services) -> Result<Option<Estimate>, Error> {
     let Json::Object(nodes) = plan.prompt() else { return Ok(None) };
     let graph = Graph { nodes };
     let mut sum = Sum { services, models: BTreeMap::new(), estimate: Estimate::default(), working: 0.0, any: false };
     for id in plan.nodes() {
         let id = id.to_string();
-        sum.node(&graph, &id)?;
+        let class = graph.class(&id);
+        let at = |error| Error::AtNode { node: id.clone(), class: class.to_owned(), error: Box::new(error) };
+        sum.needs(&graph, &id).and_then(|()| sum.node(&graph, &id)).map_err(at)?;
     }
     Ok(sum.any.then(|| sum.finish()))
 }
@@ -150,6 +152,16 @@ struct Sum<'a> {
 }
 
 impl Sum<'_> {
+    /// Notes the parts of checkpoints that come to a node, wherever they come from.
+    fn needs(&mut self, graph: &Graph<'_>, id: &str) -> Result<(), Error> {
+        for (part, wire) in ["model", "clip", "vae"].into_iter().enumerate() {
+            if let Some(model) = graph.model(id, &[wire]) {
+                self.used(model, part)?;
+            }
+        }
+        Ok(())
+    }
+
     fn node(&mut self, graph: &Graph<'_>, id: &str) -> Result<(), Error> {
         let class = graph.class(id);
         match class {
@@ -170,16 +182,38 @@ impl Sum<'_> {
                     Cost { operations: cost.operations * batch as f64, ..cost }
                 })
             }
-            "CLIPTextEncode" => match graph.model(id, &["clip"]) {
-                Some(model) => self.used(model, 1).map(drop),
-                None => Ok(()),
-            },
+            "PaRaTrain" | "LoRATrain" | "SVDiffTrain" => {
+                let steps = graph.number(id, "steps").unwrap_or(1);
+                let accumulated = graph.number(id, "grad_accumulation_steps").unwrap_or(1);
+                let batch = graph.number(id, "batch_size").unwrap_or(1);
+                let checkpointing = graph.input(id, "gradient_checkpointing") == Some(&Json::Bool(true));
+                let size = self.subject(graph, id).map(|(rows, columns)| (batch, rows, columns));
+                self.count(id, class, 0, graph.model(id, &["model"]), size, |checkpoint, (batch, rows, columns)| {
+                    let (weights, config) = (checkpoint.unet_weights(), checkpoint.config());
+                    let cost = cost::training_step(&weights, config, batch, (rows, columns), checkpointing);
+                    Cost { operations: cost.operations * (steps * accumulated) as f64, ..cost }
+                })
+            }
+            // Its part is noted.
+            "CLIPTextEncode" => Ok(()),
             _ if ["Sampler", "Decode", "Encode", "Train", "ControlNet"].iter().any(|word| class.contains(word)) => {
                 self.estimate.unknown.push(format!("{class} ({id})"));
                 Ok(())
             }
             _ => Ok(()),
         }
+    }
+
+    /// Rows and columns of the latents of a subject's pictures: those that they are brought to, else the first one's own.
+    fn subject(&self, graph: &Graph<'_>, id: &str) -> Option<(usize, usize)> {
+        let subject = graph.source(id, "subject").filter(|id| graph.class(id) == "LoadSubject")?;
+        if let Some(size) = graph.number(subject, "size").filter(|size| *size > 0) {
+            return Some((size / CELL, size / CELL));
+        }
+        let folder = FolderName(graph.input(subject, "folder")?.as_str()?.to_owned());
+        let files = folder.files(self.services).ok()?;
+        let (width, height) = files.iter().find_map(|file| image::image_dimensions(file).ok())?;
+        Some((height as usize / CELL, width as usize / CELL))
     }
 
     fn count(
@@ -205,7 +239,7 @@ impl Sum<'_> {
         Ok(())
     }
 
-    /// Notes that a part of a model works. `None` where the file is no checkpoint.
+    /// Notes that a part of a model works, and looks whether it is there and whole. `None` where the file is no checkpoint.
     fn used(&mut self, model: Named, part: usize) -> Result<Option<&Checkpoint>, Error> {
         self.any = true;
         if !self.models.contains_key(&model) {
@@ -214,12 +248,19 @@ impl Sum<'_> {
             self.models.insert(model.clone(), Used { checkpoint, parts: [false; 3] });
         }
         let used = self.models.entry(model).or_default();
+        if let Some(checkpoint) = used.checkpoint.as_ref().filter(|_| !used.parts[part]) {
+            match part {
+                0 => checkpoint.unet().map(drop)?,
+                1 => checkpoint.clip().map(drop)?,
+                _ => checkpoint.vae().map(drop)?,
+            }
+        }
         used.parts[part] = true;
         Ok(used.checkpoint.as_ref())
     }
 
     fn finish(mut self) -> Estimate {
-        let precision = self.services.get::<Precision>().copied().unwrap_or_default();
+        let precision = compute(self.services).precision();
         let mut weights = 0.0;
         for Used { checkpoint, parts } in self.models.values() {
             let Some(checkpoint) = checkpoint else { continue };
@@ -248,6 +289,7 @@ fn evaluations(graph: &Graph<'_>, id: &str) -> usize {
 mod tests {
     use super::*;
     use crate::testing::Bench;
+    use serde_json::json;
 
     /// The estimate of the shipped graph with other inputs.
     fn estimate_of(sets: &[(&str, &str, u32)]) -> Estimate {
@@ -278,6 +320,31 @@ mod tests {
         assert_eq!(wide.weight_bytes, plain.weight_bytes);
         let unguided = estimate_of(&[("KSampler", "steps", 10), ("KSampler", "cfg", 1)]);
         assert!(unguided.operations < 0.7 * plain.operations);
+    }
+
+    #[test]
+    fn a_training_is_counted_and_checkpointing_trades_time_for_memory() {
+        let with = |checkpointing: bool| {
+            let bench = Bench::new();
+            let mut png = std::io::Cursor::new(Vec::new());
+            image::RgbImage::new(128, 64).write_to(&mut png, image::ImageFormat::Png).unwrap();
+            bench.write("input/bear/a.png", png.get_ref());
+            let graph = json!({
+                "4": ["CheckpointLoaderSimple", {"ckpt_name": "toyland.safetensors"}],
+                "5": ["LoadSubject", {"folder": "bear", "fit": "crop"}],
+                "6": ["PaRaTrain", {
+                    "model": ["4", 0], "clip": ["4", 1], "vae": ["4", 2], "subject": ["5", 0],
+                    "steps": 10, "gradient_checkpointing": checkpointing,
+                }],
+                "7": ["PaRaSave", {"para": ["6", 0], "filename_prefix": "x"}],
+            });
+            let plan = bench.plan(graph).unwrap();
+            estimate(&plan, bench.services()).unwrap().unwrap()
+        };
+        let (plain, checkpointed) = (with(false), with(true));
+        assert!(plain.unknown.is_empty(), "{:?}", plain.unknown);
+        assert!(checkpointed.operations > 1.4 * plain.operations, "{plain:?} {checkpointed:?}");
+        assert!(checkpointed.peak_bytes < plain.peak_bytes);
     }
 
     #[test]

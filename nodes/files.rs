@@ -15,6 +15,8 @@ use std::sync::Arc;
 pub(crate) trait Folder {
     /// Its key in [`paraflow_assets::Models`].
     const KEY: &'static str;
+    /// The key of another folder that is looked into as well.
+    const ALSO: Option<&'static str> = None;
 
     /// Whether a file can be what nodes take from the folder, as far as its header tells: asked before anything runs.
     ///
@@ -131,10 +133,14 @@ impl<F: Folder> ModelName<F> {
 /// # Errors
 /// That of [`paraflow_assets::Models::find`].
 pub(crate) fn place<F: Folder>(name: &str, services: &Services) -> Result<Place, Error> {
-    let missing = match services.expect::<Arc<Assets>>().models().find(F::KEY, name) {
+    let models = services.expect::<Arc<Assets>>().models();
+    let missing = match models.find(F::KEY, name) {
         Ok(model) => return Ok(Place::File(model)),
         Err(missing) => missing,
     };
+    if let Some(model) = F::ALSO.and_then(|key| models.find(key, name).ok()) {
+        return Ok(Place::File(model));
+    }
     let embedded = embedded::models(F::KEY).find(|model| model.name == name);
     embedded.map(Place::Embedded).ok_or_else(|| add_embedded::<F>(name, missing).into())
 }
@@ -159,7 +165,8 @@ impl<F: Folder> Input for ModelName<F> {
 
     fn widget(services: &Services) -> Widget {
         let assets = services.get::<Arc<Assets>>();
-        let mut names = assets.and_then(|assets| assets.models().list(F::KEY).ok()).unwrap_or_default();
+        let list = |key| assets.and_then(|assets| assets.models().list(key).ok()).unwrap_or_default();
+        let mut names: Vec<String> = std::iter::once(F::KEY).chain(F::ALSO).flat_map(list).collect();
         names.extend(embedded::models(F::KEY).map(|model| model.name.to_owned()));
         names.sort();
         names.dedup();
@@ -184,6 +191,36 @@ impl<F: Folder> Input for ModelName<F> {
 
     fn take(given: Given<'_>) -> Result<Self, Mismatch> {
         String::take(given).map(|name| Self { name, folder: PhantomData })
+    }
+}
+
+/// What the names of saved files begin with. One that leads out of the output folder is found before anything runs.
+pub(crate) struct FilenamePrefix(String);
+
+impl std::ops::Deref for FilenamePrefix {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Input for FilenamePrefix {
+    const KIND: &'static str = String::KIND;
+
+    fn widget(services: &Services) -> Widget {
+        String::widget(services)
+    }
+
+    fn check(literal: &Value, services: &Services) -> Result<(), Mismatch> {
+        let prefix = literal.get::<String>().map_or("", String::as_str);
+        let Some(assets) = services.get::<Arc<Assets>>() else { return Ok(()) };
+        let checked = assets.outputs().check_prefix(prefix);
+        checked.map_err(|error| mismatch("a name inside the output folder", prefix, &error.into()))
+    }
+
+    fn take(given: Given<'_>) -> Result<Self, Mismatch> {
+        String::take(given).map(Self)
     }
 }
 
@@ -491,8 +528,13 @@ impl Input for FolderName {
 
     fn check(literal: &Value, services: &Services) -> Result<(), Mismatch> {
         let name = literal.get::<String>().map_or("", String::as_str);
-        let found = services.expect::<Arc<Assets>>().inputs().find_folder(name);
-        found.map(|_| ()).map_err(|error| mismatch("the name of a folder of pictures", name, &error.into()))
+        let files = Self(name.to_owned()).files(services);
+        let files = files.map_err(|error| mismatch("the name of a folder of pictures", name, &error))?;
+        if files.iter().any(|file| image::ImageFormat::from_path(file).is_ok()) {
+            return Ok(());
+        }
+        let none = Mismatch::new("the name of a folder of pictures", format!("{name:?}, which holds no picture"));
+        Err(none.with_hint("put PNG or JPEG files of the subject into the folder"))
     }
 
     fn fingerprint(literal: &Value, services: &Services) -> paraflow_engine::Result<Option<Vec<u8>>> {

@@ -3,7 +3,7 @@
 
 use crate::error::{Error, tell};
 use crate::files::{Checkpoints, Configs, DiffusersName, ModelName, Place};
-use crate::loaders::{open, parts, precision};
+use crate::loaders::{compute, open, parts};
 use crate::wires::{Clip, Model, Vae};
 use paraflow_assets::read_yaml;
 use paraflow_diffusion::checkpoint::{Checkpoint, open_folder};
@@ -32,7 +32,7 @@ impl Run for CheckpointLoader {
     fn run(self, cx: &Context<'_>) -> Result<(Model, Clip, Vae)> {
         let load = || -> Result<(Model, Clip, Vae), Error> {
             let place = self.ckpt_name.find(cx.services())?;
-            let weights = open(&place)?.multiplying_in(precision(cx.services()));
+            let weights = open(&place)?.on(&compute(cx.services()));
             let (model, clip, vae) = parts(&Checkpoint::from_weights(weights)?, place.origin())?;
             let Place::File(config) = self.config_name.find(cx.services())? else {
                 return Ok((model, clip, vae));
@@ -75,7 +75,7 @@ impl Run for DiffusersLoader {
     fn run(self, cx: &Context<'_>) -> Result<(Model, Clip, Vae)> {
         let load = || -> Result<(Model, Clip, Vae), Error> {
             let folder = self.model_path.find(cx.services())?;
-            let checkpoint = open_folder(&folder.path)?.multiplying_in(precision(cx.services()));
+            let checkpoint = open_folder(&folder.path)?.on(&compute(cx.services()));
             parts(&checkpoint, self.model_path.origin(&folder))
         };
         load().map_err(tell)

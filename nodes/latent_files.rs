@@ -1,7 +1,7 @@
 //! Latents into files and out of them.
 
 use crate::error::{Error, tell};
-use crate::files::LatentName;
+use crate::files::{FilenamePrefix, LatentName};
 use crate::save_models::graph;
 use crate::wires::Latent;
 use paraflow_assets::Assets;
@@ -27,7 +27,7 @@ struct SaveLatent {
     samples: Shared<Latent>,
     /// What the file's name begins with; `a/b` saves into folder `a`.
     #[input(default = "latents/ComfyUI")]
-    filename_prefix: String,
+    filename_prefix: FilenamePrefix,
 }
 
 impl Run for SaveLatent {

@@ -7,7 +7,7 @@ use paraflow_diffusion::checkpoint::{
     Checkpoint, Layout, inspect, text_encoder, unet_to_latent_diffusion, vae_to_latent_diffusion,
 };
 use paraflow_diffusion::guidance::Edit;
-use paraflow_diffusion::nn::{Precision, Weights};
+use paraflow_diffusion::nn::{Compute, Weights};
 use paraflow_diffusion::preview::Look;
 use paraflow_diffusion::text::{self, Encoders};
 use paraflow_engine::{Choice, Context, Node, NodeDef, Result, Run, Services};
@@ -44,7 +44,7 @@ impl Run for CheckpointLoaderSimple {
 }
 
 fn load(place: &Place, services: &Services) -> Result<(Model, Clip, Vae), Error> {
-    parts(&Checkpoint::from_weights(open(place)?.multiplying_in(precision(services)))?, place.origin())
+    parts(&Checkpoint::from_weights(open(place)?.on(&compute(services)))?, place.origin())
 }
 
 /// What a checkpoint holds, as it travels between nodes.
@@ -102,9 +102,9 @@ pub(crate) fn open(place: &Place) -> Result<Weights, Error> {
     })
 }
 
-/// In which numbers the networks of this program multiply.
-pub(crate) fn precision(services: &Services) -> Precision {
-    services.get::<Precision>().copied().unwrap_or_default()
+/// Where the networks of this program compute, and in which numbers.
+pub(crate) fn compute(services: &Services) -> Compute {
+    services.get::<Compute>().cloned().unwrap_or_default()
 }
 
 /// Memory of the numbers of a file once they are read.
@@ -137,7 +137,7 @@ impl Run for UNETLoader {
         let load = || -> Result<Model, Error> {
             let place = self.unet_name.find(cx.services())?;
             let weights = unet_to_latent_diffusion(&open(&place)?);
-            let checkpoint = Checkpoint::from_weights(weights.multiplying_in(precision(cx.services())))?;
+            let checkpoint = Checkpoint::from_weights(weights.on(&compute(cx.services())))?;
             model(&checkpoint, place.origin(), bytes(&weights))
         };
         load().map_err(tell)
@@ -265,7 +265,7 @@ impl Run for VAELoader {
             let inside = whole.part("first_stage_model.");
             let weights = if inside.contains("decoder.conv_in.weight") { inside } else { whole };
             let weights = vae_to_latent_diffusion(&weights);
-            let autoencoder = paraflow_diffusion::vae::Vae::load(&weights.multiplying_in(precision(cx.services())))?;
+            let autoencoder = paraflow_diffusion::vae::Vae::load(&weights.on(&compute(cx.services())))?;
             Ok(Vae::new(Ok(autoencoder), numbers_per_pixel(&weights), bytes(&weights)))
         };
         load().map_err(tell)

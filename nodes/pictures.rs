@@ -5,8 +5,10 @@
 use crate::error::Error;
 use crate::memory::Memory;
 use image::codecs::{gif::GifDecoder, png::PngDecoder, webp::WebPDecoder};
+use image::error::{DecodingError, ImageFormatHint};
 use image::metadata::Orientation;
 use image::{AnimationDecoder, DynamicImage, Frames, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use libjpeg_turbo_rs::{PixelFormat, decompress_to};
 use std::io::Cursor;
 
 /// The most pixels that a file may unfold to, all its frames together: where Pillow suspects a decompression bomb.
@@ -109,11 +111,26 @@ fn still(bytes: &[u8], format: ImageFormat) -> Result<Frame, ImageError> {
     reader.limits(limits);
     let mut decoder = reader.into_decoder()?;
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let mut picture = DynamicImage::from_decoder(decoder)?;
+    let mut picture = match format {
+        ImageFormat::Jpeg => as_libjpeg(bytes)?,
+        _ => DynamicImage::from_decoder(decoder)?,
+    };
     picture.apply_orientation(orientation);
     // Byte 25 of a PNG tells grey (0) or colours (2) without a channel for opacity.
     let marked_colour = format == ImageFormat::Png && matches!(bytes.get(25), Some(0 | 2));
     Ok(split(&picture, !marked_colour))
+}
+
+/// A JPEG as libjpeg-turbo decodes it, and so Pillow: decoders differ in how they round and in how they enlarge colours of half
+/// the resolution.
+fn as_libjpeg(bytes: &[u8]) -> Result<DynamicImage, ImageError> {
+    let damaged = |error: Box<dyn std::error::Error + Send + Sync>| {
+        ImageError::Decoding(DecodingError::new(ImageFormatHint::Exact(ImageFormat::Jpeg), error))
+    };
+    let picture = decompress_to(bytes, PixelFormat::Rgb).map_err(|error| damaged(error.into()))?;
+    let (width, height) = (picture.width as u32, picture.height as u32);
+    let pixels = image::RgbImage::from_raw(width, height, picture.data);
+    pixels.map(DynamicImage::ImageRgb8).ok_or_else(|| damaged("it holds fewer pixels than it says".into()))
 }
 
 /// Colours and opacity, eight bits each. Sixteen bits are cut to the upper eight, as Pillow does; grey alone is divided

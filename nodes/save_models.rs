@@ -1,6 +1,7 @@
 //! Models into files, with all that adapters do to them worked in: ComfyUI's nodes.
 
 use crate::error::{Error, tell};
+use crate::files::FilenamePrefix;
 use crate::wires::{Clip, Model, Vae};
 use paraflow_assets::{Assets, python_json};
 use paraflow_diffusion::adapters::{self, Extraction, Store};
@@ -37,7 +38,7 @@ struct CheckpointSave {
     vae: Shared<Vae>,
     /// What the file's name begins with; `a/b` saves into folder `a`.
     #[input(default = "checkpoints/ComfyUI")]
-    filename_prefix: String,
+    filename_prefix: FilenamePrefix,
 }
 
 impl Run for CheckpointSave {
@@ -66,7 +67,7 @@ struct ModelSave {
     model: Shared<Model>,
     /// What the file's name begins with; `a/b` saves into folder `a`.
     #[input(default = "diffusion_models/ComfyUI")]
-    filename_prefix: String,
+    filename_prefix: FilenamePrefix,
 }
 
 impl Run for ModelSave {
@@ -88,7 +89,7 @@ struct CLIPSave {
     clip: Shared<Clip>,
     /// What the files' names begin with; `a/b` saves into folder `a`. Each gets the encoder's name at its end.
     #[input(default = "clip/ComfyUI")]
-    filename_prefix: String,
+    filename_prefix: FilenamePrefix,
 }
 
 impl Run for CLIPSave {
@@ -106,7 +107,7 @@ impl Run for CLIPSave {
                 let layout = layout.expect("every family is some layout's");
                 let alone = Encoders::new(vec![encoder.clone()]);
                 let networks = Networks { layout, unet: None, clip: Some(&alone), vae: None, prefixed: false };
-                files.push(write(&networks, &format!("{}_{id}", self.filename_prefix), metadata.clone(), cx)?);
+                files.push(write(&networks, &format!("{}_{id}", &*self.filename_prefix), metadata.clone(), cx)?);
             }
             Ok(files)
         };
@@ -122,7 +123,7 @@ struct VAESave {
     vae: Shared<Vae>,
     /// What the file's name begins with; `a/b` saves into folder `a`.
     #[input(default = "vae/ComfyUI_vae")]
-    filename_prefix: String,
+    filename_prefix: FilenamePrefix,
 }
 
 impl Run for VAESave {
@@ -153,7 +154,7 @@ impl Run for VAESave {
 struct LoraSave {
     /// What the file's name begins with; `a/b` saves into folder `a`.
     #[input(default = "loras/ComfyUI_extracted_lora")]
-    filename_prefix: String,
+    filename_prefix: FilenamePrefix,
     /// How many directions of each difference to keep.
     #[input(default = 8, range = 1..=4096, step = 1)]
     rank: u32,

@@ -27,6 +27,7 @@ impl Run for UpscaleModelLoader {
 
     fn run(self, cx: &Context<'_>) -> Result<UpscaleModel> {
         let weights = loaders::open(&self.model_name.find(cx.services()).map_err(tell)?).map_err(tell)?;
+        let weights = weights.on(&loaders::compute(cx.services()));
         let network = Upscaler::load(&weights).map_err(tell)?;
         Ok(UpscaleModel { network, bytes: loaders::bytes(&weights) })
     }

@@ -5,7 +5,7 @@ use super::para::{Loras, open, peft_config};
 use super::wires::Lora;
 use super::{Strictness, origin, save};
 use crate::error::{Error, tell};
-use crate::files::ModelName;
+use crate::files::{FilenamePrefix, ModelName};
 use crate::wires::{Clip, Model};
 use paraflow_diffusion::adapters::{LoraModel, Store, table};
 use paraflow_engine::{Context, Node, NodeDef, Result, Run, Shared, Sink};
@@ -126,7 +126,7 @@ struct SaveLoRA {
     lora: Shared<Lora>,
     /// What the file's name begins with; `a/b` saves into folder `a`.
     #[input(default = "loras/ComfyUI_trained_lora")]
-    prefix: String,
+    prefix: FilenamePrefix,
     /// How many steps it was trained, which becomes part of the name.
     steps: Option<i64>,
 }
@@ -138,8 +138,8 @@ impl Run for SaveLoRA {
         let mut lora = self.lora.0.clone();
         lora.metadata.extend(origin(cx));
         let prefix = match self.steps {
-            Some(steps) => format!("{}_{steps}_steps", self.prefix),
-            None => self.prefix,
+            Some(steps) => format!("{}_{steps}_steps", &*self.prefix),
+            None => self.prefix.to_owned(),
         };
         save(cx, &prefix, &lora.to_file(None, Store::F32).map_err(tell)?).map_err(tell)
     }

@@ -3,7 +3,7 @@
 use super::wires::Para;
 use super::{origin, save};
 use crate::error::{Error, tell};
-use crate::files::{Folder, ModelName, Place};
+use crate::files::{FilenamePrefix, Folder, ModelName, Place};
 use paraflow_diffusion::adapters::{self, LoraModel, Store, Unmatched};
 use paraflow_diffusion::nn::Weights;
 use paraflow_engine::{Choice, Context, Node, NodeDef, Result, Run, Shared, Sink};
@@ -19,13 +19,21 @@ impl Folder for Loras {
     const KEY: &'static str = "loras";
 }
 
-/// Loads a PaRa from `models/loras` or `output/loras`: a file of ours, or PEFT's `adapter_model.safetensors` beside its
+/// The same, and `models/para`.
+pub(crate) struct Paras;
+
+impl Folder for Paras {
+    const KEY: &'static str = Loras::KEY;
+    const ALSO: Option<&'static str> = Some("para");
+}
+
+/// Loads a PaRa from `models/para`, `models/loras` or `output/loras`: a file of ours, or PEFT's `adapter_model.safetensors` beside its
 /// `adapter_config.json`.
 #[derive(Node)]
 #[node(category = "personalize", display_name = "Load PaRa")]
 struct PaRaLoad {
     /// The file.
-    para_name: ModelName<Loras>,
+    para_name: ModelName<Paras>,
     /// Whether to leave out directions that depend on others instead of refusing the file.
     #[input(default = false)]
     repair: bool,
@@ -99,7 +107,7 @@ struct PaRaSave {
     para: Shared<Para>,
     /// What the file's name begins with; `a/b` saves into folder `a`.
     #[input(default = "loras/para")]
-    filename_prefix: String,
+    filename_prefix: FilenamePrefix,
     /// The type of its numbers.
     #[input(choices = ["f32", "f16"], default = "f32")]
     dtype: Choice<Store>,

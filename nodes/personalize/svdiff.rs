@@ -4,7 +4,7 @@ use super::para::{Loras, open};
 use super::wires::SpectralShifts;
 use super::{origin, save};
 use crate::error::tell;
-use crate::files::ModelName;
+use crate::files::{FilenamePrefix, ModelName};
 use paraflow_diffusion::adapters::{Store, SvDiff, table};
 use paraflow_engine::{Choice, Context, Node, NodeDef, Result, Run, Shared, Sink};
 
@@ -42,7 +42,7 @@ struct SVDiffSave {
     svdiff: Shared<SpectralShifts>,
     /// What the file's name begins with; `a/b` saves into folder `a`.
     #[input(default = "loras/svdiff")]
-    filename_prefix: String,
+    filename_prefix: FilenamePrefix,
     /// The type of its numbers.
     #[input(choices = ["f32", "f16"], default = "f32")]
     dtype: Choice<Store>,

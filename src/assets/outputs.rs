@@ -94,6 +94,14 @@ impl Outputs {
         &self.preview_prefix
     }
 
+    /// Whether files of a prefix stay in the folder, as far as its name tells; asked before there is anything to save.
+    ///
+    /// # Errors
+    /// [`Error::OutsideOutput`].
+    pub fn check_prefix(&self, prefix: &str) -> Result<()> {
+        Prefix::parse(prefix, (0, 0), ZonedDateTime::now().datetime(), self).map(drop)
+    }
+
     /// Begins to save files of `prefix`, pictures of `size` = (width, height) in pixels, (0, 0) for anything else. Makes
     /// the folder.
     ///

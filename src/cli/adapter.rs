@@ -3,8 +3,8 @@
 use clap::{Args, Subcommand, ValueEnum};
 use paraflow_assets::Assets;
 use paraflow_diffusion::adapters::{
-    AnyAdapter, Boundary, Common, Comparison, Excess, LoraModel, Merge, Names, Para, Store, Summary, SvDiff, compare,
-    merge, relative_changes, table, to_lora,
+    AnyAdapter, Boundary, Common, Comparison, Excess, LoraModel, Merge, Names, Para, Store, Summary, SvDiff,
+    check_base, compare, fingerprint, merge, relative_changes, table, to_lora,
 };
 use paraflow_diffusion::checkpoint::Checkpoint;
 use paraflow_diffusion::unet::UNet;
@@ -135,7 +135,10 @@ pub(crate) fn adapter(args: &AdapterArgs, places: &Places) -> Exit {
 /// Opens a file, a folder, or the adapter of that name.
 fn open(assets: &Assets, name: &Path) -> Told<(PathBuf, AnyAdapter)> {
     let path = if name.exists() { name.to_owned() } else { named(assets, name)? };
-    let (adapter, unknown) = AnyAdapter::open(&path).map_err(told)?;
+    if path.is_dir() {
+        return Err(format!("{} is a folder\nhint: name a .safetensors file in it", path.display()));
+    }
+    let (adapter, unknown) = AnyAdapter::open(&path).map_err(|error| in_file(&path, &error.to_string()))?;
     if !unknown.is_empty() {
         let path = path.display();
         report::warning(format_args!("{path}: {} tensors are not used:\n{}", unknown.len(), table(&unknown)));
@@ -143,8 +146,15 @@ fn open(assets: &Assets, name: &Path) -> Told<(PathBuf, AnyAdapter)> {
     Ok((path, adapter))
 }
 
+/// A fault of a file, which says what is wrong and may not say where.
+fn in_file(path: &Path, fault: &str) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if fault.contains(&*name) { fault.to_owned() } else { format!("{}: {fault}", path.display()) }
+}
+
 fn named(assets: &Assets, name: &Path) -> Told<PathBuf> {
-    let found = assets.models().find("loras", &name.to_string_lossy());
+    let find = |key| assets.models().find(key, &name.to_string_lossy());
+    let found = find("loras").or_else(|error| find("para").map_err(|_| error));
     found.map(|model| model.path).map_err(|error| match error.hint() {
         Some(hint) => format!("{error}\nhint: {hint}"),
         None => error.to_string(),
@@ -285,7 +295,7 @@ fn to_json(path: &Path, adapter: &AnyAdapter, layers: &BTreeMap<String, Summary>
         (name.clone(), told)
     };
     json!({
-        "path": path, "kind": adapter.kind(),
+        "path": path.to_string_lossy(), "kind": adapter.kind(),
         "parameters": adapter.parameters(), "metadata": adapter.metadata(),
         "layers": layers.iter().map(layer).collect::<Map<_, _>>(),
     })
@@ -327,7 +337,7 @@ fn merge_into(
     write(output, &merged.to_file(Store::F32).map_err(told)?)?;
     let (layers, rank, stages) = (merged.layers.len(), merged.rank(), merged.depth());
     if as_json {
-        report::data(json!({"path": output, "layers": layers, "rank": rank, "stages": stages}));
+        report::data(json!({"path": output.to_string_lossy(), "layers": layers, "rank": rank, "stages": stages}));
     } else {
         report::note(format_args!("{layers} layers, at most {rank} directions in each of {stages} stages"));
         report::data(output.display());
@@ -354,7 +364,7 @@ fn add_shifts(assets: &Assets, output: &Path, inputs: &[PathBuf], as_json: bool)
     write(output, &added.to_file(Store::F32).map_err(told)?)?;
     let layers = added.layers.len();
     if as_json {
-        report::data(json!({"path": output, "layers": layers, "parameters": added.parameters()}));
+        report::data(json!({"path": output.to_string_lossy(), "layers": layers, "parameters": added.parameters()}));
     } else {
         report::note(format_args!("{}, their shifts added", layers_of(layers)));
         report::data(output.display());
@@ -370,6 +380,9 @@ fn export(assets: &Assets, base: &Path, para: &Path, output: &Path, dtype: Numbe
         Numbers::F32 => Store::F32,
         Numbers::F16 => Store::F16,
     };
+    if let Err(differs) = check_base(&para.metadata, &fingerprint(&unet).map_err(told)?) {
+        report::warning(differs.to_string().lines().next().unwrap_or_default());
+    }
     let (mut lora, errors) = to_lora(&para, &unet, store).map_err(told)?;
     let name = base.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     lora.metadata.insert("para.base_name".to_owned(), name);
@@ -378,7 +391,7 @@ fn export(assets: &Assets, base: &Path, para: &Path, output: &Path, dtype: Numbe
     write(output, &lora.to_file(None, store).map_err(told)?)?;
     if as_json {
         let of_layers: Map<_, _> = errors.iter().map(|error| (error.layer.clone(), json!(error.relative))).collect();
-        report::data(json!({"path": output, "errors": of_layers}));
+        report::data(json!({"path": output.to_string_lossy(), "errors": of_layers}));
         return Ok(());
     }
     if let Some(worst) = errors.iter().max_by(|a, b| a.relative.total_cmp(&b.relative)) {

@@ -1,7 +1,8 @@
 //! What every subcommand begins with: the folders, the nodes, the graph that was named.
 
 use paraflow_assets::{Assets, Settings};
-use paraflow_diffusion::nn::Precision;
+use paraflow_diffusion::DeviceName;
+use paraflow_diffusion::nn::Compute;
 use paraflow_engine::formats::{self, FormatError};
 use paraflow_engine::graph::Graph;
 use paraflow_engine::{Registry, Services};
@@ -10,6 +11,7 @@ use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::bench::Numbers;
 use super::{Places, report};
 
 /// The folders and the nodes.
@@ -22,16 +24,11 @@ pub(crate) struct Base {
 ///
 /// The pictures that a graph brings along in `input/` beside itself, and the subjects in `subjects/`, are found as if they lay in the base directory's.
 pub(crate) fn open(places: &Places, graph: Option<&Path>, out: Option<&Path>) -> Option<Base> {
-    open_for(places, graph, out, Precision::Single)
+    open_for(places, graph, out, Compute::default())
 }
 
-/// The same for networks that multiply in numbers of choice.
-pub(crate) fn open_for(
-    places: &Places,
-    graph: Option<&Path>,
-    out: Option<&Path>,
-    precision: Precision,
-) -> Option<Base> {
+/// The same for networks that compute somewhere, in numbers of choice.
+pub(crate) fn open_for(places: &Places, graph: Option<&Path>, out: Option<&Path>, compute: Compute) -> Option<Base> {
     let folder = graph.and_then(Path::parent);
     let beside = ["input", "subjects"].into_iter().filter_map(|name| Some(folder?.join(name)));
     let settings = Settings {
@@ -48,8 +45,19 @@ pub(crate) fn open_for(
             return None;
         }
     };
-    let services = Services::new().with(Arc::clone(&assets)).with(precision).with(paraflow_nodes::WholeCells);
+    let services = Services::new().with(Arc::clone(&assets)).with(compute).with(paraflow_nodes::WholeCells);
     Some(Base { registry: paraflow_nodes::registry(services), assets })
+}
+
+/// Where networks compute, and in which numbers. A device that is not there is reported.
+pub(crate) fn compute(device: DeviceName, numbers: Numbers) -> Option<Compute> {
+    match device.open() {
+        Ok(device) => Some(Compute::new(&device, numbers.into())),
+        Err(error) => {
+            report::error(error, None);
+            None
+        }
+    }
 }
 
 /// Reads a graph in any of its formats, `-` from stdin, and sets the values of `--set`. What fails is reported.

@@ -1,7 +1,8 @@
 //! `paraflow bench`: what this machine does in a second, and with which instructions.
 
 use clap::Args;
-use paraflow_diffusion::nn::{Precision, Weights};
+use paraflow_diffusion::DeviceName;
+use paraflow_diffusion::nn::{Compute, Precision, Weights};
 use paraflow_diffusion::workload::{Prepared, Workload};
 use std::io::BufRead as _;
 use std::path::PathBuf;
@@ -22,6 +23,12 @@ pub(crate) struct BenchArgs {
     /// Multiply in these numbers
     #[arg(long, value_name = "NUMBERS", value_enum, default_value_t = Numbers::F32, requires = "work")]
     precision: Numbers,
+    /// Compute networks on `auto`, `cpu`, `cuda`, `cuda:1` or `metal`
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", requires = "work")]
+    device: DeviceName,
+    /// Do it a few times and print where the time goes
+    #[arg(long, requires = "work")]
+    profile: bool,
 }
 
 /// In which numbers networks multiply on the CPU.
@@ -76,12 +83,64 @@ fn one(work: Workload, args: &BenchArgs) -> Result<(), Told> {
         Some(path) => Weights::open(path)?,
         None => toyland()?,
     };
-    let mut work = work.prepare(Some(&file), args.precision.into())?;
+    let mut work = work.prepare(Some(&file), &Compute::new(&args.device.open()?, args.precision.into()))?;
+    if args.profile {
+        return profile(&mut work, args.precision.into());
+    }
     report::data("ready");
     for line in std::io::stdin().lock().lines() {
         work(line?.trim().parse()?)?;
         report::data("done");
     }
+    Ok(())
+}
+
+/// A table of the kernels: how often each is called in one piece of work, its time, and how near the machine's best it comes.
+fn profile(work: &mut Prepared, precision: Precision) -> Result<(), Told> {
+    /// The pieces of work over which is averaged, after a first one that reads and packs weights.
+    const TIMES: u32 = 3;
+    work(1)?;
+    let peak = paraflow_diffusion::peak(precision);
+    let begun = Instant::now();
+    let (outcome, kernels) = paraflow_diffusion::profiled(|| work(TIMES as usize));
+    let total = begun.elapsed();
+    outcome?;
+    let times = f64::from(TIMES);
+    let share = |time: Duration| 100.0 * time.as_secs_f64() / total.as_secs_f64();
+    let level = paraflow_diffusion::level()?;
+    report::data(format_args!("{level}, at best {:.0} GFLOP/s; one of {TIMES} pieces of work:", peak / 1e9));
+    report::data(format_args!(
+        "{:<22} {:>6} {:>10} {:>7} {:>9} {:>9} {:>7}",
+        "", "calls", "ms", "share", "GFLOP/s", "of best", "GB/s"
+    ));
+    for spent in &kernels {
+        let seconds = spent.time.as_secs_f64();
+        let rate = spent.operations / seconds;
+        let (rate, part) = if spent.operations > 0.0 {
+            (format!("{:.0}", rate / 1e9), format!("{:.0} %", 100.0 * rate / peak))
+        } else {
+            (String::new(), String::new())
+        };
+        report::data(format_args!(
+            "{:<22} {:>6} {:>10.1} {:>5.1} % {rate:>9} {part:>9} {:>7.1}",
+            spent.kernel,
+            spent.calls / TIMES as usize,
+            1e3 * seconds / times,
+            share(spent.time),
+            spent.bytes / seconds / 1e9,
+        ));
+    }
+    let rest = total.saturating_sub(kernels.iter().map(|spent| spent.time).sum());
+    let row = |name, time: Duration| {
+        report::data(format_args!(
+            "{name:<22} {:>6} {:>10.1} {:>5.1} %",
+            "",
+            1e3 * time.as_secs_f64() / times,
+            share(time)
+        ));
+    };
+    row("all else", rest);
+    row("in all", total);
     Ok(())
 }
 
@@ -99,7 +158,7 @@ fn all() -> Result<(), Told> {
     report::data(format_args!("threads        {threads}"));
     for (name, work) in [("convolution", Workload::Convolution), ("attention", Workload::Attention)] {
         for (precision, numbers) in [(Precision::Single, "f32"), (Precision::Bf16, "bf16")] {
-            let seconds = fastest(work.prepare(None, precision)?)?;
+            let seconds = fastest(work.prepare(None, &Compute::default().multiplying_in(precision))?)?;
             let rate = work.operations().unwrap_or(0.0) / seconds / 1e9;
             report::data(format_args!("{:<14} {rate:.0} GFLOP/s", format!("{name} {numbers}")));
         }
@@ -110,7 +169,7 @@ fn all() -> Result<(), Told> {
         ("Toyland decode", Workload::Decode { side: 16 }),
         ("Toyland prompt", Workload::Text),
     ] {
-        let seconds = fastest(work.prepare(Some(&file), Precision::Single)?)?;
+        let seconds = fastest(work.prepare(Some(&file), &Compute::default())?)?;
         report::data(format_args!("{name:<14} {:.1} ms", 1e3 * seconds));
     }
     Ok(())

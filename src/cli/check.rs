@@ -1,7 +1,8 @@
 //! `paraflow check`: every fault of a graph at once, and what a run of it would take; nothing runs.
 
 use clap::Args;
-use paraflow_diffusion::cost;
+use paraflow_diffusion::nn::Compute;
+use paraflow_diffusion::{DeviceName, cost};
 use paraflow_engine::{Plan, Services};
 use paraflow_nodes::estimate;
 use std::path::PathBuf;
@@ -20,11 +21,15 @@ pub(crate) struct CheckArgs {
     /// Say what it takes with networks that multiply in these numbers
     #[arg(long, value_enum, value_name = "NUMBERS", default_value_t)]
     precision: Numbers,
+    /// Compute networks on `auto`, `cpu`, `cuda`, `cuda:1` or `metal`; `auto` is the first GPU that this program was built for
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: DeviceName,
 }
 
 /// Reports every fault.
 pub(crate) fn check(args: &CheckArgs, places: &Places) -> Exit {
-    let opened = base::open_for(places, Some(&args.graph), None, args.precision.into());
+    let Some(compute) = base::compute(args.device, args.precision) else { return Exit::Failed };
+    let opened = base::open_for(places, Some(&args.graph), None, compute);
     let Some(base) = opened else { return Exit::Failed };
     let Some(graph) = base::read_graph(&args.graph, &args.sets, &base.registry) else { return Exit::Failed };
     match Plan::new(&graph, &base.registry) {
@@ -54,6 +59,10 @@ pub(crate) fn takes(plan: &Plan, services: &Services, numbers: Numbers, unless_b
         report::error(error, error.hint().as_deref());
         Exit::Failed
     };
+    // Of a GPU neither the memory nor the speed is known.
+    if services.get::<Compute>().is_some_and(|compute| !compute.device().is_cpu()) {
+        return Ok(());
+    }
     let Some(estimate) = estimate(plan, services).map_err(|error| failed(&error))? else { return Ok(()) };
     if estimate.operations > unless_below {
         let rate = cost::operations_per_second(numbers.into()).unwrap_or(f64::NAN);

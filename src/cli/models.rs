@@ -80,6 +80,9 @@ fn list(assets: &Assets) -> Exit {
 
 fn hash(assets: &Assets, file: &Path) -> Exit {
     let path = resolve(assets, file);
+    if is_missing(assets, &path) {
+        return Exit::Failed;
+    }
     match hash_file(&path) {
         Ok(hash) => {
             report::data(format_args!("sha256 {}", hash.sha256));
@@ -108,8 +111,28 @@ pub(super) fn resolve(assets: &Assets, file: &Path) -> PathBuf {
     found.map_or_else(|| file.to_owned(), |model| model.path)
 }
 
+/// Reports a name that neither a file nor a model has.
+fn is_missing(assets: &Assets, path: &Path) -> bool {
+    if path.exists() || embedded(path).is_some() {
+        return false;
+    }
+    let models = assets.models();
+    let of_folder = |folder| models.list(folder).unwrap_or_default();
+    let names: Vec<String> = models.keys().flat_map(of_folder).collect();
+    let nearest = paraflow_assets::nearest(&path.to_string_lossy(), names.iter().map(String::as_str));
+    let hint = match nearest.first() {
+        Some(name) => format!("the nearest model is `{name}`"),
+        None => "`paraflow models` lists those that there are".to_owned(),
+    };
+    report::error(format_args!("there is no file `{}`, and no model of that name", path.display()), Some(&hint));
+    true
+}
+
 fn inspect(assets: &Assets, file: &Path, as_json: bool) -> Exit {
     let path = resolve(assets, file);
+    if is_missing(assets, &path) {
+        return Exit::Failed;
+    }
     let opened = match embedded(&path) {
         Some(bytes) => Weights::from_bytes(path.to_string_lossy(), bytes),
         None => Weights::open(&path),
@@ -142,6 +165,9 @@ fn convert(assets: &Assets, input: &Path, output: &Path, to: Option<&str>, of: O
         return Exit::Failed;
     }
     let path = resolve(assets, input);
+    if is_missing(assets, &path) {
+        return Exit::Failed;
+    }
     let written = match to.and_then(|to| Style::NAMES.into_iter().find(|(name, _)| *name == to)) {
         Some((_, style)) => convert_lora(assets, &path, output, style, of),
         None => convert_checkpoint(&path, output),
@@ -261,7 +287,7 @@ fn to_json(path: &Path, summary: &Summary, sha256: Option<&str>) -> Json {
         json!({"name": part.name, "prefix": part.prefix, "tensors": part.tensors, "parameters": part.parameters,
                "numbers": part.numbers, "detail": part.detail})
     };
-    json!({"path": path, "architecture": summary.architecture, "loads": summary.loads,
+    json!({"path": path.to_string_lossy(), "architecture": summary.architecture, "loads": summary.loads,
            "loader": summary.loader, "sha256": sha256,
            "parts": summary.parts.iter().map(part).collect::<Vec<_>>(), "metadata": summary.metadata})
 }

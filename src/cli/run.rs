@@ -2,6 +2,7 @@
 
 use clap::Args;
 use paraflow_assets::Assets;
+use paraflow_diffusion::DeviceName;
 use paraflow_engine::graph::Graph;
 use paraflow_engine::{Cache, Cancel, Ended, Event, Executor, Plan};
 use serde_json::{Value as Json, json};
@@ -32,6 +33,9 @@ pub(crate) struct RunArgs {
     /// Multiply networks in these numbers
     #[arg(long, value_enum, value_name = "NUMBERS", default_value_t)]
     precision: Numbers,
+    /// Compute networks on `auto`, `cpu`, `cuda`, `cuda:1` or `metal`; `auto` is the first GPU that this program was built for
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: DeviceName,
     /// Stop after this time: `90s`, `10m`
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
@@ -40,7 +44,8 @@ pub(crate) struct RunArgs {
 /// Runs the graph.
 pub(crate) fn run(args: &RunArgs, places: &Places) -> Exit {
     let started = Instant::now();
-    let Some(base) = base::open_for(places, Some(&args.graph), args.out.as_deref(), args.precision.into()) else {
+    let Some(compute) = base::compute(args.device, args.precision) else { return Exit::Failed };
+    let Some(base) = base::open_for(places, Some(&args.graph), args.out.as_deref(), compute) else {
         return Exit::Failed;
     };
     let Some(graph) = base::read_graph(&args.graph, &args.sets, &base.registry) else { return Exit::Failed };
@@ -148,7 +153,7 @@ impl Printer<'_> {
         let mut object = json!({"node": node, "class": class, "kind": kind});
         match path {
             Some(path) => {
-                object["path"] = json!(path);
+                object["path"] = json!(path.to_string_lossy());
                 object["type"] = item["type"].clone();
             }
             None => object["value"] = item.clone(),

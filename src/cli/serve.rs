@@ -5,7 +5,8 @@
 
 use clap::Args;
 use paraflow_assets::{Assets, Settings};
-use paraflow_diffusion::nn::Precision;
+use paraflow_diffusion::DeviceName;
+use paraflow_diffusion::nn::Compute;
 use paraflow_engine::Services;
 use paraflow_nodes::Previews;
 use paraflow_server::{LogWriter, Logs, Options, PreviewMethod, Server, World};
@@ -83,6 +84,9 @@ pub(crate) struct ServeArgs {
     /// Multiply networks in these numbers [default: f32]
     #[arg(long, value_enum, value_name = "NUMBERS")]
     precision: Option<Numbers>,
+    /// Compute networks on `auto`, `cpu`, `cuda`, `cuda:1` or `metal` [default: auto, the first GPU that this program was built for]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<DeviceName>,
     /// Do not wait for the disk: a stored job survives the end of the process, but not the loss of power
     #[arg(long)]
     no_sync: bool,
@@ -119,6 +123,7 @@ struct Config {
     webhook_hosts: Option<Vec<String>>,
     grace: Option<String>,
     precision: Option<Numbers>,
+    device: Option<String>,
     no_sync: Option<bool>,
     log_json: Option<bool>,
     log: Option<String>,
@@ -172,7 +177,7 @@ pub(crate) fn serve(args: ServeArgs, places: &Places) -> Exit {
 struct Chosen {
     options: Options,
     preview_size: u32,
-    precision: Numbers,
+    compute: Compute,
     cache_bytes: usize,
     log: String,
     log_json: bool,
@@ -263,11 +268,19 @@ fn settle(args: ServeArgs, file: Config) -> Result<Chosen, String> {
     Ok(Chosen {
         options,
         preview_size: first(args.preview_size, from_environment("PREVIEW_SIZE"), file.preview_size)?.unwrap_or(512),
-        precision: first(args.precision, from_environment("PRECISION"), file.precision)?.unwrap_or(Numbers::F32),
+        compute: compute(
+            first(args.device, from_environment("DEVICE"), file.device.map(|name| name.parse()).transpose()?)?,
+            first(args.precision, from_environment("PRECISION"), file.precision)?,
+        )?,
         cache_bytes: cache.map_or(CACHE_BYTES, |gigabytes| bytes(gigabytes, 1 << 30)),
         log: first(args.log, from_environment("LOG"), file.log)?.unwrap_or_else(|| "info".to_owned()),
         log_json: is_set(args.log_json, "LOG_JSON", file.log_json)?,
     })
+}
+
+fn compute(device: Option<DeviceName>, numbers: Option<Numbers>) -> Result<Compute, String> {
+    let device = device.unwrap_or_default().open().map_err(|error| error.to_string())?;
+    Ok(Compute::new(&device, numbers.unwrap_or_default().into()))
 }
 
 /// `::` also takes what comes to `0.0.0.0` where the system joins them, so that the two cannot share a port.
@@ -301,7 +314,7 @@ fn start_log(chosen: &Chosen, logs: &Arc<Logs>) {
 }
 
 fn run(chosen: Chosen, assets: Arc<Assets>, logs: Arc<Logs>) -> Result<(), paraflow_server::Error> {
-    let services = || Services::new().with(Arc::clone(&assets)).with(Precision::from(chosen.precision));
+    let services = || Services::new().with(Arc::clone(&assets)).with(chosen.compute.clone());
     let previews = Previews { size_px: chosen.preview_size, tiny: false };
     let world = World {
         plain: paraflow_nodes::registry(services()),

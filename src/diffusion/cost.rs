@@ -59,7 +59,35 @@ pub fn operations_per_second(precision: Precision) -> Result<f64> {
 /// prefix.
 #[must_use]
 pub fn unet(weights: &Weights, config: &Config, batch: usize, (rows, columns): (usize, usize)) -> Cost {
-    let mut walk = Walk { weights, batch: batch as f64, cells: 0.0, cost: Cost::default(), kept: 0.0 };
+    walk_unet(weights, config, batch, (rows, columns)).cost
+}
+
+/// A training step beside a frozen UNet: forth and back, the gradient taken through every layer, as many numbers kept on the way
+/// as the layers hand on. With checkpointing each block works twice and keeps what came into it only.
+#[must_use]
+pub fn training_step(
+    weights: &Weights,
+    config: &Config,
+    batch: usize,
+    size: (usize, usize),
+    checkpointing: bool,
+) -> Cost {
+    let Walk { cost, handed, entered, deepest, .. } = walk_unet(weights, config, batch, size);
+    let (passes, numbers) = if checkpointing { (3.0, entered + deepest) } else { (2.0, handed) };
+    Cost { operations: passes * cost.operations, working_bytes: 4.0 * numbers + cost.working_bytes }
+}
+
+fn walk_unet<'a>(weights: &'a Weights, config: &Config, batch: usize, (rows, columns): (usize, usize)) -> Walk<'a> {
+    let mut walk = Walk {
+        weights,
+        batch: batch as f64,
+        cells: 0.0,
+        cost: Cost::default(),
+        kept: 0.0,
+        handed: 0.0,
+        entered: 0.0,
+        deepest: 0.0,
+    };
     let cells = |level: u32| {
         let side = |side: usize| side.div_ceil(1 << level) as f64;
         side(rows) * side(columns)
@@ -101,7 +129,7 @@ pub fn unet(weights: &Weights, config: &Config, batch: usize, (rows, columns): (
     }
     walk.cells = cells(0);
     walk.block("out.", width, 0, width);
-    walk.cost
+    walk
 }
 
 /// Adds a network's blocks up.
@@ -113,6 +141,12 @@ struct Walk<'a> {
     cost: Cost,
     /// Numbers that wait for the way up.
     kept: f64,
+    /// Numbers that all layers hand on together.
+    handed: f64,
+    /// Those that come into blocks.
+    entered: f64,
+    /// Those of the block that hands on most.
+    deepest: f64,
 }
 
 impl Walk<'_> {
@@ -136,6 +170,12 @@ impl Walk<'_> {
         let transformer = if depth > 0 { (8.0 + 4.0 + 3.0) * width } else { 0.0 };
         let working = rows * residual.max(transformer) + self.kept;
         self.cost.working_bytes = self.cost.working_bytes.max(4.0 * working);
+        // What a gradient has to pass: joined inputs, two norms, two convolutions and what is added to them; the same of a
+        // transformer's layers, of which a feed-forward one is eight times as wide; and once more what an adapter makes of it.
+        let handed = rows * (2.0 * input as f64 + 7.0 * width + depth as f64 * 38.0 * width);
+        self.handed += handed;
+        self.entered += rows * input as f64;
+        self.deepest = self.deepest.max(handed);
     }
 }
 

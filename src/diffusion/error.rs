@@ -66,6 +66,16 @@ pub enum Error {
         /// The header's word for its type.
         dtype: String,
     },
+    /// A device that networks should compute on is not there.
+    #[error("device `{device}`: {fault}\nhint: {hint}")]
+    NoDevice {
+        /// Its name.
+        device: String,
+        /// What is wrong with it.
+        fault: String,
+        /// The way out.
+        hint: String,
+    },
     /// A file holds tensors, but of no architecture that this build loads.
     #[error("`{file}`: {found}\nhint: this build loads {known}")]
     UnknownModel {

@@ -1,8 +1,11 @@
 //! Everything with a tensor. Knows no graphs, folders or HTTP.
 
 pub mod adapters;
+#[cfg(test)]
+mod agreement;
 pub mod checkpoint;
 pub mod cost;
+mod device;
 mod eigen;
 mod equations;
 mod error;
@@ -27,8 +30,9 @@ pub mod vae;
 pub mod vision;
 pub mod workload;
 
+pub use device::DeviceName;
 pub use error::{Error, FileFault, Result};
-pub use paraflow_kernels::{level, levels};
+pub use paraflow_kernels::{Spent, level, levels, peak, profiled};
 pub use sample::{SampleRequest, WalkRequest, fit_channels, sample, walk};
 
 /// Makes ready for computing; to be called first thing in `main`, before any thread is started.

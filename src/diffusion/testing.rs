@@ -7,7 +7,8 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Dtype, TensorView};
 use serde::Deserialize;
 
-use crate::nn::Weights;
+use crate::DeviceName;
+use crate::nn::{Compute, Precision, Weights};
 
 /// `count` numbers in [-1, 1): a splitmix64 stream seeded by the FNV-1a hash of `key`.
 pub(crate) fn uniform(key: &str, count: usize) -> Vec<f64> {
@@ -50,6 +51,23 @@ pub(crate) fn drawn_file(tensors: &BTreeMap<String, Vec<usize>>) -> Vec<u8> {
         drawn.iter().map(|(key, shape, bytes)| (key, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
     let metadata = HashMap::from([("modelspec.title".to_owned(), "drawn".to_owned())]);
     safetensors::serialize(views, Some(metadata)).unwrap()
+}
+
+/// Where else than through the kernels networks compute, and the relative error that is expected of each: candle's operations,
+/// and the GPU that the tests were built for, if the machine has one.
+pub(crate) fn elsewhere() -> Vec<(String, Compute, f64)> {
+    let mut places = vec![("candle in f64".to_owned(), Compute::plain(&Device::Cpu, DType::F64), 1e-5)];
+    let names = [(cfg!(feature = "cuda"), DeviceName::Cuda(0)), (cfg!(feature = "metal"), DeviceName::Metal(0))];
+    for (_, name) in names.into_iter().filter(|(built, _)| *built) {
+        match name.open() {
+            Ok(device) => {
+                places.push((format!("{name:?} in f32"), Compute::new(&device, Precision::Single), 1e-3));
+                places.push((format!("{name:?} in bf16"), Compute::new(&device, Precision::Bf16), 5e-2));
+            }
+            Err(error) => println!("not compared: {error}"),
+        }
+    }
+    places
 }
 
 /// One recording of `tests/golden/networks/`.

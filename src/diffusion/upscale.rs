@@ -5,7 +5,7 @@
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
-use crate::nn::{Conv2d, Layers, Renamed, Weight, Weights, upsample_nearest};
+use crate::nn::{Compute, Conv2d, Layers, Renamed, Weight, Weights, give_picture, upsample_nearest};
 
 /// How much of a block's result is added to what came in.
 const SHARE: f64 = 0.2;
@@ -26,6 +26,7 @@ pub struct Upscaler {
     conv_last: Conv2d,
     /// Side of the squares that become channels before the first convolution.
     unshuffle: usize,
+    compute: Compute,
 }
 
 impl Upscaler {
@@ -78,6 +79,7 @@ impl Upscaler {
             conv_hr: conv(weights.at("conv_hr"), features, features)?,
             conv_last: conv(weights.at("conv_last"), features, output)?,
             unshuffle,
+            compute: weights.compute().clone(),
         })
     }
 
@@ -113,7 +115,7 @@ impl Upscaler {
                 found: picture.dims().to_vec(),
             });
         }
-        let x = self.gathered(picture)?.permute((0, 2, 3, 1))?.contiguous()?;
+        let x = self.compute.take_picture(&self.gathered(picture)?)?;
         let first = self.conv_first.forward(&x)?;
         let body = self.body.iter().try_fold(first.clone(), |x, block| residual(&x, block))?;
         let mut h = self.conv_body.forward_add(&body, &first)?;
@@ -122,7 +124,7 @@ impl Upscaler {
             h = leaky(&conv.forward(&upsample_nearest(&h, 2 * height, 2 * width)?)?)?;
         }
         let h = leaky(&self.conv_hr.forward(&h)?)?;
-        let y = self.conv_last.forward(&h)?.permute((0, 3, 1, 2))?.contiguous()?.clamp(0_f32, 1_f32)?;
+        let y = give_picture(&self.conv_last.forward(&h)?)?.clamp(0_f32, 1_f32)?;
         let scale = self.scale();
         Ok(y.narrow(2, 0, height * scale)?.narrow(3, 0, width * scale)?.contiguous()?)
     }

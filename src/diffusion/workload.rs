@@ -10,7 +10,7 @@ use candle_core::{Device, Tensor};
 use crate::adapters::{Boundary, Excess, Names, OnPara, Para, Part, Stage};
 use crate::checkpoint::{Checkpoint, text_encoder, unet_to_latent_diffusion, vae_to_latent_diffusion};
 use crate::error::Result;
-use crate::nn::{Conv2d, Geometry, Layers as _, Mask, Precision, Weight, Weights, attention_in, layers};
+use crate::nn::{Compute, Conv2d, Geometry, Layers as _, Mask, Precision, Weight, Weights, attention_in, layers};
 use crate::schedule::{ModelSampling, Prediction};
 use crate::text::{ClipText, Encoders};
 use crate::train::{Decay, Example, Init, Method, ParaMode, Report, Settings, TrainRequest, Watch, train};
@@ -141,32 +141,32 @@ impl Workload {
     ///
     /// # Errors
     /// What the file lacks; what the work then says, when it is done.
-    pub fn prepare(self, file: Option<&Weights>, precision: Precision) -> Result<Prepared> {
+    pub fn prepare(self, file: Option<&Weights>, compute: &Compute) -> Result<Prepared> {
         let empty = Weights::from_bytes("no model", no_tensors())?;
-        let file = file.unwrap_or(&empty);
+        let file = &file.unwrap_or(&empty).on(compute);
         match self {
-            Self::Step { side, batch } => step(&unet(file, precision)?, side, batch),
-            Self::Decode { side } => decode(file, precision, side),
-            Self::Tiled { side } => tiled(file, precision, side),
+            Self::Step { side, batch } => step(&unet(file)?, side, batch),
+            Self::Decode { side } => decode(file, side),
+            Self::Tiled { side } => tiled(file, side),
             Self::Text => text(file),
-            Self::Picture { side, steps } => picture(file, precision, side, steps),
+            Self::Picture { side, steps } => picture(file, side, steps),
             Self::Para(training) => {
                 let mode = ParaMode::Projection;
                 let method = Method::Para { mode, rank: 4, gamma: 0.125, init: Init::Random, angular_rate: 0.05 };
-                Ok(train_with(unet(file, precision)?, method, training))
+                Ok(train_with(unet(file)?, method, training))
             }
             Self::Lora(training) => {
                 let method = Method::Lora { rank: 4, alpha: 4.0, rate: 1e-3 };
-                Ok(train_with(unet(file, precision)?, method, training))
+                Ok(train_with(unet(file)?, method, training))
             }
-            Self::SvDiff(training) => Ok(train_with(unet(file, precision)?, Method::SvDiff { rate: 1e-2 }, training)),
+            Self::SvDiff(training) => Ok(train_with(unet(file)?, Method::SvDiff { rate: 1e-2 }, training)),
             Self::Apply { rank } => {
-                let unet = unet(file, precision)?;
+                let unet = unet(file)?;
                 let (names, para) = (Names::of(&unet, None), para(&unet, rank)?);
                 Ok(Box::new(move |times| (0..times).try_for_each(|_| put(&unet, &names, &para).map(drop))))
             }
             Self::Adapted { side, batch, rank, baked } => {
-                let base = unet(file, precision)?;
+                let base = unet(file)?;
                 let mut adapted = put(&base, &Names::of(&base, None), &para(&base, rank)?)?;
                 if baked {
                     let mut outcome = Ok(());
@@ -178,9 +178,9 @@ impl Workload {
                 }
                 step(&adapted, side, batch)
             }
-            Self::Convolution => convolution(precision),
+            Self::Convolution => convolution(compute.precision()),
             Self::Attention => {
-                let x = tensor(&[1, 4096, 320])?;
+                let (x, precision) = (tensor(&[1, 4096, 320])?, compute.precision());
                 Ok(each(move || attention_in(precision, &x, &x, &x, 8, Mask::None)))
             }
         }
@@ -222,8 +222,8 @@ fn tensor(shape: &[usize]) -> Result<Tensor> {
     Ok(Tensor::from_vec((0..count).map(number).collect::<Vec<f32>>(), shape, &Device::Cpu)?)
 }
 
-fn unet(file: &Weights, precision: Precision) -> Result<UNet> {
-    Checkpoint::from_weights(unet_to_latent_diffusion(file).multiplying_in(precision))?.unet()
+fn unet(file: &Weights) -> Result<UNet> {
+    Checkpoint::from_weights(unet_to_latent_diffusion(file))?.unet()
 }
 
 fn step(unet: &UNet, side: usize, batch: usize) -> Result<Prepared> {
@@ -235,20 +235,20 @@ fn step(unet: &UNet, side: usize, batch: usize) -> Result<Prepared> {
     Ok(each(move || unet.forward(&x, &timesteps, &context, label.as_ref())))
 }
 
-fn vae(file: &Weights, precision: Precision) -> Result<Vae> {
+fn vae(file: &Weights) -> Result<Vae> {
     let whole = file.part("first_stage_model.");
     let weights = if whole.names().next().is_some() { whole } else { vae_to_latent_diffusion(file) };
-    Vae::load(&weights.multiplying_in(precision))
+    Vae::load(&weights)
 }
 
-fn decode(file: &Weights, precision: Precision, side: usize) -> Result<Prepared> {
-    let vae = vae(file, precision)?;
+fn decode(file: &Weights, side: usize) -> Result<Prepared> {
+    let vae = vae(file)?;
     let latent = tensor(&[1, vae.channels(), side, side])?;
     Ok(each(move || vae.decode(&latent)))
 }
 
-fn tiled(file: &Weights, precision: Precision, side: usize) -> Result<Prepared> {
-    let vae = vae(file, precision)?;
+fn tiled(file: &Weights, side: usize) -> Result<Prepared> {
+    let vae = vae(file)?;
     let latent = tensor(&[1, vae.channels(), side, side])?;
     Ok(each(move || vae.decode_tiled(&latent, 64, 8, &mut || Ok(()))))
 }
@@ -257,7 +257,7 @@ fn text(file: &Weights) -> Result<Prepared> {
     let encoders = match Checkpoint::from_weights(file.clone()) {
         Ok(checkpoint) => checkpoint.clip()?,
         Err(_) => {
-            let (weights, family) = text_encoder(file)?;
+            let (weights, family) = text_encoder(&file.on(&Compute::default()))?;
             Encoders::new(vec![ClipText::load(&weights, family)?])
         }
     };
@@ -269,8 +269,8 @@ fn encoded(encoders: &Encoders, prompt: &str) -> Result<Tensor> {
 }
 
 /// Euler's steps without a schedule: what a picture costs does not depend on its levels.
-fn picture(file: &Weights, precision: Precision, side: usize, steps: usize) -> Result<Prepared> {
-    let checkpoint = Checkpoint::from_weights(file.clone())?.multiplying_in(precision);
+fn picture(file: &Weights, side: usize, steps: usize) -> Result<Prepared> {
+    let checkpoint = Checkpoint::from_weights(file.clone())?;
     let (encoders, unet, vae) = (checkpoint.clip()?, checkpoint.unet()?, checkpoint.vae()?);
     let noise = tensor(&[1, vae.channels(), side, side])?;
     let label = unet.config().label.map(|width| tensor(&[2, width])).transpose()?;
@@ -387,7 +387,8 @@ mod tests {
             ("convolution", None),
         ] {
             for precision in [Precision::Single, Precision::Bf16] {
-                work.parse::<Workload>().unwrap().prepare(file, precision).unwrap()(1).unwrap();
+                let compute = Compute::new(&Device::Cpu, precision);
+                work.parse::<Workload>().unwrap().prepare(file, &compute).unwrap()(1).unwrap();
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::fill::filled;
 use crate::isa::{Isa, Simd, dispatch};
 use crate::matrix::{Matrix, Precision};
 use crate::product::{Epilogue, Job, Left, Out, run};
-use crate::{half, maths, parallel};
+use crate::{half, maths, parallel, profile};
 
 /// Queries of a task.
 const QUERIES: usize = 48;
@@ -77,6 +77,7 @@ fn attention_on(isa: Isa, precision: Precision, q: &[f32], k: &[f32], v: &[f32],
         return Vec::new();
     }
     let operations = 4 * heads.batch * heads.queries * heads.keys * heads.width();
+    let _call = profile::call("attention", operations, 2 * (q.len() + k.len()));
     let blocks = heads.keys.div_ceil(KEYS);
     let pack = |index: usize| Block::pack(precision, k, v, heads, index / blocks, index % blocks);
     let packed: Vec<Block> = if parallel::worth_it(operations) {
@@ -301,32 +302,8 @@ fn max(x: &[f32], least: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::definitions::plain_attention;
     use crate::testing::{assert_close, numbers};
-
-    fn plain(q: &[f32], k: &[f32], v: &[f32], heads: &Heads) -> Vec<f64> {
-        let width = heads.width();
-        let mut out = vec![0.0; q.len()];
-        for index in 0..heads.batch * heads.queries * heads.heads {
-            let (head, row) = (index % heads.heads * heads.dim, index / heads.heads);
-            let (batch, query) = (row / heads.queries, row % heads.queries);
-            let at = |x: &[f32], row: usize, i: usize| f64::from(x[row * width + head + i]);
-            let seen = if heads.causal { heads.keys.min(query + 1) } else { heads.keys };
-            let key = |key: usize| batch * heads.keys + key;
-            let score = |index: usize| -> f64 {
-                let dot: f64 = (0..heads.dim).map(|i| at(q, row, i) * at(k, key(index), i)).sum();
-                dot / (heads.dim as f64).sqrt()
-            };
-            let scores: Vec<f64> = (0..seen).map(score).collect();
-            let greatest = scores.iter().copied().fold(f64::MIN, f64::max);
-            let weights: Vec<f64> = scores.iter().map(|score| (score - greatest).exp()).collect();
-            let sum: f64 = weights.iter().sum();
-            for i in 0..heads.dim {
-                let found: f64 = weights.iter().enumerate().map(|(index, weight)| weight * at(v, key(index), i)).sum();
-                out[row * width + head + i] = found / sum;
-            }
-        }
-        out
-    }
 
     fn case(heads: Heads) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
         let width = heads.width();
@@ -349,7 +326,7 @@ mod tests {
             ] {
                 let heads = Heads { batch: 2, queries, keys, heads: count, dim, causal: false };
                 let (q, k, v) = case(heads);
-                let expected = plain(&q, &k, &v, &heads);
+                let expected = plain_attention(&q, &k, &v, &heads);
                 assert_close(&attention_on(isa, Precision::Single, &q, &k, &v, &heads), &expected, 2e-6);
                 // Queries and keys are off by one part in 512 each, so scores by a few hundredths.
                 assert_close(&attention_on(isa, Precision::Bf16, &q, &k, &v, &heads), &expected, 4e-2);
@@ -362,7 +339,7 @@ mod tests {
         for tokens in [1, 47, 77, 300, 600] {
             let heads = Heads { batch: 2, queries: tokens, keys: tokens, heads: 2, dim: 24, causal: true };
             let (q, k, v) = case(heads);
-            assert_close(&attention(&q, &k, &v, &heads), &plain(&q, &k, &v, &heads), 2e-6);
+            assert_close(&attention(&q, &k, &v, &heads), &plain_attention(&q, &k, &v, &heads), 2e-6);
         }
     }
 

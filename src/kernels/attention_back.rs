@@ -7,6 +7,7 @@ use crate::matrix::Matrix;
 use crate::norm::sum;
 use crate::parallel;
 use crate::product::{Epilogue, Job, Left, Out, run};
+use crate::profile;
 
 /// Queries that are taken together.
 const QUERIES: usize = 48;
@@ -25,6 +26,7 @@ pub fn attention_back(q: &[f32], k: &[f32], v: &[f32], gradient: &[f32], heads: 
     }
     let [dq, dk, dv] = gradients.each_mut().map(|gradient| Shared(gradient.as_mut_ptr()));
     let operations = 10 * heads.batch * heads.queries * heads.keys * heads.width();
+    let _call = profile::call("attention, back", operations, 3 * q.len() + 4 * k.len());
     parallel::for_each(heads.batch * heads.heads, operations, |head| {
         Head::new(q, k, v, gradient, heads, head).run(&dq, &dk, &dv);
     });

@@ -10,6 +10,8 @@
 
 mod attention;
 mod attention_back;
+#[cfg(test)]
+mod definitions;
 mod environment;
 mod fill;
 mod half;
@@ -21,6 +23,9 @@ mod norm;
 mod parallel;
 mod pointwise;
 mod product;
+mod profile;
+#[cfg(test)]
+mod random_shapes;
 mod resample;
 mod right;
 #[cfg(test)]
@@ -39,5 +44,6 @@ pub use matrix::{Matrix, Precision, Turned};
 pub use norm::{Groups, group_norm, group_norm_back, layer_norm, layer_norm_back};
 pub use pointwise::{geglu, geglu_back, gelu, gelu_back, quick_gelu, quick_gelu_back, silu, silu_back};
 pub use product::{Epilogue, Window, conv2d, linear};
+pub use profile::{Spent, peak, profiled};
 pub use resample::{Resize, upsample_nearest, upsample_nearest_back};
 pub use right::Right;

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 
 use crate::fill::filled;
 use crate::isa::{Isa, Simd, dispatch};
-use crate::parallel;
+use crate::{parallel, profile};
 
 /// Numbers that a task takes.
 const CHUNK: usize = 1 << 14;
@@ -21,6 +21,7 @@ pub fn thin(x: &[f32], a: &[f32], depth: usize) -> Vec<f32> {
     assert!(depth > 0 && x.len().is_multiple_of(depth) && a.len().is_multiple_of(depth), "rows of {depth} numbers");
     let (isa, rank) = (Isa::best(), a.len() / depth);
     let rows = CHUNK.div_ceil(depth);
+    let _call = profile::call("low rank", 2 * x.len() * rank, x.len() + a.len());
     if rank == 0 {
         return Vec::new();
     }
@@ -43,6 +44,7 @@ pub fn widen(y: &[f32], t: &[f32], u: &[f32], width: usize, scale: f32) -> Vec<f
     let (isa, rank) = (Isa::best(), u.len() / width);
     assert_eq!(t.len(), y.len() / width * rank, "{rank} numbers a row");
     let rows = CHUNK.div_ceil(width);
+    let _call = profile::call("low rank", 2 * y.len() * rank, 2 * y.len() + t.len() + u.len());
     let fill = |out: &mut [MaybeUninit<f32>]| {
         parallel::chunks(out, rows * width, 2 * y.len() * rank, |index, out| {
             let y = &y[index * rows * width..][..out.len()];
@@ -61,6 +63,7 @@ pub fn widen(y: &[f32], t: &[f32], u: &[f32], width: usize, scale: f32) -> Vec<f
 #[must_use]
 pub fn outer(t: &[f32], rank: usize, x: &[f32], width: usize, pairs: &[(u32, u32)]) -> Vec<f32> {
     let isa = Isa::best();
+    let _call = profile::call("low rank", 2 * pairs.len() * rank * width, t.len() + x.len());
     let mut sums = vec![0.0; rank * width];
     parallel::chunks(&mut sums, width.max(1), 2 * pairs.len() * rank * width, |index, out| {
         outer_on(isa, t, rank, index, x, pairs, out);

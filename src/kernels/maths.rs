@@ -102,6 +102,7 @@ pub(crate) fn gelu_slope<S: Simd>(x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::definitions::exact_erf;
     use crate::isa::Portable;
 
     /// The greatest error over a range, by `measure` of found and expected value.
@@ -120,17 +121,6 @@ mod tests {
 
     fn absolute(found: f64, expected: f64) -> f64 {
         (found - expected).abs()
-    }
-
-    /// By its series: 60 terms are exact to f64 where |x| ≤ 4.
-    fn exact_erf(x: f64) -> f64 {
-        let mut term = x;
-        let mut sum = x;
-        for n in 1..90 {
-            term *= -x * x / f64::from(n);
-            sum += term / f64::from(2 * n + 1);
-        }
-        sum * 2.0 / std::f64::consts::PI.sqrt()
     }
 
     #[test]

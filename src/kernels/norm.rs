@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::fill::filled;
 use crate::isa::{Isa, Simd, dispatch};
-use crate::{maths, parallel};
+use crate::{maths, parallel, profile};
 
 /// Pixels whose sums are taken together in f32, before they are added up in f64. A constant of the result: it must not
 /// depend on the machine.
@@ -23,6 +23,7 @@ const COST: usize = 16;
 pub fn layer_norm(x: &[f32], scale: &[f32], shift: &[f32], epsilon: f32) -> Vec<f32> {
     let width = scale.len();
     assert!(width > 0 && shift.len() == width && x.len().is_multiple_of(width), "rows of {width} numbers");
+    let _call = profile::call("layer norm", 0, 2 * x.len());
     let (isa, rows) = (Isa::best(), (1usize << 14).div_ceil(width));
     let fill = |out: &mut [MaybeUninit<f32>]| {
         parallel::chunks(out, rows * width, x.len() * COST, |index, out| {
@@ -43,6 +44,7 @@ pub fn layer_norm_back(x: &[f32], scale: &[f32], epsilon: f32, gradient: &[f32])
     let width = scale.len();
     assert!(width > 0 && x.len().is_multiple_of(width), "rows of {width} numbers");
     assert_eq!(x.len(), gradient.len(), "as many gradients as numbers");
+    let _call = profile::call("layer norm, back", 0, 3 * x.len());
     let (isa, rows) = (Isa::best(), (1usize << 14).div_ceil(width));
     let fill = |out: &mut [MaybeUninit<f32>]| {
         parallel::chunks(out, rows * width, x.len() * COST, |index, out| {
@@ -79,6 +81,7 @@ pub fn group_norm(x: &[f32], groups: &Groups<'_>, activate: bool) -> Vec<f32> {
     if x.is_empty() {
         return Vec::new();
     }
+    let _call = profile::call("group norm", 0, 2 * x.len());
     let (channels, isa) = (groups.scale.len(), Isa::best());
     let lines = affine(&statistics(x, groups, picture), groups);
     by_pixels(x, groups, |batch, range, out| {
@@ -97,6 +100,7 @@ pub fn group_norm_back(x: &[f32], groups: &Groups<'_>, activate: bool, gradient:
     if x.is_empty() {
         return Vec::new();
     }
+    let _call = profile::call("group norm, back", 0, 3 * x.len());
     let (channels, isa) = (groups.scale.len(), Isa::best());
     let statistics = statistics(x, groups, picture);
     let lines = affine(&statistics, groups);
@@ -438,32 +442,8 @@ pub(crate) fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::definitions::{plain_group_norm, plain_layer_norm};
     use crate::testing::{assert_close, numbers};
-
-    fn plain_statistics(numbers: &[f64]) -> (f64, f64) {
-        let mean = numbers.iter().sum::<f64>() / numbers.len() as f64;
-        (mean, numbers.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / numbers.len() as f64)
-    }
-
-    fn plain_group_norm(x: &[f32], groups: &Groups<'_>) -> Vec<f64> {
-        let channels = groups.scale.len();
-        let (picture, per_group) = (x.len() / groups.batch, channels / groups.groups);
-        let mut y = vec![0.0; x.len()];
-        for batch in 0..groups.batch {
-            for group in 0..groups.groups {
-                let own = |index: &usize| index % channels / per_group == group;
-                let indices: Vec<usize> = (batch * picture..(batch + 1) * picture).filter(own).collect();
-                let numbers: Vec<f64> = indices.iter().map(|&index| f64::from(x[index])).collect();
-                let (mean, variance) = plain_statistics(&numbers);
-                for index in indices {
-                    let normed = (f64::from(x[index]) - mean) / (variance + f64::from(groups.epsilon)).sqrt();
-                    let channel = index % channels;
-                    y[index] = normed * f64::from(groups.scale[channel]) + f64::from(groups.shift[channel]);
-                }
-            }
-        }
-        y
-    }
 
     #[test]
     fn group_norm_is_its_definition() {
@@ -485,16 +465,7 @@ mod tests {
         for (rows, width) in [(5, 64), (3, 7), (40, 777)] {
             let x: Vec<f32> = numbers(1, rows * width).iter().map(|x| 5.0 + x).collect();
             let (scale, shift) = (numbers(2, width), numbers(3, width));
-            let mut expected = Vec::new();
-            for row in x.chunks(width) {
-                let row: Vec<f64> = row.iter().map(|&x| f64::from(x)).collect();
-                let (mean, variance) = plain_statistics(&row);
-                expected.extend(
-                    row.iter().enumerate().map(|(i, x)| {
-                        (x - mean) / (variance + 1e-5).sqrt() * f64::from(scale[i]) + f64::from(shift[i])
-                    }),
-                );
-            }
+            let expected = plain_layer_norm(&x, &scale, &shift, 1e-5);
             assert_close(&layer_norm(&x, &scale, &shift, 1e-5), &expected, 3e-6);
         }
     }

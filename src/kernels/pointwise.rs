@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use crate::fill::filled;
 use crate::isa::{Isa, Simd, dispatch};
-use crate::{maths, parallel};
+use crate::{maths, parallel, profile};
 
 /// Numbers that a task takes.
 const CHUNK: usize = 1 << 14;
@@ -36,6 +36,7 @@ pub fn quick_gelu(x: &[f32]) -> Vec<f32> {
 #[must_use]
 pub fn geglu(x: &[f32], width: usize) -> Vec<f32> {
     assert!(width > 0 && x.len().is_multiple_of(2 * width), "rows of {} numbers", 2 * width);
+    let _call = profile::call("GEGLU", 0, 3 * x.len() / 2);
     let (isa, rows) = (Isa::best(), CHUNK.div_ceil(width));
     let fill = |out: &mut [MaybeUninit<f32>]| {
         parallel::chunks(out, rows * width, x.len() * COST / 2, |index, out| {
@@ -82,6 +83,7 @@ pub fn quick_gelu_back(x: &[f32], gradient: &[f32]) -> Vec<f32> {
 pub fn geglu_back(x: &[f32], gradient: &[f32], width: usize) -> Vec<f32> {
     assert!(width > 0 && x.len().is_multiple_of(2 * width), "rows of {} numbers", 2 * width);
     assert_eq!(gradient.len() * 2, x.len(), "half as many gradients as numbers");
+    let _call = profile::call("GEGLU, back", 0, 5 * x.len() / 2);
     let (isa, rows) = (Isa::best(), CHUNK.div_ceil(width));
     let fill = |out: &mut [MaybeUninit<f32>]| {
         parallel::chunks(out, rows * 2 * width, x.len() * COST, |index, out| {
@@ -99,6 +101,7 @@ fn map_back(
     task: impl Fn(Isa, &[f32], &[f32], &mut [MaybeUninit<f32>]) + Sync + Send,
 ) -> Vec<f32> {
     assert_eq!(x.len(), gradient.len(), "as many gradients as numbers");
+    let _call = profile::call("activation, back", 0, 3 * x.len());
     let isa = Isa::best();
     let fill = |out: &mut [MaybeUninit<f32>]| {
         parallel::chunks(out, CHUNK, x.len() * COST, |index, out| {
@@ -111,6 +114,7 @@ fn map_back(
 }
 
 fn map(x: &[f32], task: impl Fn(Isa, &[f32], &mut [MaybeUninit<f32>]) + Sync + Send) -> Vec<f32> {
+    let _call = profile::call("activation", 0, 2 * x.len());
     let isa = Isa::best();
     let fill = |out: &mut [MaybeUninit<f32>]| {
         parallel::chunks(out, CHUNK, x.len() * COST, |index, out| {

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use crate::fill::filled;
-use crate::parallel;
+use crate::{parallel, profile};
 
 /// A channels-last picture's measures and those of its enlargement.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +32,7 @@ pub fn upsample_nearest(x: &[f32], resize: &Resize) -> Vec<f32> {
     let Resize { batch, from, to, channels } = *resize;
     assert_eq!(x.len(), batch * from.0 * from.1 * channels, "pixels of the picture");
     let (line_in, line_out) = (from.1 * channels, to.1 * channels);
+    let _call = profile::call("enlarging", 0, x.len() + batch * to.0 * line_out);
     let fill = |out: &mut [MaybeUninit<f32>]| {
         parallel::chunks(out, line_out.max(1), batch * to.0 * line_out, |index, out| {
             let (picture, y) = (index / to.0, index % to.0);
@@ -55,6 +56,7 @@ pub fn upsample_nearest_back(gradient: &[f32], resize: &Resize) -> Vec<f32> {
     let Resize { batch, from, to, channels } = *resize;
     assert_eq!(gradient.len(), batch * to.0 * to.1 * channels, "pixels of the gradient");
     let mut sums = vec![0.0; batch * from.0 * from.1 * channels];
+    let _call = profile::call("enlarging, back", 0, gradient.len() + sums.len());
     let line_in = from.1 * channels;
     parallel::chunks(&mut sums, line_in.max(1), gradient.len(), |index, sums| {
         let (picture, y) = (index / from.0, index % from.0);

@@ -180,6 +180,15 @@ png("la16.png", 3, 2, 16, 4, [row[:, :2].astype(">u2").tobytes() for row in deep
 png("rgb_marked.png", 2, 1, 8, 2, [bytes([1, 2, 3, 4, 5, 6])], chunk(b"tRNS", struct.pack(">HHH", 1, 2, 3)))
 png("l_marked.png", 2, 1, 8, 0, [bytes([1, 2])], chunk(b"tRNS", struct.pack(">H", 1)))
 png("two_bits.png", 4, 1, 2, 0, [bytes([0b00011011])])
+# What cameras write: colours at half the resolution, odd sides, several passes; and the kinds of JPEG that are rare.
+soft = picture("RGB", 8, 8).resize((45, 37))
+save("half_colours.jpg", soft, quality=85)
+save("half_columns.jpg", soft, quality=60, subsampling=1, progressive=True)
+save("grey.jpg", soft.convert("L"), quality=80)
+save("cmyk.jpg", soft.convert("CMYK"), quality=80)
+turned = Image.Exif()
+turned[0x0112] = 6
+save("turned.jpg", soft, quality=85, exif=turned)
 
 folder_paths.set_input_directory(folder)
 seen = {}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use candle_core::DType;
 use serde_json::{Map, Value, json};
 
 use super::fault::Fault;
@@ -39,7 +40,7 @@ pub fn fingerprint(unet: &UNet) -> Result<Value> {
 }
 
 fn print(weight: &Weight) -> Result<Value> {
-    let numbers: Vec<f32> = weight.base()?.flatten_all()?.to_vec1()?;
+    let numbers: Vec<f32> = weight.base()?.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?;
     let square: f64 = numbers.iter().map(|x| f64::from(*x).powi(2)).sum();
     let rms = (square / numbers.len() as f64).sqrt() as f32;
     Ok(json!({"rms": rms, "w": numbers.iter().take(KEPT).collect::<Vec<_>>()}))

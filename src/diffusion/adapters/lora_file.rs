@@ -11,7 +11,7 @@ use super::fault::{Fault, Unmatched};
 use super::lora::{Form, LoraModel, Magnitude, Module, number};
 use super::names::Names;
 use super::write::{Store, write};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::nn::Weights;
 
 /// What a tensor of a module is, by the end of its key; the longest end that fits counts.
@@ -59,10 +59,11 @@ const ENDS: [(&str, &str); 37] = [
 type Parts = BTreeMap<&'static str, Tensor>;
 
 impl LoraModel {
-    /// Reads a file. The second value is the keys that are of no form known here.
+    /// Reads a file. The second value is the keys that are of no form known here, and the modules whose tensors do not belong
+    /// together.
     ///
     /// # Errors
-    /// [`Fault::NotAnAdapter`] when it holds no module at all, [`Fault::BadModule`] for tensors that do not belong together,
+    /// [`Fault::NotAnAdapter`] when it holds no module at all, [`Fault::BadModule`] when it holds no whole one,
     /// [`Fault::NonFinite`].
     pub fn read(file: &Weights) -> Result<(Self, Vec<Unmatched>)> {
         Self::read_with(file, None)
@@ -109,11 +110,23 @@ impl LoraModel {
         }
         let settings = settings.cloned().unwrap_or_else(|| peft_settings(file.metadata()));
         let mut read = Self { modules: BTreeMap::new(), metadata: file.metadata().clone() };
+        let mut first = None;
         for (name, parts) in modules {
-            let module = assemble(&name, parts, &settings)?;
-            read.modules.insert(name, module);
+            match assemble(&name, parts, &settings) {
+                Ok(module) => {
+                    read.modules.insert(name, module);
+                }
+                Err(Error::Adapter(Fault::BadModule { module, fact })) => {
+                    unknown.push(Unmatched { name, why: fact.clone(), nearest: Vec::new() });
+                    first.get_or_insert(Fault::BadModule { module, fact });
+                }
+                Err(error) => return Err(error),
+            }
         }
-        Ok((read, unknown))
+        match first {
+            Some(fault) if read.modules.is_empty() => Err(fault.into()),
+            _ => Ok((read, unknown)),
+        }
     }
 
     /// The bytes of a file in kohya's form, which every tool reads: LoRA and whole differences only.

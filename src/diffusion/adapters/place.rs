@@ -192,7 +192,7 @@ impl Para {
     ///
     /// # Errors
     /// [`Fault::InvalidStrength`], [`Fault::DuplicateModule`], [`Fault::RankBoundary`] when directions beyond it are refused,
-    /// [`Fault::NothingToAdapt`] when the subset has none of its layers.
+    /// [`Fault::NothingToAdapt`] when the subset has none of its layers, or the boundary leaves none of them a direction.
     pub fn place<M: Layers + Clone>(&self, names: &Names, network: &M, on: &OnPara) -> Result<Placement> {
         check_strength(on.strength)?;
         let (mut shortened, mut outside, mut acting, mut idle) = (Vec::new(), 0, 0, 0);
@@ -221,6 +221,10 @@ impl Para {
         check_chosen(on.subset.as_ref(), outside, self.layers.len())?;
         if !shortened.is_empty() {
             let cap = on.boundary.gamma();
+            if acting == 0 {
+                let why = format!("gamma {cap} leaves none of {} layers a direction; raise it", shortened.len());
+                return Err(Fault::NothingToAdapt { why }.into());
+            }
             placement.notes.push(format!(
                 "gamma {cap} left {} layers with fewer directions, the first {}",
                 shortened.len(),

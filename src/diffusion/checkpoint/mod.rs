@@ -17,7 +17,7 @@ mod sdxl;
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{DType, Device};
+use candle_core::DType;
 
 pub use diffusers::{
     Component, diffusers_files, open_folder, to_diffusers, unet_to_latent_diffusion, vae_to_latent_diffusion,
@@ -30,7 +30,7 @@ pub use save_parts::{Gathered, Networks};
 
 use crate::error::{Error, Result};
 use crate::guidance::Label;
-use crate::nn::{Precision, Renamed, Weights};
+use crate::nn::{Compute, Renamed, Weights};
 use crate::preview::Colours;
 use crate::schedule::{ModelSampling, Prediction};
 use crate::text::{self, ClipText, Encoders};
@@ -97,7 +97,7 @@ pub struct Checkpoint {
     layout: &'static Layout,
     config: unet::Config,
     unet_prefix: &'static str,
-    precision: Precision,
+    compute: Compute,
 }
 
 impl Checkpoint {
@@ -128,24 +128,18 @@ impl Checkpoint {
         };
         match LAYOUTS.iter().find(|layout| (layout.fits)(&config)) {
             Some(layout) => {
-                let precision = weights.precision();
-                Ok(Self { weights: weights.multiplying_in(Precision::Single), layout, config, unet_prefix, precision })
+                let compute = weights.compute().clone();
+                Ok(Self { weights: weights.on(&Compute::default()), layout, config, unet_prefix, compute })
             }
             None => Err(recognise::unknown_unet(&weights, &config)),
         }
     }
 
-    /// The same checkpoint, to be computed with on another device in another type. The default is the CPU in f32.
+    /// The same checkpoint whose networks compute elsewhere or in other numbers. Text encoders stay on the CPU in single
+    /// precision, because they run once a prompt and everything follows from them.
     #[must_use]
-    pub fn on(&self, device: &Device, dtype: DType) -> Self {
-        Self { weights: self.weights.on(device, dtype), ..self.clone() }
-    }
-
-    /// The same checkpoint whose networks multiply in other numbers where the CPU's kernels compute; text encoders stay in
-    /// single precision, because they run once a prompt and everything follows from them.
-    #[must_use]
-    pub fn multiplying_in(&self, precision: Precision) -> Self {
-        Self { precision, ..self.clone() }
+    pub fn on(&self, compute: &Compute) -> Self {
+        Self { compute: compute.clone(), ..self.clone() }
     }
 
     /// Its architecture.
@@ -183,7 +177,7 @@ impl Checkpoint {
     /// # Errors
     /// What [`UNet::load`] says.
     pub fn unet(&self) -> Result<UNet> {
-        UNet::load(&self.weights.part(self.unet_prefix).multiplying_in(self.precision))
+        UNet::load(&self.weights.part(self.unet_prefix).on(&self.compute))
     }
 
     /// The text encoders.
@@ -279,7 +273,7 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::MissingPart`] when the file has none, and what [`Vae::load`] says.
     pub fn vae(&self) -> Result<Vae> {
-        Vae::load(&self.part(self.layout.vae_prefix, "VAE", "VAELoader")?.multiplying_in(self.precision))
+        Vae::load(&self.part(self.layout.vae_prefix, "VAE", "VAELoader")?.on(&self.compute))
     }
 
     /// Keys that none of the parts loaded so far has asked for, sorted.

@@ -53,7 +53,7 @@ impl Conv2d {
         geometry: Geometry,
     ) -> Result<Self> {
         let weight = Weight::load(weights, geometry, &[&[output, input, kernel, kernel]])?;
-        Ok(Self { weight, bias: Tensor::zeros(output, weights.dtype(), weights.device())? })
+        Ok(Self { weight, bias: Tensor::zeros(output, weights.compute().dtype(), weights.compute().device())? })
     }
 
     /// A layer that comes from no file: weight `[output, input, kernel, kernel]`, bias `[output]`.

@@ -50,6 +50,6 @@ impl Embedding {
             self.table.read(id as usize * width, row);
         }
         let rows = Tensor::from_vec(rows, (ids.len(), width), &Device::Cpu)?;
-        Ok(rows.to_dtype(self.weights.dtype())?.to_device(self.weights.device())?)
+        self.weights.compute().take(&rows)
     }
 }

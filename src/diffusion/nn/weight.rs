@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use paraflow_kernels::{Matrix, Precision, Right};
 
 use super::fused::{self, Add};
@@ -228,8 +228,23 @@ impl Base {
         (dim(0), dim(1), dim(2))
     }
 
+    /// Where the layer computes, and in which type.
+    fn place(&self) -> (&Device, DType) {
+        match &self.origin {
+            Origin::File(stored) => (stored.compute().device(), stored.compute().dtype()),
+            Origin::Memory(tensor) => (tensor.device(), tensor.dtype()),
+            Origin::Sum(terms) => terms.first().map_or((&Device::Cpu, DType::F32), |(_, weight)| weight.base.place()),
+        }
+    }
+
+    /// Numbers from the CPU, where the layer computes.
+    fn take(&self, numbers: &Tensor) -> Result<Tensor> {
+        let (device, dtype) = self.place();
+        Ok(numbers.to_dtype(dtype)?.to_device(device)?)
+    }
+
     fn tensor(&self) -> Result<Tensor> {
-        self.origin.tensor(&self.shape)
+        self.take(&self.origin.tensor(&self.shape)?)
     }
 
     /// The whole weight on its device, kept from the first call on.
@@ -334,15 +349,16 @@ impl Weight {
         self.geometry
     }
 
-    /// The frozen weight without adapters that act beside it (those baked in are part of it). Made afresh at every call.
+    /// The frozen weight without adapters that act beside it (those baked in are part of it), on the CPU. Made afresh at every
+    /// call.
     ///
     /// # Errors
-    /// When the device has no memory for it.
+    /// When there is no memory for it.
     pub fn base(&self) -> Result<Tensor> {
-        self.base.tensor()
+        Ok(self.base.tensor()?.to_device(&Device::Cpu)?)
     }
 
-    /// The weight with all its adapters applied.
+    /// The weight with all its adapters applied, on the CPU.
     ///
     /// # Errors
     /// When an adapter does not fit.
@@ -395,7 +411,7 @@ impl Weight {
                 }
                 Effect::Adds(change) => added.push(change),
                 Effect::Alters => {
-                    let start = self.first().tensor(self.shape())?;
+                    let start = self.first().tensor(self.shape())?.to_device(&Device::Cpu)?;
                     let below = all[..index].iter().try_fold(start, |weight, adapter| adapter.weight(&weight))?;
                     let change = (adapter.weight(&below)?.to_dtype(DType::F32)? - below.to_dtype(DType::F32)?)?;
                     added.push(change.flatten_from(1)?);
@@ -404,6 +420,14 @@ impl Weight {
             }
         }
         Ok(added)
+    }
+
+    /// A weight `[out, in]` or `[out, in, kernel, kernel]` of a layer of its own, which computes where this one does.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn beside(&self, geometry: Geometry, weight: &Tensor) -> Result<Self> {
+        Ok(Self::of(&self.layer, geometry, self.base.take(weight)?))
     }
 
     /// This layer with another frozen weight and no adapters.
@@ -418,6 +442,7 @@ impl Weight {
                 found: weight.dims().to_vec(),
             });
         }
+        let weight = if weight.track_op() { weight } else { self.base.take(&weight)? };
         let base = Base::new(Origin::Memory(weight), self.shape(), self.base.precision);
         Ok(Self { layer: self.layer.clone(), geometry: self.geometry, base, adapters: Vec::new(), baked: None })
     }
@@ -454,7 +479,7 @@ impl Weight {
         let y = if self.has_kernel(x) {
             fused::product(x, self, None, Add::Nothing)?
         } else if self.base.is_trained() {
-            low_rank::down(x, &self.base()?, self.geometry)?
+            low_rank::down(x, &self.base.tensor()?, self.geometry)?
         } else {
             plain::product(x, &self.base.kept()?, self.geometry)?
         };

@@ -11,9 +11,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use paraflow_kernels::{Halves, Precision};
 
+use super::compute::Compute;
 use super::header::{Entry, Header};
 use super::numbers::Numbers;
 use crate::error::{Error, Result};
@@ -42,9 +43,7 @@ pub struct Weights {
     prefix: String,
     /// Length of the part of the prefix that layers leave out of their names.
     root: usize,
-    device: Device,
-    dtype: DType,
-    precision: Precision,
+    compute: Compute,
 }
 
 struct Source {
@@ -150,8 +149,7 @@ impl Weights {
 
     fn of(source: Source) -> Self {
         let source = Arc::new(source);
-        let (device, dtype, precision) = (Device::Cpu, DType::F32, Precision::Single);
-        Self { source, prefix: String::new(), root: 0, device, dtype, precision }
+        Self { source, prefix: String::new(), root: 0, compute: Compute::default() }
     }
 
     /// The tensors below this prefix under other names, as another layout of the same model has them. `rename` gets each
@@ -168,7 +166,7 @@ impl Weights {
             }
         }
         let (name, metadata) = (self.source.name.clone(), self.source.metadata.clone());
-        Self::of(Source { name, entries, metadata }).on(&self.device, self.dtype).multiplying_in(self.precision)
+        Self::of(Source { name, entries, metadata }).on(&self.compute)
     }
 
     /// The tensors of all these files in one, under the name of the first. Of equal keys the first counts.
@@ -188,8 +186,7 @@ impl Weights {
             }
         }
         let first = files.first().expect("a caller joins at least one file");
-        let joined = Self::of(Source { name: name.into(), entries, metadata });
-        joined.on(&first.device, first.dtype).multiplying_in(first.precision)
+        Self::of(Source { name: name.into(), entries, metadata }).on(&first.compute)
     }
 
     /// The tensors of this file, those below its prefix mixed with those of the same names below another's: `ours · a +
@@ -238,23 +235,23 @@ impl Weights {
         Ok((Self { source, ..self.clone() }, kept))
     }
 
-    /// The same tensors, to be computed with on another device in another type. The default is the CPU in f32.
+    /// The same tensors, to be computed with elsewhere or in other numbers. The default is the CPU in single precision.
     #[must_use]
-    pub fn on(&self, device: &Device, dtype: DType) -> Self {
-        Self { device: device.clone(), dtype, ..self.clone() }
+    pub fn on(&self, compute: &Compute) -> Self {
+        Self { compute: compute.clone(), ..self.clone() }
     }
 
-    /// The same tensors, to be multiplied with in other numbers where the CPU's kernels compute: the default is single
-    /// precision. What layers hand on, and all sums, stay f32.
+    /// The same tensors in the same place, multiplied with in other numbers. On the CPU, what layers hand on and all sums
+    /// stay f32.
     #[must_use]
     pub fn multiplying_in(&self, precision: Precision) -> Self {
-        Self { precision, ..self.clone() }
+        self.on(&self.compute.multiplying_in(precision))
     }
 
     /// In which numbers layers multiply.
     #[must_use]
     pub fn precision(&self) -> Precision {
-        self.precision
+        self.compute.precision()
     }
 
     /// The tensors below one more step of the path: `weights.at("input_blocks").at(1)`.
@@ -294,16 +291,10 @@ impl Weights {
         self.prefix[self.root..].trim_end_matches('.').to_owned()
     }
 
-    /// Where layers are placed.
+    /// Where layers compute, and in which numbers.
     #[must_use]
-    pub fn device(&self) -> &Device {
-        &self.device
-    }
-
-    /// What layers compute in.
-    #[must_use]
-    pub fn dtype(&self) -> DType {
-        self.dtype
+    pub fn compute(&self) -> &Compute {
+        &self.compute
     }
 
     /// The free-form strings of the file's header.
@@ -609,6 +600,11 @@ impl Stored {
         self.numbers.convert(self.scale, &all[start * width..(start + out.len()) * width], out);
     }
 
+    /// Where it is computed with.
+    pub(super) fn compute(&self) -> &Compute {
+        &self.weights.compute
+    }
+
     /// Which numbers of 16 bits it has, if they can be read as they are.
     pub(super) fn halves(&self) -> Option<Halves> {
         match self.numbers {
@@ -637,7 +633,7 @@ impl Stored {
     /// The whole tensor in the type and on the device of its [`Weights`].
     pub(super) fn tensor(&self) -> Result<Tensor> {
         let tensor = Tensor::from_vec(self.to_f32(), self.shape(), &Device::Cpu)?;
-        Ok(tensor.to_dtype(self.weights.dtype)?.to_device(&self.weights.device)?)
+        self.weights.compute.take(&tensor)
     }
 }
 
@@ -645,6 +641,7 @@ impl Stored {
 mod tests {
     use std::collections::BTreeMap;
 
+    use candle_core::DType;
     use half::{bf16, f16};
     use safetensors::tensor::{Dtype, TensorView};
 
@@ -683,7 +680,7 @@ mod tests {
             stored(Dtype::I64).tensor("x", &[3]).unwrap_err().to_string(),
             "`model.safetensors`: tensor `x` is stored as I64\nhint: convert the file to f16, bf16 or f32"
         );
-        let half = stored(Dtype::F32).on(&Device::Cpu, DType::F16).tensor("x", &[3]).unwrap();
+        let half = stored(Dtype::F32).on(&Compute::plain(&Device::Cpu, DType::F16)).tensor("x", &[3]).unwrap();
         assert_eq!(half.dtype(), DType::F16);
     }
 

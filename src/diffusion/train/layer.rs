@@ -10,7 +10,7 @@ use super::random::{Stream, generator};
 use super::settings::{Init, Method, ParaMode, SPREAD};
 use crate::eigen;
 use crate::error::Result;
-use crate::nn::{Adapter, Geometry, Weight, low_rank};
+use crate::nn::{Adapter, Geometry, Weight, give, low_rank};
 
 /// The layers of a training, trained.
 #[derive(Debug, Clone)]
@@ -108,12 +108,11 @@ impl Spectrum {
         } else {
             (vectors.matmul(&flat.t()?)?.broadcast_mul(&inverses)?, vectors)
         };
-        let right = right.to_dtype(DType::F32)?.reshape([&[count], &shape[1..]].concat())?;
-        let left = left.t()?.contiguous()?.to_dtype(DType::F32)?;
+        let right = right.reshape([&[count], &shape[1..]].concat())?;
         Ok(Self {
             values: Tensor::from_vec(values, count, &Device::Cpu)?.to_dtype(DType::F32)?,
-            right: Weight::of(weight.layer(), weight.geometry(), right),
-            left: Weight::of(weight.layer(), Geometry::Linear, left),
+            right: weight.beside(weight.geometry(), &right)?,
+            left: weight.beside(Geometry::Linear, &left.t()?.contiguous()?)?,
         })
     }
 
@@ -233,7 +232,7 @@ impl Layer {
                 match mode {
                     ParaMode::Projection => (Kind::Projection, vec![spanning]),
                     ParaMode::Release | ParaMode::Deft => {
-                        let flat = weight.effective()?.flatten_from(1)?;
+                        let flat = weight.effective()?.flatten_from(1)?.to_dtype(DType::F32)?;
                         let shape = [&[rank], &shape[1..]].concat();
                         let removed: Vec<f32> = spanning.leaf.matmul(&flat)?.flatten_all()?.to_vec1()?;
                         let down = Slot::new("down", removed, &shape)?;
@@ -262,7 +261,7 @@ impl Layer {
                 (Kind::SvDiff, vec![Slot::new("delta", vec![0.0; count], &[count])?])
             }
             Method::Weights { .. } => {
-                let numbers = weight.effective()?.flatten_all()?.to_vec1()?;
+                let numbers = weight.effective()?.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?;
                 (Kind::Weights, vec![Slot::new("weight", numbers, &shape)?])
             }
         };
@@ -306,7 +305,8 @@ impl Layer {
             Kind::Deft => {
                 // W - Q Qᵀ W + Q R = W + Q (R - Qᵀ W)
                 let (q, put) = (span(0)?, plain(1)?);
-                let removed = q.matmul(&self.weight.effective()?.flatten_from(1)?)?.reshape(put.shape())?;
+                let flat = self.weight.effective()?.flatten_from(1)?.to_dtype(DType::F32)?;
+                let removed = q.matmul(&flat)?.reshape(put.shape())?;
                 vec![("up", columns(q)?), ("down", (put - removed)?)]
             }
             Kind::Lora { scale } => vec![("up", columns((plain(1)? * scale)?)?), ("down", plain(0)?)],
@@ -341,7 +341,7 @@ impl Beside {
 
 impl Adapter for Beside {
     fn weight(&self, base: &Tensor) -> Result<Tensor> {
-        let flat = base.flatten_from(1)?;
+        let flat = base.flatten_from(1)?.to_dtype(DType::F32)?;
         let thin = |index: usize| -> Result<Tensor> { Ok(self.leaves[index].flatten_from(1)?) };
         let product = |up: usize, down: &Tensor| -> Result<Tensor> { Ok(self.leaves[up].t()?.matmul(down)?) };
         let changed = match self.kind {
@@ -352,29 +352,31 @@ impl Adapter for Beside {
             Kind::SvDiff => {
                 let Spectrum { left, right, .. } = self.spectrum();
                 let change = self.spectrum().change(&self.leaves[0])?.unsqueeze(1)?;
-                (&flat + left.base()?.matmul(&right.base()?.flatten_from(1)?.broadcast_mul(&change)?)?)?
+                (&flat
+                    + give(&left.base()?)?.matmul(&give(&right.base()?)?.flatten_from(1)?.broadcast_mul(&change)?)?)?
             }
             Kind::Weights => thin(0)?,
         };
-        Ok(changed.reshape(base.shape())?)
+        Ok(changed.to_dtype(base.dtype())?.reshape(base.shape())?)
     }
 
     fn output(&self, geometry: Geometry, x: &Tensor, y: Tensor) -> Result<Tensor> {
-        let leaf = |index: usize| &self.leaves[index];
+        let like = |x: &Tensor| x.to_device(y.device())?.to_dtype(y.dtype());
+        let leaf = |index: usize| like(&self.leaves[index]);
         match self.kind {
-            Kind::Projection => low_rank::project(&y, leaf(0), 1.0),
-            Kind::Release => low_rank::up(&y, &low_rank::down(x, leaf(1), geometry)?, leaf(0), -1.0),
+            Kind::Projection => low_rank::project(&y, &leaf(0)?, 1.0),
+            Kind::Release => low_rank::up(&y, &low_rank::down(x, &leaf(1)?, geometry)?, &leaf(0)?, -1.0),
             Kind::Deft => {
-                let put = low_rank::down(x, leaf(1), geometry)?;
-                low_rank::up(&low_rank::project(&y, leaf(0), 1.0)?, &put, leaf(0), 1.0)
+                let (q, put) = (leaf(0)?, low_rank::down(x, &leaf(1)?, geometry)?);
+                low_rank::up(&low_rank::project(&y, &q, 1.0)?, &put, &q, 1.0)
             }
-            Kind::Lora { scale } => low_rank::up(&y, &low_rank::down(x, leaf(0), geometry)?, leaf(1), scale),
+            Kind::Lora { scale } => low_rank::up(&y, &low_rank::down(x, &leaf(0)?, geometry)?, &leaf(1)?, scale),
             Kind::SvDiff => {
                 let Spectrum { left, right, .. } = self.spectrum();
-                let seen = right.forward(x)?.broadcast_mul(&self.spectrum().change(leaf(0))?)?;
+                let seen = right.forward(x)?.broadcast_mul(&like(&self.spectrum().change(&self.leaves[0])?)?)?;
                 Ok((y + left.forward(&seen)?)?)
             }
-            Kind::Weights => low_rank::down(x, leaf(0), geometry),
+            Kind::Weights => low_rank::down(x, &leaf(0)?, geometry),
         }
     }
 }

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 
 use super::batch::Chunk;
 use crate::error::Result;
-use crate::nn::{Adapter, Geometry, Layers as _};
+use crate::nn::{Adapter, Geometry, Layers as _, give};
 use crate::tensors::is_finite;
 use crate::unet::UNet;
 
@@ -23,7 +23,7 @@ impl Adapter for Probe {
 
     fn output(&self, _: Geometry, _: &Tensor, y: Tensor) -> Result<Tensor> {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        if found.is_none() && !is_finite(&y)? {
+        if found.is_none() && !is_finite(&give(&y)?)? {
             *found = Some(self.layer.clone());
         }
         drop(found);

@@ -186,17 +186,10 @@ impl StateFile {
             if found[part] == ours[part] || (part == "precision" && found[part].is_null() && ours[part] == "single") {
                 continue;
             }
-            let (Some(theirs), Some(ours)) = (found[part].as_object(), ours[part].as_object()) else {
-                return other(format!("its {part} is {}, ours {}", found[part], ours[part]));
-            };
-            let differing = ours.iter().find(|(key, value)| theirs.get(*key) != Some(*value));
-            return match differing {
-                Some((key, value)) => other(format!(
-                    "`{key}` was {}, and is {value}",
-                    theirs.get(key).unwrap_or(&serde_json::Value::Null)
-                )),
-                None => other(format!("its {part} holds more than ours")),
-            };
+            return other(match part {
+                "data" => "its pictures, captions or model were others".to_owned(),
+                part => difference(part, &found[part], &ours[part]),
+            });
         }
         let step = found["step"].as_u64().and_then(|step| usize::try_from(step).ok());
         match step {
@@ -282,4 +275,21 @@ fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         // Nobody can use a part of a state.
         let _ = fs::remove_file(&aside);
     })
+}
+
+/// The innermost setting in which two trainings differ, in words.
+fn difference(name: &str, theirs: &serde_json::Value, ours: &serde_json::Value) -> String {
+    let none = serde_json::Value::Null;
+    if let (Some(left), Some(right)) = (theirs.as_object(), ours.as_object()) {
+        let differing = right.iter().find(|(key, value)| left.get(*key) != Some(*value));
+        // Of two methods each is the only key of its own.
+        return match (differing, left.keys().next()) {
+            (Some((key, _)), Some(other)) if left.len() == 1 && right.len() == 1 && key != other => {
+                format!("`{name}` was {other}, and is {key}")
+            }
+            (Some((key, value)), _) => difference(key, left.get(key).unwrap_or(&none), value),
+            (None, _) => format!("its {name} holds more than ours"),
+        };
+    }
+    format!("`{name}` was {theirs}, and is {ours}")
 }

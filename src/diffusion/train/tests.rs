@@ -9,9 +9,9 @@ use candle_core::Tensor;
 use super::settings::plain;
 use super::*;
 use crate::error::{Error, Result};
-use crate::nn::layers;
+use crate::nn::{Compute, layers};
 use crate::schedule::{ModelSampling, Prediction};
-use crate::testing::{Golden, value};
+use crate::testing::{Golden, elsewhere, value};
 use crate::unet::UNet;
 
 /// A network of every kind of layer, as narrow as its norms let it be.
@@ -23,8 +23,12 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::on(&Compute::default())
+    }
+
+    fn on(compute: &Compute) -> Self {
         let golden = Golden::open("unet_narrow");
-        let unet = UNet::load(&golden.weights().part("model.diffusion_model.")).unwrap();
+        let unet = UNet::load(&golden.weights().part("model.diffusion_model.").on(compute)).unwrap();
         let example = |index: usize| Example {
             latent: value(&format!("latent {index}"), &[1, 4, 8, 8], 5.0),
             context: value(&format!("context {index}"), &[1, 77, 160], 1.0),
@@ -134,6 +138,29 @@ fn every_method_learns() {
         println!("{method:?}: {validation:?}");
         assert!(validation[5] < validation[0], "{method:?}: {validation:?}");
         assert_eq!(trained.layers.len(), 6);
+    }
+}
+
+/// Adam's first steps follow the gradients' signs, so the tolerance is that of the loss and not of each number.
+#[test]
+fn training_agrees_wherever_the_network_computes() {
+    let losses = |compute: &Compute, method, checkpointing| {
+        let bench = Bench::on(compute);
+        let mut settings = plain(method, bench.layers());
+        (settings.steps, settings.validate_every, settings.checkpointing) = (2, 1, checkpointing);
+        let trained = bench.train(&settings).unwrap();
+        let each = trained.losses.iter().map(|(loss, validation)| [*loss, validation.unwrap()]);
+        each.collect::<Vec<_>>().concat()
+    };
+    for (method, checkpointing) in methods().into_iter().zip([true, false].into_iter().cycle()) {
+        let expected = losses(&Compute::default(), method, checkpointing);
+        for (place, compute, tolerance) in elsewhere() {
+            let found = losses(&compute, method, checkpointing);
+            for (found, expected) in found.iter().zip(&expected) {
+                let error = f64::from((found - expected).abs() / expected);
+                assert!(error < tolerance, "{place}, {method:?}: {found} for {expected}");
+            }
+        }
     }
 }
 
@@ -269,7 +296,14 @@ fn a_state_of_another_training_is_refused_and_a_broken_one_named() {
     let mut other = Bench::new();
     other.subject.pop();
     let error = other.train_on(&settings, Some(&state), &mut Log::default()).unwrap_err().to_string();
-    assert!(error.contains("its data is"), "{error}");
+    assert!(error.contains("its pictures, captions or model were others"), "{error}");
+    settings.method = Method::Lora { rank: 3, alpha: 2.0, rate: 1e-3 };
+    let error = bench.train_on(&settings, Some(&state), &mut Log::default()).unwrap_err().to_string();
+    assert!(error.contains("`rank` was 2, and is 3"), "{error}");
+    settings.method = Method::SvDiff { rate: 1e-3 };
+    let error = bench.train_on(&settings, Some(&state), &mut Log::default()).unwrap_err().to_string();
+    assert!(error.contains("`method` was Lora, and is SvDiff"), "{error}");
+    settings.method = Method::Lora { rank: 2, alpha: 2.0, rate: 1e-3 };
     let whole = std::fs::read(&state.path).unwrap();
     std::fs::write(&state.path, &whole[..whole.len() - 9]).unwrap();
     let error = bench.train_on(&settings, Some(&state), &mut Log::default()).unwrap_err();

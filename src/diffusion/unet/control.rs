@@ -2,7 +2,7 @@
 //!
 //! Zhang et al. 2023, arXiv:2302.05543, in the key names of its authors' files.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use super::union::Union;
 use super::{
@@ -12,7 +12,7 @@ use super::{
 use crate::adapters::on_layers;
 use crate::checkpoint::unet_to_latent_diffusion;
 use crate::error::{Error, Result};
-use crate::nn::{Conv2d, Geometry, Linear, Renamed, Weights, silu};
+use crate::nn::{Compute, Conv2d, Geometry, Linear, Renamed, Weights, silu};
 
 /// Strides of the convolutions that bring a picture to the size of its latent.
 const HINT_STRIDES: [usize; 8] = [1, 1, 2, 1, 2, 1, 2, 1];
@@ -21,7 +21,7 @@ const HINT_STRIDES: [usize; 8] = [1, 1, 2, 1, 2, 1, 2, 1];
 #[derive(Clone)]
 pub struct ControlNet {
     config: Config,
-    dtype: DType,
+    compute: Compute,
     time: [Linear; 2],
     label: Option<[Linear; 2]>,
     conv_in: Conv2d,
@@ -57,7 +57,7 @@ impl ControlNet {
             middle: loader.middle(width)?,
             middle_out: Linear::load(&weights.at("middle_block_out.0"), width, width)?,
             union: Union::load(weights, embedded)?,
-            dtype: weights.dtype(),
+            compute: weights.compute().clone(),
             config,
         })
     }
@@ -115,17 +115,17 @@ impl ControlNet {
         kinds: &[usize],
     ) -> Result<Controls> {
         self.check(x, hint, context, label)?;
-        let mut time = embed(&self.time, self.label.as_ref(), timesteps, label, self.dtype)?;
+        let mut time = embed(&self.time, self.label.as_ref(), timesteps, label, &self.compute)?;
         let mut seen = self.seen(hint)?;
         if let Some(union) = &self.union {
-            time = time.broadcast_add(&union.told(kinds, self.dtype)?)?;
+            time = time.broadcast_add(&union.told(kinds, &self.compute)?)?;
             if let Some(kind) = kinds.first() {
                 seen = union.of_kind(&seen, *kind)?;
             }
         }
         let time = silu(&time)?;
-        let told = Told { time, context: context.to_dtype(self.dtype)? };
-        let mut h = (self.conv_in.forward(&channels_last(x, self.dtype)?)? + seen)?;
+        let told = Told { time, context: self.compute.take(context)? };
+        let mut h = (self.conv_in.forward(&self.compute.take_picture(x)?)? + seen)?;
         let mut skips = Vec::with_capacity(self.outs.len());
         for (index, out) in self.outs.iter().enumerate() {
             if let Some(block) = index.checked_sub(1) {
@@ -146,7 +146,7 @@ impl ControlNet {
     /// The picture at the size of its latent, `[batch, height, width, channels]`.
     fn seen(&self, hint: &Tensor) -> Result<Tensor> {
         let last = self.hint.len() - 1;
-        self.hint.iter().enumerate().try_fold(channels_last(hint, self.dtype)?, |h, (index, conv)| {
+        self.hint.iter().enumerate().try_fold(self.compute.take_picture(hint)?, |h, (index, conv)| {
             let h = conv.forward(&h)?;
             if index < last { silu(&h) } else { Ok(h) }
         })
@@ -176,10 +176,6 @@ impl ControlNet {
             }),
         }
     }
-}
-
-fn channels_last(x: &Tensor, dtype: DType) -> Result<Tensor> {
-    Ok(x.to_dtype(dtype)?.permute((0, 2, 3, 1))?.contiguous()?)
 }
 
 fn load_hint(weights: &Weights) -> Result<Vec<Conv2d>> {

@@ -52,7 +52,7 @@ impl ControlLora {
 
     fn make(&self, model: &UNet, layers: &[Weight]) -> Result<ControlNet> {
         let both = Weights::joined(self.weights.file().to_owned(), &[self.weights.clone(), model.source().clone()]);
-        let both = both.multiplying_in(model.source().precision());
+        let both = both.on(model.source().compute());
         let mut network = ControlNet::load(&both)?;
         let mut outcome = Ok(());
         network.visit(&mut |weight| {

@@ -24,7 +24,9 @@ use residual::Residual;
 use transformer::SpatialTransformer;
 
 use crate::error::{Error, Result};
-use crate::nn::{Conv2d, Geometry, GroupNorm, Layers, Linear, Weight, Weights, silu, upsample_nearest};
+use crate::nn::{
+    Compute, Conv2d, Geometry, GroupNorm, Layers, Linear, Weight, Weights, give_picture, silu, upsample_nearest,
+};
 
 const EPSILON: f64 = 1e-5;
 /// How much wider the timestep's embedding is than the first level.
@@ -38,7 +40,6 @@ pub struct UNet {
     config: Config,
     /// The tensors that it was found in.
     source: Weights,
-    dtype: DType,
     time: [Linear; 2],
     label: Option<[Linear; 2]>,
     conv_in: Conv2d,
@@ -94,7 +95,6 @@ impl UNet {
             up,
             norm_out: GroupNorm::load(&weights.at("out.0"), last, EPSILON)?,
             conv_out: Conv2d::load(&weights.at("out.2"), last, config.output, 3)?,
-            dtype: weights.dtype(),
             source: weights.clone(),
             config,
         })
@@ -170,7 +170,7 @@ impl UNet {
     /// What every block is told beside the picture.
     pub(crate) fn told(&self, timesteps: &Tensor, context: &Tensor, label: Option<&Tensor>) -> Result<Told> {
         let time = silu(&self.embed(timesteps, label)?)?;
-        Ok(Told { time, context: context.to_dtype(self.dtype)? })
+        Ok(Told { time, context: self.source.compute().take(context)? })
     }
 
     /// How many blocks there are: the way down, the middle, the way up. Those on the way up each take the last skip that is
@@ -186,7 +186,7 @@ impl UNet {
 
     /// From a latent to what the first block takes.
     pub(crate) fn enter(&self, x: &Tensor) -> Result<Tensor> {
-        self.conv_in.forward(&x.to_dtype(self.dtype)?.permute((0, 2, 3, 1))?.contiguous()?)
+        self.conv_in.forward(&self.source.compute().take_picture(x)?)
     }
 
     /// One block. `size` is the height and width of the skip that comes after this one.
@@ -225,13 +225,12 @@ impl UNet {
 
     /// From what the last block gives to what the network says.
     pub(crate) fn leave(&self, h: &Tensor) -> Result<Tensor> {
-        let y = self.conv_out.forward(&self.norm_out.forward_silu(h)?)?;
-        Ok(y.permute((0, 3, 1, 2))?.contiguous()?.to_dtype(DType::F32)?)
+        give_picture(&self.conv_out.forward(&self.norm_out.forward_silu(h)?)?)
     }
 
     /// The timestep and the label as one vector per picture, `[batch, 4 · channels]`.
     fn embed(&self, timesteps: &Tensor, label: Option<&Tensor>) -> Result<Tensor> {
-        embed(&self.time, self.label.as_ref(), timesteps, label, self.dtype)
+        embed(&self.time, self.label.as_ref(), timesteps, label, self.source.compute())
     }
 
     fn check(&self, x: &Tensor, timesteps: &Tensor, context: &Tensor, label: Option<&Tensor>) -> Result<()> {
@@ -287,14 +286,14 @@ fn embed(
     of_label: Option<&[Linear; 2]>,
     timesteps: &Tensor,
     label: Option<&Tensor>,
-    dtype: DType,
+    compute: &Compute,
 ) -> Result<Tensor> {
     let width = of_time[0].weight().shape()[1];
-    let waves = timestep_embedding(timesteps, width)?.to_dtype(dtype)?;
+    let waves = compute.take(&timestep_embedding(timesteps, width)?)?;
     let run = |pair: &[Linear; 2], x: &Tensor| pair[1].forward(&silu(&pair[0].forward(x)?)?);
     let time = run(of_time, &waves)?;
     match (of_label, label) {
-        (Some(layers), Some(label)) => Ok((time + run(layers, &label.to_dtype(dtype)?)?)?),
+        (Some(layers), Some(label)) => Ok((time + run(layers, &compute.take(label)?)?)?),
         _ => Ok(time),
     }
 }
@@ -323,7 +322,12 @@ fn added(h: Tensor, more: Option<Tensor>, place: &str) -> Result<Tensor> {
     let (batch, height, width, channels) = h.dims4()?;
     let fits = matches!(*more.dims(), [b, _, _, c] if b == batch && c == channels);
     expect(&more, fits, place, || format!("[{batch}, height, width, {channels}]"))?;
-    if more.dims()[1..3] == [height, width] { Ok((h + more)?) } else { Ok(h) }
+    if more.dims()[1..3] != [height, width] {
+        return Ok(h);
+    }
+    // A control network may compute elsewhere.
+    let more = more.to_device(h.device())?.to_dtype(h.dtype())?;
+    Ok((h + more)?)
 }
 
 /// Builds the blocks from one file.

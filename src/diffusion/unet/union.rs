@@ -2,11 +2,11 @@
 //!
 //! The layout of ControlNet++ (Union and ProMax for SDXL), for one picture at a time.
 
-use candle_core::{DType, Tensor};
+use candle_core::{Device, Tensor};
 
 use super::timestep_embedding;
 use crate::error::{Error, Result};
-use crate::nn::{LayerNorm, Layers, Linear, Renamed, Weight, Weights, quick_gelu, silu};
+use crate::nn::{Compute, LayerNorm, Layers, Linear, Renamed, Weight, Weights, quick_gelu, silu};
 
 const EPSILON: f64 = 1e-5;
 /// Numbers that say of one kind whether it is there.
@@ -60,7 +60,7 @@ impl Union {
     }
 
     /// What is added to the timestep's embedding, `[1, embedded]`.
-    pub(super) fn told(&self, kinds: &[usize], dtype: DType) -> Result<Tensor> {
+    pub(super) fn told(&self, kinds: &[usize], compute: &Compute) -> Result<Tensor> {
         if let Some(kind) = kinds.iter().find(|kind| **kind >= self.kinds()) {
             return Err(Error::Shape {
                 layer: "ControlNet (kind of picture)".to_owned(),
@@ -69,9 +69,9 @@ impl Union {
             });
         }
         let there: Vec<f32> = (0..self.kinds()).map(|kind| f32::from(u8::from(kinds.contains(&kind)))).collect();
-        let there = Tensor::new(there, self.kinds.device())?;
-        let waves = timestep_embedding(&there, KIND_WIDTH)?.reshape((1, self.kinds() * KIND_WIDTH))?.to_dtype(dtype)?;
-        self.told[1].forward(&silu(&self.told[0].forward(&waves)?)?)
+        let there = Tensor::new(there, &Device::Cpu)?;
+        let waves = timestep_embedding(&there, KIND_WIDTH)?.reshape((1, self.kinds() * KIND_WIDTH))?;
+        self.told[1].forward(&silu(&self.told[0].forward(&compute.take(&waves)?)?)?)
     }
 
     /// The picture `[batch, height, width, channels]` as one of its kind.

@@ -7,11 +7,13 @@ mod block;
 mod tiny;
 
 use block::{EPSILON, Level, Middle};
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use tiny::Tiny;
 
 use crate::error::{Error, Result};
-use crate::nn::{Conv2d, Geometry, GroupNorm, Layers, Linear, Weight, Weights, upsample_nearest};
+use crate::nn::{
+    Compute, Conv2d, Geometry, GroupNorm, Layers, Linear, Weight, Weights, give_picture, upsample_nearest,
+};
 use crate::tensors::divide;
 use crate::tiles::{Tiling, tiled};
 
@@ -26,7 +28,7 @@ pub struct Vae {
     source: Option<Weights>,
     /// Channels of a latent.
     channels: usize,
-    dtype: DType,
+    compute: Compute,
 }
 
 #[derive(Clone)]
@@ -68,7 +70,7 @@ impl Vae {
         let channels = dim(weights, "decoder.conv_in.weight", 1)?;
         let coders = (Encoder::load(weights, channels)?, Decoder::load(weights, channels)?);
         let source = Some(weights.clone());
-        Ok(Self { coders: Coders::Full(Box::new(coders)), source, channels, dtype: weights.dtype() })
+        Ok(Self { coders: Coders::Full(Box::new(coders)), source, channels, compute: weights.compute().clone() })
     }
 
     /// The tensors that it was loaded from; `None` for a tiny autoencoder, which no checkpoint holds.
@@ -86,7 +88,7 @@ impl Vae {
         let channels = tiny::latent_channels(decoder)?;
         let encoder = encoder.map(|weights| Tiny::encoder(weights, channels)).transpose()?;
         let coders = Coders::Tiny { encoder, decoder: Tiny::decoder(decoder, channels)?, scale, shift };
-        Ok(Self { coders, source: None, channels, dtype: decoder.dtype() })
+        Ok(Self { coders, source: None, channels, compute: decoder.compute().clone() })
     }
 
     /// Channels of a latent.
@@ -134,14 +136,14 @@ impl Vae {
                 found: image.dims().to_vec(),
             });
         }
-        let x = channels_last(image, self.dtype)?;
+        let x = self.compute.take_picture(image)?;
         match &self.coders {
             Coders::Full(coders) => {
                 let moments = coders.0.forward(&((x * 2.0)? - 1.0)?)?;
-                channels_first(&moments.narrow(3, 0, self.channels)?)
+                give_picture(&moments.narrow(3, 0, self.channels)?)
             }
             Coders::Tiny { encoder: Some(encoder), scale, shift, .. } => {
-                channels_first(&((encoder.forward(&x)? / *scale)? + *shift)?)
+                give_picture(&((encoder.forward(&x)? / *scale)? + *shift)?)
             }
             Coders::Tiny { encoder: None, .. } => Err(Error::Shape {
                 layer: "VAE (encode)".to_owned(),
@@ -231,12 +233,12 @@ impl Vae {
                 found: latent.dims().to_vec(),
             });
         }
-        let latent = channels_last(latent, self.dtype)?;
+        let latent = self.compute.take_picture(latent)?;
         match &self.coders {
-            Coders::Full(coders) => channels_first(&coders.1.forward(&latent)?),
+            Coders::Full(coders) => give_picture(&coders.1.forward(&latent)?),
             Coders::Tiny { decoder, scale, shift, .. } => {
                 let image = decoder.forward(&((latent - *shift)? * *scale)?)?;
-                channels_first(&((image - 0.5)? * 2.0)?)
+                give_picture(&((image - 0.5)? * 2.0)?)
             }
         }
     }
@@ -259,16 +261,6 @@ fn mean_of(x: &Tensor, ways: &[Tiling; 3], work: &mut dyn FnMut(&Tensor) -> Resu
     let first = tiled(x, &ways[0], work)?;
     let sum = ways[1..].iter().try_fold(first, |sum, way| -> Result<Tensor> { Ok((sum + tiled(x, way, work)?)?) })?;
     divide(&sum, ways.len() as f32)
-}
-
-/// `[batch, channels, height, width]` to `[batch, height, width, channels]`.
-fn channels_last(x: &Tensor, dtype: DType) -> Result<Tensor> {
-    Ok(x.to_dtype(dtype)?.permute((0, 2, 3, 1))?.contiguous()?)
-}
-
-/// And back, in f32.
-fn channels_first(x: &Tensor) -> Result<Tensor> {
-    Ok(x.permute((0, 3, 1, 2))?.contiguous()?.to_dtype(DType::F32)?)
 }
 
 /// One dimension of a convolution's weight.
@@ -426,7 +418,7 @@ mod tests {
     #[test]
     fn refuses_sides_and_channels_that_do_not_fit() {
         let (_, vae, _) = golden();
-        let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &candle_core::Device::Cpu).unwrap();
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
         assert_eq!(
             vae.encode(&zeros(&[1, 3, 60, 64])).unwrap_err().to_string(),
             "VAE (encode): expects [batch, 3, height, width], both sides multiples of 8, found a tensor of shape [1, 3, 60, 64]"
