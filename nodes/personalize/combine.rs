@@ -1,5 +1,6 @@
 //! Several PaRas as one, and a PaRa as a LoRA.
 
+use super::apply::require_base;
 use super::wires::{Lora, Para};
 use crate::error::{Error, tell};
 use crate::wires::Model;
@@ -91,6 +92,8 @@ impl Run for PaRaToLoRA {
                 return Ok(Shown(Lora(lora.clone()), json!({"text": [text]})));
             }
         };
+        // Exact for this model it is all the same.
+        require_base(&para.metadata, &self.model, false, cx).map_err(tell)?;
         let (mut lora, errors) = to_lora(para, &self.model.unet, *self.dtype).map_err(tell)?;
         let origin = &self.model.origin;
         lora.metadata.insert("para.base_name".to_owned(), origin.name.to_string());

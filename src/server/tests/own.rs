@@ -207,7 +207,7 @@ async fn a_sample_that_cannot_be_kept_is_told_and_the_training_goes_on() {
     while told().len() < 5 {
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
-    let kinds: Vec<String> = told().iter().map(|message| message.parts().0.into_owned()).collect();
+    let kinds: Vec<String> = told().iter().map(|message| message.parts().0).collect();
     assert_eq!(kinds[3..], ["paraflow.warning"; 2], "no sample, and what the toy says after it");
     let text = told()[3].parts().1["text"].as_str().unwrap().to_owned();
     assert!(text.starts_with("the sample picture of step 3 cannot be kept: "), "{text}");
