@@ -207,6 +207,35 @@ fn spectral_shifts_are_described_added_and_compared() {
     assert!(!base.path().join("x.safetensors").exists());
 }
 
+/// A file of the PaRa authors' program is read where it is said to be one, and nowhere else.
+#[test]
+fn a_file_of_the_authors_is_imported_and_never_guessed() {
+    let base = base();
+    let released = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/adapters/released.pt");
+    fs::copy(released, base.path().join("released.pt")).unwrap();
+    let ran = adapter(base.path(), &["info", "released.pt"]);
+    assert!(ran.code == 1 && ran.stderr.contains("pickled checkpoint"), "{}", ran.whole());
+    let made = adapter(base.path(), &["import", "released.pt", "made.safetensors", "--json"]).json();
+    assert_eq!((&made["layers"], &made["rank"]), (&json!(2), &json!(3)));
+    let told = adapter(base.path(), &["info", "made.safetensors", "--json"]).json();
+    assert_eq!((&told["kind"], &told["metadata"]["para.mode"]), (&json!("lora"), &json!("release")));
+    assert!(told["metadata"]["para.sources"].as_str().unwrap().contains("released.pt"));
+    let layers = told["layers"].as_object().unwrap();
+    assert!(layers.len() == 2 && layers.values().all(|layer| layer["rank"] == 3), "one rank for all: {layers:?}");
+    let again = adapter(base.path(), &["import", "released.pt", "made.safetensors"]);
+    assert!(again.code == 1 && again.stderr.contains("is there already"), "{}", again.whole());
+    fs::write(base.path().join("torn.pt"), &fs::read(released).unwrap()[..900]).unwrap();
+    for (file, expected) in [
+        ("torn.pt", "it is no file that torch saved"),
+        ("absent.pt", "cannot be read"),
+        ("models/loras/one.safetensors", "it holds a PaRa, not a LoRA"),
+    ] {
+        let ran = adapter(base.path(), &["import", file, "none.safetensors"]);
+        assert!(ran.code == 1 && ran.stderr.contains(expected), "{file}: {}", ran.whole());
+    }
+    assert!(!base.path().join("none.safetensors").exists());
+}
+
 /// A disk that takes no more: what is there stays, and no part of a file is left.
 #[cfg(unix)]
 #[test]

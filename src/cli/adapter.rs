@@ -3,8 +3,8 @@
 use clap::{Args, Subcommand, ValueEnum};
 use paraflow_assets::Assets;
 use paraflow_diffusion::adapters::{
-    AnyAdapter, Boundary, Common, Comparison, Excess, LoraModel, Merge, Names, Para, Store, Summary, SvDiff, check_base,
-    compare, fingerprint, merge, relative_changes, table, to_lora,
+    AnyAdapter, Boundary, Common, Comparison, Excess, LoraModel, Merge, Names, Para, Store, Summary, SvDiff,
+    check_base, compare, fingerprint, merge, relative_changes, table, to_lora,
 };
 use paraflow_diffusion::checkpoint::Checkpoint;
 use paraflow_diffusion::unet::UNet;
@@ -423,7 +423,10 @@ fn import(released: &Path, output: &Path, as_json: bool) -> Told<()> {
     if as_json {
         report::data(json!({"path": output, "layers": layers, "rank": rank}));
     } else {
-        report::note(format_args!("{}, rank {rank}: a PaRa of mode `release`, which every program loads as a LoRA", layers_of(layers)));
+        report::note(format_args!(
+            "{}, rank {rank}: a PaRa of mode `release`, which every program loads as a LoRA",
+            layers_of(layers)
+        ));
         report::data(output.display());
     }
     Ok(())

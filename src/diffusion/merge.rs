@@ -95,6 +95,14 @@ pub fn moved<N: Network>(network: &N, moves: &[&Moved]) -> Result<N> {
         };
         made.insert(name, after);
     }
+    for thirds in together(made.keys()) {
+        for name in thirds {
+            if let (false, Some(shape)) = (made.contains_key(&name), tensors.shape(&name)) {
+                let numbers = tensors.tensor(&name, shape)?;
+                made.insert(name, numbers);
+            }
+        }
+    }
     let made: Vec<_> = made.into_iter().map(|(name, numbers)| (name, numbers, Store::F32)).collect();
     let made = Weights::from_bytes(tensors.file(), write(&made, &BTreeMap::new())?)?;
     let mut moved = network.of(&tensors.overlaid(&made))?;
@@ -105,6 +113,14 @@ pub fn moved<N: Network>(network: &N, moves: &[&Moved]) -> Result<N> {
         }
     });
     Ok(moved)
+}
+
+/// The biases of queries, keys and values where any of the three is among these: OpenCLIP's files hold them as one tensor, which
+/// is of one type.
+fn together<'a>(names: impl Iterator<Item = &'a String>) -> Vec<[String; 3]> {
+    const THIRDS: [&str; 3] = ["q_proj.bias", "k_proj.bias", "v_proj.bias"];
+    let place = |name: &'a String| THIRDS.iter().find_map(|third| name.strip_suffix(third));
+    names.filter_map(place).map(|place| THIRDS.map(|third| format!("{place}{third}"))).collect()
 }
 
 /// The weights of a network's layers.

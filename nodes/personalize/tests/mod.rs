@@ -2,6 +2,7 @@
 
 mod faults;
 mod report;
+mod samples;
 mod saved;
 mod trained;
 

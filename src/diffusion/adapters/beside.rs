@@ -55,7 +55,8 @@ impl Besides {
             layers.iter().filter(|layer| layer.part == part).map(|layer| layer.name.as_str()).collect();
         let mut places = BTreeMap::<&str, Beside>::new();
         for whole in tensors.names() {
-            let Some((place, kind)) = whole.rsplit_once('.').filter(|(_, kind)| matches!(*kind, "weight" | "bias")) else {
+            let Some((place, kind)) = whole.rsplit_once('.').filter(|(_, kind)| matches!(*kind, "weight" | "bias"))
+            else {
                 continue;
             };
             // Text encoders have this level in some files and not in others.
@@ -64,8 +65,12 @@ impl Besides {
             if kind == "weight" && layers.contains(name) {
                 continue;
             }
-            let beside = places.entry(name).or_insert_with(|| {
-                Beside { part, name: name.to_owned(), diffusers: diffusers(name), weight: None, bias: None }
+            let beside = places.entry(name).or_insert_with(|| Beside {
+                part,
+                name: name.to_owned(),
+                diffusers: diffusers(name),
+                weight: None,
+                bias: None,
             });
             match kind {
                 "weight" => beside.weight = Some(shape.to_vec()),

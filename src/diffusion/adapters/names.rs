@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::beside::{Beside, Besides};
 use super::fault::{Fault, Unmatched};
 use crate::error::Error;
-use crate::nn::{self, nearest};
+use crate::nn::{self, Weights, nearest};
 use crate::text::{ClipText, Encoders};
 use crate::unet::{Config, Down, UNet};
 
@@ -96,15 +96,20 @@ impl Names {
     pub fn of(unet: &UNet, text: Option<&Encoders>) -> Self {
         let parts = text.map(Encoders::parts).unwrap_or_default();
         let text = parts.iter().map(|encoder| (Part::of(encoder), nn::layers(encoder)));
-        let mut names = Self::new(unet.config(), nn::layers(unet), text.collect());
-        let blocks = Blocks::of(unet.config());
-        let mut besides = Besides::new(parts.len() == 1);
-        besides.collect(Part::Unet, unet.source(), &names.layers, |name| blocks.diffusers(name));
-        for encoder in parts {
-            besides.collect(Part::of(encoder), encoder.source(), &names.layers, text_diffusers);
+        let names = Self::new(unet.config(), nn::layers(unet), text.collect());
+        let text = parts.iter().map(|encoder| (Part::of(encoder), encoder.source()));
+        names.with_besides(unet.config(), unet.source(), &text.collect::<Vec<_>>())
+    }
+
+    /// The same with what the networks' tensors hold beside the layers' weights.
+    pub(super) fn with_besides(self, config: &Config, unet: &Weights, text: &[(Part, &Weights)]) -> Self {
+        let blocks = Blocks::of(config);
+        let mut besides = Besides::new(text.len() == 1);
+        besides.collect(Part::Unet, unet, &self.layers, |name| blocks.diffusers(name));
+        for (part, tensors) in text {
+            besides.collect(*part, tensors, &self.layers, text_diffusers);
         }
-        names.besides = besides;
-        names
+        Self { besides, ..self }
     }
 
     fn add(&mut self, layer: Layer) {

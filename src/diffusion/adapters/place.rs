@@ -143,7 +143,13 @@ impl Placement {
     }
 
     /// Puts what one module adds beside weights in its place.
-    fn vectors(&mut self, names: &Names, module: &str, vectors: &Vectors, strength: impl Fn(Part) -> f64) -> Result<()> {
+    fn vectors(
+        &mut self,
+        names: &Names,
+        module: &str,
+        vectors: &Vectors,
+        strength: impl Fn(Part) -> f64,
+    ) -> Result<()> {
         let Some(place) = names.beside(module) else {
             self.unmatched.push(names.unmatched(module));
             return Ok(());

@@ -104,7 +104,12 @@ mod tests {
         assert!(unknown.is_empty(), "{unknown:?}");
         assert_eq!((lora.modules.len(), lora.metadata["para.mode"].as_str()), (2, "release"));
         for (name, up, down, shape) in [
-            ("lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q", &[12, 3][..], &[3, 10][..], &[12, 10][..]),
+            (
+                "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q",
+                &[12, 3][..],
+                &[3, 10][..],
+                &[12, 10][..],
+            ),
             ("lora_unet_mid_block_resnets_1_conv2", &[8, 2], &[2, 54], &[8, 6, 3, 3]),
         ] {
             let found = lora.modules[name].change(name, shape).unwrap();

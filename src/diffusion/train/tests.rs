@@ -70,6 +70,9 @@ struct Log {
     pictures: Vec<(usize, Tensor)>,
     warnings: Vec<String>,
     stop_after: Option<usize>,
+    stop_at_sample: Option<usize>,
+    /// What was reported before this process.
+    before: Vec<Report>,
 }
 
 impl Watch for Log {
@@ -78,9 +81,17 @@ impl Watch for Log {
         if self.stop_after == Some(report.step) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    fn sample(&mut self, step: usize, _: &UNet) {
+    fn resumed(&mut self, before: &[Report]) {
+        self.before.extend(before);
+    }
+
+    fn sample(&mut self, step: usize, _: &UNet) -> ControlFlow<()> {
         self.samples.push(step);
+        if self.stop_at_sample == Some(step) {
+            return ControlFlow::Break(());
+        }
         self.pictures.push((step, Tensor::full(step as f32, (1, 2, 3), &candle_core::Device::Cpu).unwrap()));
+        ControlFlow::Continue(())
     }
 
     fn samples(&self) -> Vec<(usize, Tensor)> {
@@ -210,7 +221,8 @@ fn a_training_that_was_stopped_anywhere_ends_with_the_same_bytes() {
             resume: true,
         };
         let (whole, parts) = (file("whole"), file("parts"));
-        let expected = bench.train_on(&settings, Some(&whole), &mut Log::default()).unwrap();
+        let mut whole_log = Log::default();
+        let expected = bench.train_on(&settings, Some(&whole), &mut whole_log).unwrap();
         for stop in [1, 3] {
             let mut log = Log { stop_after: Some(stop), ..Log::default() };
             assert!(matches!(bench.train_on(&settings, Some(&parts), &mut log), Err(Error::Stopped)));
@@ -218,6 +230,7 @@ fn a_training_that_was_stopped_anywhere_ends_with_the_same_bytes() {
         let mut log = Log::default();
         let found = bench.train_on(&settings, Some(&parts), &mut log).unwrap();
         assert_eq!(log.reports.len(), 1, "only the last step is left to do");
+        assert_eq!([log.before, log.reports].concat(), whole_log.reports, "and what was reported before is told again");
         assert!(numbers(&found) == numbers(&expected), "{method:?}");
         assert_eq!(format!("{:?}", found.losses), format!("{:?}", expected.losses));
         assert!(std::fs::read(&parts.path).unwrap() == std::fs::read(&whole.path).unwrap(), "{method:?}");
@@ -234,14 +247,22 @@ fn a_training_that_goes_on_has_the_sample_pictures_of_before() {
     let mut settings =
         plain(Method::Lora { rank: 2, alpha: 2.0, rate: 1e-3 }, vec!["middle_block.1.proj_in".to_owned()]);
     (settings.steps, settings.sample_every) = (5, 2);
-    // At the fourth step it is stopped before its picture is drawn.
-    for (stop, drawn) in [(Some(3), &[2][..]), (Some(4), &[]), (None, &[4, 5]), (None, &[])] {
-        let mut log = Log { stop_after: stop, ..Log::default() };
+    // At the fourth step it is stopped before its picture is drawn, then twice while it is drawn: when the training has just
+    // come there, and when it goes on from there.
+    for (stop, at_sample, drawn) in [
+        (Some(3), None, &[2][..]),
+        (None, Some(4), &[4]),
+        (None, Some(4), &[4]),
+        (None, None, &[4, 5]),
+        (None, None, &[]),
+    ] {
+        let mut log = Log { stop_after: stop, stop_at_sample: at_sample, ..Log::default() };
         let ended = bench.train_on(&settings, Some(&state), &mut log);
-        assert_eq!(ended.is_err(), stop.is_some());
+        let stops = stop.is_some() || at_sample.is_some();
+        assert_eq!(matches!(ended, Err(Error::Stopped)), stops);
         assert_eq!(log.samples, drawn);
         let steps: Vec<usize> = log.pictures.iter().map(|(step, _)| *step).collect();
-        assert_eq!(steps, if stop.is_some() { &[2][..] } else { &[2, 4, 5] });
+        assert_eq!(steps, if stops { &[2][..] } else { &[2, 4, 5] });
         for (step, picture) in &log.pictures {
             assert_eq!(picture.dims(), [1, 2, 3]);
             assert_eq!(picture.flatten_all().unwrap().to_vec1::<f32>().unwrap(), [*step as f32; 6]);

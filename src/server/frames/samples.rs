@@ -29,7 +29,10 @@ impl Report<'_> {
             }
             Err(error) => {
                 let fate = "the training goes on";
-                self.warn(node.to_owned(), format!("the sample picture of step {step} cannot be kept: {error}; {fate}"));
+                self.warn(
+                    node.to_owned(),
+                    format!("the sample picture of step {step} cannot be kept: {error}; {fate}"),
+                );
             }
         }
     }
