@@ -301,6 +301,51 @@ fn a_state_of_another_training_is_refused_and_a_broken_one_named() {
     std::fs::remove_dir_all(dir).unwrap();
 }
 
+/// Directions of a state that depend on each other are drawn anew, which is told; numbers that are none are refused.
+#[test]
+fn a_state_that_was_tampered_with_is_mended_or_refused() {
+    let bench = Bench::new();
+    let dir = std::env::temp_dir().join(format!("paraflow-tampered-{}", std::process::id()));
+    let state = StateFile { path: dir.join("a.para-state.safetensors"), every: 0, resume: true };
+    let layer = "middle_block.1.proj_in";
+    let mut settings = plain(para(ParaMode::Projection, Init::Random), vec![layer.to_owned()]);
+    settings.steps = 3;
+    let stopped = Log { stop_after: Some(1), ..Log::default() };
+    assert!(bench.train_on(&settings, Some(&state), &mut { stopped }).is_err());
+    let whole = std::fs::read(&state.path).unwrap();
+    let file = crate::nn::Weights::from_bytes("state", whole).unwrap();
+    let changed = |change: &dyn Fn(&mut Vec<f32>)| {
+        let tensor = |name: &str| {
+            let tensor = file.tensor(name, file.shape(name).unwrap()).unwrap();
+            let mut numbers: Vec<f32> = tensor.flatten_all().unwrap().to_vec1().unwrap();
+            if name == format!("{layer}.b") {
+                change(&mut numbers);
+            }
+            let tensor = Tensor::from_vec(numbers, tensor.shape(), &candle_core::Device::Cpu).unwrap();
+            (name.to_owned(), tensor, crate::adapters::Store::F32)
+        };
+        let tensors: Vec<_> = file.names().map(tensor).collect();
+        std::fs::write(&state.path, crate::adapters::write(&tensors, file.metadata()).unwrap()).unwrap();
+    };
+    for factor in [0.0, -2.0] {
+        // The second of three directions becomes nothing, or the first.
+        changed(&|numbers| {
+            let width = numbers.len() / 3;
+            let (first, others) = numbers.split_at_mut(width);
+            others[..width].iter_mut().zip(first).for_each(|(to, from)| *to = factor * *from);
+        });
+        let mut log = Log { stop_after: Some(2), ..Log::default() };
+        assert!(matches!(bench.train_on(&settings, Some(&state), &mut log), Err(Error::Stopped)));
+        let told = format!("step 1: a direction of layer `{layer}` depended on others and was drawn anew");
+        assert_eq!(log.warnings, [told]);
+        assert!(log.reports[0].loss.is_finite());
+    }
+    changed(&|numbers| numbers[7] = f32::NAN);
+    let error = bench.train_on(&settings, Some(&state), &mut Log::default()).unwrap_err().to_string();
+    assert!(error.contains(&format!("`{layer}.b` of the training's state holds NaN")), "{error}");
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
 #[test]
 fn a_state_that_cannot_be_written_costs_a_warning_and_not_the_training() {
     let bench = Bench::new();

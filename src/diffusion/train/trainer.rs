@@ -193,9 +193,31 @@ impl<'a> Trainer<'a> {
         for (step, picture) in samples {
             watch.restore(step, picture);
         }
+        self.show(watch)
+    }
+
+    /// Lets the network see the numbers. Directions that depend on others are drawn anew.
+    fn show(&mut self, watch: &mut dyn Watch) -> Result<()> {
+        let step = self.progress.step;
+        let mut drawn = generator(self.request.settings.seed, Stream::Start, usize::MAX - step);
         for layer in &mut self.layers {
             for slot in &mut layer.slots {
-                slot.show(|| 0.0)?;
+                let mut normal = [0.0; 16];
+                let mut left = 0;
+                let redrawn = slot.show(|| {
+                    if left == 0 {
+                        drawn.fill_normal(&mut normal);
+                        left = normal.len();
+                    }
+                    left -= 1;
+                    normal[left]
+                })?;
+                if redrawn {
+                    let name = &layer.name;
+                    watch.warn(format!(
+                        "step {step}: a direction of layer `{name}` depended on others and was drawn anew"
+                    ));
+                }
             }
         }
         Ok(())
@@ -320,31 +342,15 @@ impl<'a> Trainer<'a> {
         /// Steps between two retractions: seldom enough to cost nothing, often enough that a rate stays an angle.
         const RETRACT_EVERY: usize = 100;
         let (step, settings) = (self.progress.step, self.request.settings);
-        let mut drawn = generator(settings.seed, Stream::Start, usize::MAX - step);
-        for layer in &mut self.layers {
-            for slot in &mut layer.slots {
-                if slot.numbers.iter().any(|x| !x.is_finite()) {
-                    return Err(Fault::Diverged { step, what: "the trained tensor", layer: layer.name.clone() }.into());
-                }
-                let mut normal = [0.0; 16];
-                let mut left = 0;
-                let redrawn = slot.show(|| {
-                    if left == 0 {
-                        drawn.fill_normal(&mut normal);
-                        left = normal.len();
-                    }
-                    left -= 1;
-                    normal[left]
-                })?;
-                if redrawn {
-                    let name = &layer.name;
-                    watch.warn(format!(
-                        "step {step}: a direction of layer `{name}` depended on others and was drawn anew"
-                    ));
-                }
-                if step.is_multiple_of(RETRACT_EVERY) {
-                    slot.retract()?;
-                }
+        for layer in &self.layers {
+            if layer.slots.iter().any(|slot| slot.numbers.iter().any(|x| !x.is_finite())) {
+                return Err(Fault::Diverged { step, what: "the trained tensor", layer: layer.name.clone() }.into());
+            }
+        }
+        self.show(watch)?;
+        if step.is_multiple_of(RETRACT_EVERY) {
+            for slot in self.layers.iter_mut().flat_map(|layer| &mut layer.slots) {
+                slot.retract()?;
             }
         }
         self.progress.average(&self.layers, settings.ema);
