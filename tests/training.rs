@@ -193,6 +193,18 @@ fn a_picture_that_cannot_be_read_is_named_and_left_out() {
 }
 
 #[test]
+fn pictures_without_a_caption_get_the_template_s_and_are_counted() {
+    let base = base("captain");
+    let folder = base.path().join("input/captain");
+    let _ = fs::remove_file(folder.join("subject.json"));
+    fs::write(folder.join("0.txt"), "a sks captain on the beach").unwrap();
+    let mut graph = graph(1);
+    graph["2"]["inputs"]["class_word"] = "captain".into();
+    let told = finish(&command(base.path(), &graph).output().unwrap());
+    assert!(told.contains("4 of 5 pictures have no caption of their own and get the template's"), "{told}");
+}
+
+#[test]
 fn a_folder_without_a_readable_picture_is_an_error() {
     let base = base("captain");
     for index in 0..5 {
