@@ -192,7 +192,7 @@ fn a_para_on_eight_bit_weights_acts_beside_them_and_is_saved_in_single_precision
         );
         bench.write("models/checkpoints/tiny.safetensors", &saved);
         let again = bench.run(graph(json!({}), "1"));
-        assert!(distance(&predict(&again, "out"), &adapted) < 1e-5, "scaled: {scaled}");
+        assert!(distance(&predict(&again, "out"), &adapted) < 1e-4, "scaled: {scaled}");
     }
 }
 

@@ -252,7 +252,8 @@ fn assemble(name: &str, mut parts: Parts, settings: &Value) -> Result<Module> {
     } else {
         let left = factor(&bad, [take("lokr_w1"), take("lokr_w1_a"), take("lokr_w1_b")], None)?;
         let right = factor(&bad, [take("lokr_w2"), take("lokr_w2_a"), take("lokr_w2_b")], take("lokr_t2"))?;
-        match (left, right, take("diff").map(Form::Whole).or(take("set_weight").map(Form::Set))) {
+        let whole = take("diff").map(Form::Whole).or_else(|| take("set_weight").map(Form::Set));
+        match (left, right, whole) {
             (Some((left, a)), Some((right, b)), None) => {
                 if left.rank() != 2 || right.rank() < 2 {
                     return Err(bad(format!("its factors are {:?} and {:?}", left.dims(), right.dims())).into());

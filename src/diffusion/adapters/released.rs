@@ -25,11 +25,14 @@ impl LoraModel {
     pub fn read_released(path: &Path) -> Result<(Self, Vec<Unmatched>)> {
         let (mut lora, unknown) = Self::read(&open(path)?)?;
         for (name, module) in &mut lora.modules {
+            let kind = module.kind();
             match &mut module.form {
-                Form::LowRank { up, .. } if module.magnitude.is_none() => *up = up.neg()?,
+                Form::LowRank { up, .. } if kind == "LoRA" => *up = up.neg()?,
                 _ => {
-                    let fact = format!("`{name}` is a {}, and the authors' files hold up and down only", module.kind());
-                    return Err(refused(path, fact));
+                    return Err(refused(
+                        path,
+                        format!("`{name}` is a {kind}, and the authors' files hold up and down only"),
+                    ));
                 }
             }
             module.scale = 1.0;
@@ -77,9 +80,10 @@ fn unpickled(path: &Path, length: u64) -> Result<Vec<(String, candle_core::Tenso
     let told = |error: candle_core::Error| error.to_string();
     let file = PthTensors::new(path, None).map_err(told)?;
     let mut tensors = BTreeMap::new();
-    for (name, info) in file.tensor_infos() {
+    let infos: BTreeMap<_, _> = file.tensor_infos().iter().collect();
+    for (name, info) in infos {
         // torch compresses nothing, so no tensor is larger than its file.
-        let dims = info.layout.dims().iter();
+        let mut dims = info.layout.dims().iter();
         let bytes = dims.try_fold(info.dtype.size_in_bytes() as u64, |bytes, &dim| bytes.checked_mul(dim as u64));
         if bytes.is_none_or(|bytes| bytes > length) {
             return Err(format!("`{name}` is larger than the file"));

@@ -216,7 +216,9 @@ mod tests {
             let mut encoder = png::Encoder::new(&mut bytes, side, side);
             encoder.set_color(colours);
             encoder.set_depth(depth);
-            drop(encoder.write_header().unwrap());
+            let mut writer = encoder.write_header().unwrap();
+            writer.write_chunk(png::chunk::IDAT, &[]).unwrap();
+            drop(writer);
             read(Cursor::new(bytes)).unwrap_err()
         };
         let (grey, rgba) = (png::ColorType::Grayscale, png::ColorType::Rgba);
