@@ -2,7 +2,7 @@
 //! a training: it is a warning.
 
 use super::common::Common;
-use crate::error::{Error, tell};
+use crate::error::Error;
 use crate::vae;
 use crate::wires::{Image, Model};
 use candle_core::Tensor;

@@ -149,7 +149,7 @@ BESIDE = {
                                                                         "diff_b": [32]}, 0.8),
     "bias beside a difference": (f"lora_unet_{A}_attn1_to_out_0", {"diff": [32, 32], "diff_b": [32]}, 1.3),
     "bias alone": ("lora_unet_mid_block_resnets_0_time_emb_proj", {"diff_b": [96]}, 1.0),
-    "weight set": ("lora_unet_down_blocks_0_resnets_0_time_emb_proj", {"set_weight": [32, 128]}, 0.3),
+    "weight set": (f"lora_unet_{A}_attn2_to_v", {"set_weight": [32, 64]}, 0.3),
 }
 # What ComfyUI's map of names asks of the network's measures.
 DEEP_CONFIG = {"num_res_blocks": [2] * 4, "channel_mult": [1, 2, 2, 3], "transformer_depth": [1, 1, 0, 0, 1, 1, 0, 0],

@@ -358,7 +358,7 @@ async fn a_server_that_goes_down_is_not_ready() {
     assert_eq!(told, json!({"status": "not ready", "reason": "the server is going down"}));
     assert_eq!(app.runner.busy(), 1, "the job has not ended");
     assert_eq!(ask(Method::GET, "/paraflow/v1/health", String::new()).await.0, StatusCode::OK, "it lives");
-    assert_eq!(ask(Method::POST, "/paraflow/v1/jobs/j/cancel", String::new()).await.0, StatusCode::OK);
+    assert_eq!(ask(Method::POST, "/paraflow/v1/jobs/j/cancel", String::new()).await.0, StatusCode::ACCEPTED);
     down.await.unwrap();
     assert_eq!(ready().await.0, StatusCode::SERVICE_UNAVAILABLE);
 }
