@@ -128,7 +128,8 @@ fn a_para_is_exported_for_its_base() {
     assert_eq!(errors.len(), 2);
     assert!(errors.values().all(|error| error.as_f64().unwrap() < 1e-6), "{errors:?}");
     let told = adapter(base.path(), &["info", "exported.safetensors", "--json"]).json();
-    assert_eq!((&told["kind"], &told["layers"][OTHER]["rank"]), (&json!("lora"), &json!(1)));
+    // Filled up to the other layer's three, since diffusers weighs files of several ranks wrongly.
+    assert_eq!((&told["kind"], &told["layers"][OTHER]["rank"]), (&json!("lora"), &json!(3)));
     assert!(told["metadata"]["para.base_print"].is_string());
     let args = ["export", "toyland.safetensors", "one.safetensors", "half.safetensors", "--dtype", "f16"];
     let ran = adapter(base.path(), &args);
