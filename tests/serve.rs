@@ -296,6 +296,8 @@ struct Followed {
     losses: Vec<u64>,
     /// The steps that were trained meanwhile.
     trained: Vec<u64>,
+    /// The steps of the sample pictures.
+    samples: Vec<u64>,
 }
 
 /// Follows a job until there is enough, or to the end of the stream.
@@ -315,6 +317,7 @@ fn follow(address: &str, id: &str, enough: fn(&Followed) -> bool) -> Followed {
         let data: Json = serde_json::from_str(data).unwrap();
         match kind.as_str() {
             "paraflow.loss" => followed.losses.push(data["step"].as_u64().unwrap()),
+            "paraflow.sample" => followed.samples.push(data["step"].as_u64().unwrap()),
             "progress" if data["node"] == "3" && data["value"] != 0 => {
                 followed.trained.push(data["value"].as_u64().unwrap());
             }
@@ -327,15 +330,18 @@ fn follow(address: &str, id: &str, enough: fn(&Followed) -> bool) -> Followed {
     followed
 }
 
-/// Whoever follows a training that goes on is told its curve from the first step to the last, each point once, and none of the
-/// steps of before is trained again.
+/// Whoever follows a training that goes on is told its curve from the first step to the last, each point once, and all of its
+/// samples; none of the steps of before is trained again.
 #[cfg(unix)]
 fn check_resumed(address: &str, steps: u32) {
-    let Followed { losses, trained } = follow(address, "train", |_| false);
+    let Followed { losses, trained, mut samples } = follow(address, "train", |_| false);
     assert_eq!(losses, (1..=u64::from(steps)).collect::<Vec<_>>(), "the whole curve");
     assert!(trained.first().is_some_and(|&first| first > 1), "it began anew: {trained:?}");
     assert!(trained.windows(2).all(|pair| pair[1] == pair[0] + 1), "{trained:?}");
     assert_eq!(trained.last(), Some(&u64::from(steps)));
+    samples.sort_unstable();
+    samples.dedup();
+    assert_eq!(samples, (1..=u64::from(steps)).filter(|step| step % 4 == 0).collect::<Vec<_>>(), "all samples");
 }
 
 /// The first point of the curve was told.

@@ -37,9 +37,9 @@ impl Report<'_> {
         }
     }
 
-    /// What a process that died had told of sample pictures.
+    /// What a process before, that died or was stopped, had told of sample pictures.
     pub(super) fn samples_of_before(&self) -> Vec<Message> {
-        if self.job.attempts == 0 {
+        if !self.job.begun {
             return Vec::new();
         }
         let files = self.queue.artefacts(&self.job.id).wait().unwrap_or_default();
