@@ -339,7 +339,7 @@ fn require_finite(made: &Tensor, result: &str, entry: usize, batch: usize) -> Re
 }
 
 /// Refuses a picture that the autoencoder has no room for.
-fn require(vae: &Vae, width: usize, height: usize, work: &str, cx: &Context<'_>) -> Result<(), Error> {
+pub(crate) fn require(vae: &Vae, width: usize, height: usize, work: &str, cx: &Context<'_>) -> Result<(), Error> {
     let numbers = (width * height) as u64 * vae.numbers_per_pixel as u64;
     let needed = numbers.saturating_mul(size_of::<f32>() as u64);
     Memory::of(cx.services()).require(needed, || format!("{work} {width} x {height} pixels"))

@@ -128,7 +128,8 @@ fn a_para_is_exported_for_its_base() {
     assert_eq!(errors.len(), 2);
     assert!(errors.values().all(|error| error.as_f64().unwrap() < 1e-6), "{errors:?}");
     let told = adapter(base.path(), &["info", "exported.safetensors", "--json"]).json();
-    assert_eq!((&told["kind"], &told["layers"][OTHER]["rank"]), (&json!("lora"), &json!(1)));
+    // Filled up to the other layer's three, since diffusers weighs files of several ranks wrongly.
+    assert_eq!((&told["kind"], &told["layers"][OTHER]["rank"]), (&json!("lora"), &json!(3)));
     assert!(told["metadata"]["para.base_print"].is_string());
     let args = ["export", "toyland.safetensors", "one.safetensors", "half.safetensors", "--dtype", "f16"];
     let ran = adapter(base.path(), &args);
@@ -207,6 +208,53 @@ fn spectral_shifts_are_described_added_and_compared() {
     assert!(!base.path().join("x.safetensors").exists());
 }
 
+/// What is exported is exact for the checkpoint that is given; that it is another than the PaRa's is said.
+#[test]
+fn an_export_for_another_checkpoint_is_told() {
+    let base = base();
+    let print = json!({"conv_in": {"rms": 0.5, "w": vec![0.5; 8]}}).to_string();
+    let columns: Vec<f32> = (0..WIDTH).map(|row| if row == 3 { 1.0 } else { 0.0 }).collect();
+    let header = json!({"para.version": "1", "para.base_name": "first.safetensors", "para.base_print": print});
+    let foreign = file(&[(format!("{LAYER}.para_q"), vec![WIDTH, 1], columns)], &header);
+    fs::write(base.path().join("models/loras/foreign.safetensors"), foreign).unwrap();
+    let ran = adapter(base.path(), &["export", "toyland.safetensors", "foreign.safetensors", "out.safetensors"]);
+    assert_eq!(ran.code, 0, "{}", ran.whole());
+    let told =
+        "warning: the adapter was trained on first.safetensors, and this checkpoint differs from it in `conv_in`";
+    assert!(ran.stderr.contains(told), "{}", ran.whole());
+    let ran = adapter(base.path(), &["export", "toyland.safetensors", "one.safetensors", "other.safetensors"]);
+    assert!(ran.code == 0 && !ran.stderr.contains("warning"), "a header that says nothing: {}", ran.whole());
+}
+
+/// A file of the PaRa authors' program is read where it is said to be one, and nowhere else.
+#[test]
+fn a_file_of_the_authors_is_imported_and_never_guessed() {
+    let base = base();
+    let released = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/adapters/released.pt");
+    fs::copy(released, base.path().join("released.pt")).unwrap();
+    let ran = adapter(base.path(), &["info", "released.pt"]);
+    assert!(ran.code == 1 && ran.stderr.contains("pickled checkpoint"), "{}", ran.whole());
+    let made = adapter(base.path(), &["import", "released.pt", "made.safetensors", "--json"]).json();
+    assert_eq!((&made["layers"], &made["rank"]), (&json!(2), &json!(3)));
+    let told = adapter(base.path(), &["info", "made.safetensors", "--json"]).json();
+    assert_eq!((&told["kind"], &told["metadata"]["para.mode"]), (&json!("lora"), &json!("release")));
+    assert!(told["metadata"]["para.sources"].as_str().unwrap().contains("released.pt"));
+    let layers = told["layers"].as_object().unwrap();
+    assert!(layers.len() == 2 && layers.values().all(|layer| layer["rank"] == 3), "one rank for all: {layers:?}");
+    let again = adapter(base.path(), &["import", "released.pt", "made.safetensors"]);
+    assert!(again.code == 1 && again.stderr.contains("is there already"), "{}", again.whole());
+    fs::write(base.path().join("torn.pt"), &fs::read(released).unwrap()[..900]).unwrap();
+    for (file, expected) in [
+        ("torn.pt", "it is no file that torch saved"),
+        ("absent.pt", "cannot be read"),
+        ("models/loras/one.safetensors", "it holds a PaRa, not a LoRA"),
+    ] {
+        let ran = adapter(base.path(), &["import", file, "none.safetensors"]);
+        assert!(ran.code == 1 && ran.stderr.contains(expected), "{file}: {}", ran.whole());
+    }
+    assert!(!base.path().join("none.safetensors").exists());
+}
+
 /// A disk that takes no more: what is there stays, and no part of a file is left.
 #[cfg(unix)]
 #[test]
@@ -259,4 +307,36 @@ fn what_cannot_be_done_is_told_and_nothing_is_written() {
     assert_eq!(fs::read(base.path().join("taken.safetensors")).unwrap(), b"kept");
     assert_eq!(adapter(base.path(), &["merge", "out.safetensors", "one.safetensors"]).code, 2, "one is none to merge");
     assert_eq!(adapter(base.path(), &["export", "toyland.safetensors"]).code, 2);
+}
+
+/// Names of all tests below a folder.
+fn tests_below(folder: &Path, found: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            tests_below(&path, found);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            let functions = text.split("fn ").skip(1).filter_map(|rest| rest.split(['(', '<']).next());
+            found.extend(functions.map(str::to_owned));
+        }
+    }
+}
+
+#[test]
+fn every_edge_case_has_a_test_of_that_name() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut tests = Vec::new();
+    ["src", "nodes", "tests"].iter().for_each(|folder| tests_below(&root.join(folder), &mut tests));
+    let page = fs::read_to_string(root.join("docs/adapter-edges.md")).unwrap();
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| case ")).collect();
+    assert!(rows.len() > 30, "{} rows", rows.len());
+    for row in rows {
+        let named = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        let names: Vec<&str> = named.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "{row}");
+        for name in names {
+            assert!(tests.iter().any(|test| test == name), "there is no test `{name}`: {row}");
+        }
+    }
 }

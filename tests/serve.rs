@@ -288,26 +288,66 @@ fn check_training(server: &Served, base: &Path, id: &str, steps: u32) {
     assert_eq!(given, expected.len(), "the node gave all pictures, those of before too: {files:?}");
 }
 
-/// The steps of the loss points in server-sent events, up to the first or to the end of the stream.
+/// What server-sent events told of a training.
 #[cfg(unix)]
-fn losses(address: &str, id: &str, only_one: bool) -> Vec<u64> {
+#[derive(Default)]
+struct Followed {
+    /// The steps of the loss points.
+    losses: Vec<u64>,
+    /// The steps that were trained meanwhile.
+    trained: Vec<u64>,
+    /// The steps of the sample pictures.
+    samples: Vec<u64>,
+}
+
+/// Follows a job until there is enough, or to the end of the stream.
+#[cfg(unix)]
+fn follow(address: &str, id: &str, enough: fn(&Followed) -> bool) -> Followed {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
     let head = format!("GET /paraflow/v1/jobs/{id}/events HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
-    let mut steps = Vec::new();
-    let mut is_loss = false;
+    let (mut followed, mut kind) = (Followed::default(), String::new());
     for line in BufReader::new(stream).lines() {
         let line = line.unwrap();
-        if let Some(data) = line.strip_prefix("data: ").filter(|_| is_loss) {
-            steps.push(serde_json::from_str::<Json>(data).unwrap()["step"].as_u64().unwrap());
-            if only_one {
-                break;
-            }
+        if let Some(event) = line.strip_prefix("event: ") {
+            kind = event.to_owned();
         }
-        is_loss = line == "event: paraflow.loss" || (is_loss && !line.starts_with("event: "));
+        let Some(data) = line.strip_prefix("data: ") else { continue };
+        let data: Json = serde_json::from_str(data).unwrap();
+        match kind.as_str() {
+            "paraflow.loss" => followed.losses.push(data["step"].as_u64().unwrap()),
+            "paraflow.sample" => followed.samples.push(data["step"].as_u64().unwrap()),
+            "progress" if data["node"] == "3" && data["value"] != 0 => {
+                followed.trained.push(data["value"].as_u64().unwrap());
+            }
+            _ => {}
+        }
+        if enough(&followed) {
+            break;
+        }
     }
-    steps
+    followed
+}
+
+/// Whoever follows a training that goes on is told its curve from the first step to the last, each point once, and all of its
+/// samples; none of the steps of before is trained again.
+#[cfg(unix)]
+fn check_resumed(address: &str, steps: u32) {
+    let Followed { losses, trained, mut samples } = follow(address, "train", |_| false);
+    assert_eq!(losses, (1..=u64::from(steps)).collect::<Vec<_>>(), "the whole curve");
+    assert!(trained.first().is_some_and(|&first| first > 1), "it began anew: {trained:?}");
+    assert!(trained.windows(2).all(|pair| pair[1] == pair[0] + 1), "{trained:?}");
+    assert_eq!(trained.last(), Some(&u64::from(steps)));
+    samples.sort_unstable();
+    samples.dedup();
+    assert_eq!(samples, (1..=u64::from(steps)).filter(|step| step % 4 == 0).collect::<Vec<_>>(), "all samples");
+}
+
+/// The first point of the curve was told.
+#[cfg(unix)]
+fn has_begun(followed: &Followed) -> bool {
+    !followed.losses.is_empty()
 }
 
 #[cfg(unix)]
@@ -321,7 +361,7 @@ fn a_training_that_was_killed_goes_on_from_its_last_state() {
         let mut server = Served::start(dir.path(), &[]);
         let body = json!({"graph": graph, "id": "train"}).to_string();
         assert_eq!(send(&server.address, "POST", "/paraflow/v1/jobs", &body).unwrap().0, 201);
-        assert_eq!(losses(&server.address, "train", true), [1]);
+        assert_eq!(follow(&server.address, "train", has_begun).losses, [1]);
         // The first state is written after the first point is told.
         while !has_state(&dir.path().join(folder)) {
             thread::sleep(Duration::from_millis(2));
@@ -330,10 +370,7 @@ fn a_training_that_was_killed_goes_on_from_its_last_state() {
         server.process.wait().unwrap();
 
         let server = Served::start(dir.path(), &[]);
-        let steps = losses(&server.address, "train", false);
-        assert!(steps.first().is_some_and(|&first| first > 1), "it began anew: {steps:?}");
-        assert_eq!(steps.last(), Some(&u64::from(STEPS)));
-        assert!(steps.windows(2).all(|pair| pair[1] == pair[0] + 1), "{steps:?}");
+        check_resumed(&server.address, STEPS);
         let job = server.get("/paraflow/v1/jobs/train/wait?timeout=60");
         assert_eq!((&job["state"], &job["attempts"]), (&json!("done"), &json!(2)));
         check_training(&server, dir.path(), "train", STEPS);
@@ -353,13 +390,12 @@ fn a_training_is_parked_on_a_signal_and_goes_on_after_it() {
     let mut server = Served::start(dir.path(), &["--grace", "0s"]);
     let body = json!({"graph": graph, "id": "train"}).to_string();
     assert_eq!(send(&server.address, "POST", "/paraflow/v1/jobs", &body).unwrap().0, 201);
-    assert_eq!(losses(&server.address, "train", true), [1]);
+    assert_eq!(follow(&server.address, "train", has_begun).losses, [1]);
     assert!(Command::new("kill").arg(server.process.id().to_string()).status().unwrap().success());
     assert_eq!(server.process.wait().unwrap().code(), Some(0));
     assert!(has_state(&dir.path().join("user/trainings")));
     let server = Served::start(dir.path(), &[]);
-    let steps = losses(&server.address, "train", false);
-    assert!(steps.first().is_some_and(|&first| first > 1), "it began anew: {steps:?}");
+    check_resumed(&server.address, STEPS);
     let job = server.get("/paraflow/v1/jobs/train/wait?timeout=60");
     assert_eq!((&job["state"], &job["attempts"]), (&json!("done"), &json!(1)), "a parked job has not been tried");
     check_training(&server, dir.path(), "train", STEPS);
@@ -389,8 +425,8 @@ fn a_training_among_other_jobs_is_killed_again_and_again_and_the_books_are_right
         }
         if kills % 2 == 1 {
             // However slow the machine is, half of the kills fall on a training that goes on.
-            let step = losses(&server.address, "train", true);
-            let Some(&step) = step.first() else { break };
+            let followed = follow(&server.address, "train", |followed| !followed.trained.is_empty());
+            let Some(&step) = followed.trained.first() else { break };
             assert!(step > last_step, "step {step} was done before: {last_step} was kept");
             last_step = step - 1;
         }

@@ -193,6 +193,18 @@ fn a_picture_that_cannot_be_read_is_named_and_left_out() {
 }
 
 #[test]
+fn pictures_without_a_caption_get_the_template_s_and_are_counted() {
+    let base = base("captain");
+    let folder = base.path().join("input/captain");
+    let _ = fs::remove_file(folder.join("subject.json"));
+    fs::write(folder.join("0.txt"), "a sks captain on the beach").unwrap();
+    let mut graph = graph(1);
+    graph["2"]["inputs"]["class_word"] = "captain".into();
+    let told = finish(&command(base.path(), &graph).output().unwrap());
+    assert!(told.contains("4 of 5 pictures have no caption of their own and get the template's"), "{told}");
+}
+
+#[test]
 fn a_folder_without_a_readable_picture_is_an_error() {
     let base = base("captain");
     for index in 0..5 {
@@ -203,6 +215,66 @@ fn a_folder_without_a_readable_picture_is_an_error() {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(told.contains("folder `captain` holds no picture that can be read"), "{told}");
     assert!(!state(base.path()).exists());
+}
+
+#[test]
+fn an_empty_folder_is_an_error_with_what_to_put_there() {
+    let base = base("captain");
+    fs::remove_dir_all(base.path().join("input/captain")).unwrap();
+    fs::create_dir(base.path().join("input/captain")).unwrap();
+    let output = command(base.path(), &graph(1)).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("captain") && told.contains("hint: "), "{told}");
+    assert!(!state(base.path()).exists());
+}
+
+/// Samples that cannot be made: a prompt that names a torn embedding. The run is a success, the adapter is there, and its
+/// tensors are those of a training without samples.
+#[test]
+fn samples_that_cannot_be_made_are_warnings_and_the_adapter_is_the_same() {
+    let base = base("captain");
+    fs::create_dir_all(base.path().join("models/embeddings")).unwrap();
+    fs::write(base.path().join("models/embeddings/torn.safetensors"), b"no tensors").unwrap();
+    let mut graph = graph(2);
+    graph["3"]["inputs"]["state"] = "".into();
+    graph["6"] = json!({"class_type": "PaRaSave", "inputs": {"para": ["3", 0], "filename_prefix": "loras/captain"}});
+    let made = |number: u32| {
+        let bytes = fs::read(base.path().join(format!("output/loras/captain_{number:05}_.safetensors"))).unwrap();
+        let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        bytes[8 + length..].to_vec()
+    };
+    finish(&command(base.path(), &graph).output().unwrap());
+    graph["3"]["inputs"]["sample_every"] = 1.into();
+    graph["3"]["inputs"]["sample_prompt"] = "a {class}, embedding:torn".into();
+    graph["7"] = json!({"class_type": "SaveImage", "inputs": {"images": ["3", 2], "filename_prefix": "sample"}});
+    let told = finish(&command(base.path(), &graph).output().unwrap());
+    assert!(told.contains("warning: node 3 (PaRaTrain): `sample_prompt` cannot be read"), "{told}");
+    assert!(told.contains("torn.safetensors"), "{told}");
+    assert!(told.contains("node 7 (SaveImage): not run: the training made no sample picture"), "{told}");
+    assert!(made(1) == made(2), "the tensors differ");
+}
+
+/// A disk that takes no state: a warning each time, and the training is done, samples and all.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_for_the_state_ends_no_training() {
+    let base = base("captain");
+    let mut graph = graph(2);
+    graph["3"]["inputs"]["sample_every"] = 1.into();
+    graph["3"]["inputs"]["sample_steps"] = 1.into();
+    graph["5"] = json!({"class_type": "PreviewAny", "inputs": {"source": ["3", 1]}});
+    graph.as_object_mut().unwrap().remove("4");
+    fs::write(base.path().join("graph.json"), graph.to_string()).unwrap();
+    let program = env!("CARGO_BIN_EXE_paraflow");
+    let script = format!("trap '' XFSZ; ulimit -f 1; exec {program} run graph.json --base-dir .");
+    let output =
+        Command::new("sh").args(["-c", &script]).current_dir(base.path()).stdin(Stdio::null()).output().unwrap();
+    let told = finish(&output);
+    assert_eq!(told.matches("the training's state cannot be written").count(), 2, "{told}");
+    assert!(!state(base.path()).exists());
+    let parts = fs::read_dir(base.path().join("output")).into_iter().flatten();
+    assert_eq!(parts.count(), 0, "no part of a state is left");
 }
 
 #[test]

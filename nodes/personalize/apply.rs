@@ -67,6 +67,7 @@ impl Run for PaRaApply {
             Para::Free(lora) => lora.place(&names, |_| self.strength, subset.as_ref()),
         };
         let placement = placement.map_err(tell)?;
+        require_arch(self.para.header(), &self.model, &placement, *self.unmatched).map_err(tell)?;
         settle(&placement, *self.unmatched, cx).map_err(tell)?;
         warn_cancelled(&self.model, &placement, cx).map_err(tell)?;
         self.model.with_adapters(&placement).map_err(tell)
@@ -87,6 +88,26 @@ pub(crate) fn require_base(
             Ok(())
         }
         Ok(()) => Ok(()),
+    }
+}
+
+/// Says in one sentence why parts of an adapter fit no layer, where its file is for another kind of model.
+fn require_arch(
+    header: &BTreeMap<String, String>,
+    model: &Model,
+    placement: &Placement,
+    strictness: Strictness,
+) -> Result<(), Error> {
+    let missed = placement.unmatched.len();
+    if missed == 0 || (strictness == Strictness::Ignore && missed < placement.parts) {
+        return Ok(());
+    }
+    match ["para.arch", "paraflow.arch"].iter().find_map(|key| header.get(*key)) {
+        Some(file) if *file != model.layout.id => {
+            let fault = Fault::ArchMismatch { file: file.clone(), model: model.layout.id.to_owned() };
+            Err(paraflow_diffusion::Error::from(fault).into())
+        }
+        _ => Ok(()),
     }
 }
 
@@ -191,6 +212,7 @@ impl Run for SVDiffApply {
     fn run(self, cx: &Context<'_>) -> Result<Model> {
         require_base(&self.svdiff.0.metadata, &self.model, self.strict_base, cx).map_err(tell)?;
         let placement = self.svdiff.0.place(&self.model.names(None), self.strength).map_err(tell)?;
+        require_arch(&self.svdiff.0.metadata, &self.model, &placement, *self.unmatched).map_err(tell)?;
         settle(&placement, *self.unmatched, cx).map_err(tell)?;
         self.model.with_adapters(&placement).map_err(tell)
     }

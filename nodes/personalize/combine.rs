@@ -92,7 +92,8 @@ impl Run for PaRaToLoRA {
                 return Ok(Shown(Lora(lora.clone()), json!({"text": [text]})));
             }
         };
-        require_base(self.para.header(), &self.model, false, cx).map_err(tell)?;
+        // Exact for this model it is all the same.
+        require_base(&para.metadata, &self.model, false, cx).map_err(tell)?;
         let (mut lora, errors) = to_lora(para, &self.model.unet, *self.dtype).map_err(tell)?;
         let origin = &self.model.origin;
         lora.metadata.insert("para.base_name".to_owned(), origin.name.to_string());

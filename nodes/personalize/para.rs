@@ -127,7 +127,7 @@ impl Run for PaRaSave {
             Para::Free(lora) => {
                 let mut lora = lora.clone();
                 lora.metadata.extend(origin);
-                lora.to_file(None, *self.dtype)
+                lora.of_one_rank().and_then(|lora| lora.to_file(None, *self.dtype))
             }
         };
         save(cx, &self.filename_prefix, &file.map_err(tell)?).map_err(tell)

@@ -1,24 +1,19 @@
-//! What all trainers do, whatever they train: encode once, watch, sample.
+//! What all trainers do, whatever they train: encode once, train, be watched.
 
 use super::header::{Header, header};
 use super::layers::chosen;
+use super::watcher::{Samples, Watcher};
 use crate::conditioning::encode;
 use crate::error::{Error, tell};
 use crate::latent::CELL;
 use crate::wires::{Clip, Conditioning, Image, Losses, Model, Subject, Vae};
 use candle_core::Tensor;
-use paraflow_assets::{Assets, Channels, Pixels, write_png};
+use paraflow_assets::Assets;
 use paraflow_diffusion::guidance::{Condition, PictureSize};
 use paraflow_diffusion::nn::{Layers as _, Precision};
-use paraflow_diffusion::schedule::{self, Span};
-use paraflow_diffusion::train::{
-    Decay, Example, Report, Settings, StateFile, TrainRequest, Trained, Watch, identity, train,
-};
-use paraflow_diffusion::unet::UNet;
-use paraflow_diffusion::{SampleRequest, sample, samplers};
-use paraflow_engine::{Context, ImageFormat, LossPoint, Result};
+use paraflow_diffusion::train::{Decay, Example, Settings, StateFile, TrainRequest, Trained, identity, train};
+use paraflow_engine::{Context, Result};
 use std::fs;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,7 +78,7 @@ type Make<T> = fn(&Trained, &Model, Header) -> Result<T, Error>;
 impl Common<'_> {
     /// Trains. Gives what `made` makes of the result and the header of its file, the losses under a name, and the sample
     /// pictures.
-    pub(crate) fn run<T>(mut self, name: String, made: Make<T>, cx: &Context<'_>) -> Result<(T, Losses, Vec<Image>)> {
+    pub(crate) fn run<T>(mut self, name: String, made: Make<T>, cx: &Context<'_>) -> Result<(T, Losses, Samples)> {
         self.settings.layers = chosen(self.layers, &self.model.unet).map_err(tell)?;
         let total = self.settings.steps as u32;
         cx.progress(0, total)?;
@@ -121,12 +116,10 @@ impl Common<'_> {
             name => Some(self.named_state(name, cx).map_err(tell)?),
         };
         let request = TrainRequest { state: state.as_ref(), ..request };
-        let prompt = self.subject.fill(self.sample_prompt);
-        let positive = self.condition(&prompt, pixels, cx)?;
         let latent = subject[0].latent.zeros_like().map_err(tell)?;
-        let mut watch = Watcher { common: &self, cx, positive, negative: empty.clone(), latent, samples: Vec::new() };
+        let mut watch = Watcher::new(&self, cx, empty.clone(), latent, pixels)?;
         let trained = train(&request, &mut watch).map_err(tell)?;
-        let samples = watch.samples.into_iter().map(|(_, image)| image).collect();
+        let samples = watch.into_samples();
         let losses = Losses { name, points: trained.losses.clone() };
         let header = header(&self, &trained, cx.services()).map_err(tell)?;
         Ok((made(&trained, self.model, header).map_err(tell)?, losses, samples))
@@ -148,7 +141,7 @@ impl Common<'_> {
     }
 
     /// A prompt as the model reads it, for a picture of so many pixels.
-    fn condition(&self, text: &str, pixels: (u32, u32), cx: &Context<'_>) -> Result<Condition> {
+    pub(super) fn condition(&self, text: &str, pixels: (u32, u32), cx: &Context<'_>) -> Result<Condition> {
         let encoders = self.clip.encoders().map_err(tell)?;
         let prompts: Vec<&str> = encoders.parts().iter().map(|_| text).collect();
         let prompt = encode(self.clip, &prompts, PictureSize::default(), cx)?;
@@ -207,101 +200,4 @@ fn sweep(folder: &Path) {
             let _ = fs::remove_file(entry.path());
         }
     }
-}
-
-/// Hands on what a training tells, and draws its samples.
-struct Watcher<'a> {
-    common: &'a Common<'a>,
-    cx: &'a Context<'a>,
-    positive: Condition,
-    negative: Condition,
-    latent: Tensor,
-    /// By step.
-    samples: Vec<(usize, Image)>,
-}
-
-impl Watch for Watcher<'_> {
-    fn step(&mut self, report: &Report) -> ControlFlow<()> {
-        let (step, total) = (report.step as u32, report.steps as u32);
-        let Report { loss, validation, rate: learning_rate, .. } = *report;
-        self.cx.loss(LossPoint { step, total, loss, validation, learning_rate });
-        match self.cx.progress(step, total) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
-        }
-    }
-
-    fn sample(&mut self, step: usize, unet: &UNet) {
-        match self.draw(unet) {
-            Ok(image) => {
-                match png(&image) {
-                    Ok(bytes) => self.cx.sample(step as u32, bytes, ImageFormat::Png),
-                    Err(error) => self.warn(format!("the sample picture of step {step} cannot be shown: {error}")),
-                }
-                self.samples.push((step, image));
-            }
-            Err(error) => self.warn(format!("there is no sample picture of step {step}: {error}")),
-        }
-    }
-
-    fn warn(&mut self, text: String) {
-        self.cx.warn(text);
-    }
-
-    fn samples(&self) -> Vec<(usize, Tensor)> {
-        self.samples.iter().map(|(step, image)| (*step, image.pixels().clone())).collect()
-    }
-
-    fn restore(&mut self, step: usize, picture: Tensor) {
-        match Image::new(picture) {
-            Ok(image) => self.samples.push((step, image)),
-            Err(error) => self.warn(format!("the sample picture of step {step} was not kept: {error}")),
-        }
-    }
-}
-
-impl Watcher<'_> {
-    /// The sample prompt's picture, of the same noise each time.
-    fn draw(&self, unet: &UNet) -> Result<Image, Error> {
-        let common = self.common;
-        let model = Model { unet: unet.clone(), ..common.model.clone() };
-        let request = SampleRequest {
-            model: model.as_guided(&model.corrections, usize::MAX),
-            positive: std::slice::from_ref(&self.positive),
-            negative: std::slice::from_ref(&self.negative),
-            latent: &self.latent,
-            noise_mask: None,
-            growth: None,
-            batch_index: None,
-            seed: common.settings.seed,
-            add_noise: true,
-            cfg: common.sample_cfg,
-            sampler: samplers::find("euler")?,
-            schedule: schedule::find("normal")?,
-            span: Span::whole(common.sample_steps as usize),
-        };
-        let stop =
-            |_, _: &Tensor| if self.cx.check().is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
-        let latent = sample(&request, &mut { stop })?;
-        if !latent.sqr()?.sum_all()?.to_scalar::<f32>()?.is_finite() {
-            return Err(Error::NotFinite { what: "its latent".to_owned() });
-        }
-        let picture = common.vae.autoencoder()?.decode(&latent)?;
-        Image::new(picture.permute((0, 2, 3, 1))?.contiguous()?)
-    }
-}
-
-/// The first picture of a batch as a PNG.
-pub(crate) fn png(image: &Image) -> Result<Vec<u8>, Error> {
-    let (_, height, width, channels) = image.dims();
-    let bytes: Vec<u8> = image.values(0)?.into_iter().map(crate::pictures::to_byte).collect();
-    let channels = match channels {
-        1 => Channels::Grey,
-        3 => Channels::Rgb,
-        _ => Channels::Rgba,
-    };
-    let pixels = Pixels { bytes: &bytes, width: width as u32, height: height as u32, channels };
-    let mut file = Vec::new();
-    write_png(&mut file, pixels, &[], 4).map_err(|error| candle_core::Error::Msg(error.to_string()))?;
-    Ok(file)
 }

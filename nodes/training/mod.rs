@@ -10,6 +10,7 @@ mod result;
 mod scores;
 mod subject;
 mod trainers;
+mod watcher;
 
 use paraflow_engine::NodeDef;
 

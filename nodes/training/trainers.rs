@@ -2,6 +2,7 @@
 
 use super::common::{Common, DecayName, PrecisionName};
 use super::result;
+use super::watcher::Samples;
 use crate::wires::{Clip, Image, Lora, Losses, Model, Para, SpectralShifts, Subject, Vae};
 use paraflow_diffusion::train::{Init, Method, ParaMode, Settings};
 use paraflow_engine::{Choice, Context, Node, NodeDef, Result, Run, Shared};
@@ -249,7 +250,7 @@ trainer! {
 }
 
 impl Run for PaRaTrain {
-    type Output = (Para, Losses, Vec<Image>);
+    type Output = (Para, Losses, Samples);
 
     fn run(self, cx: &Context<'_>) -> Result<Self::Output> {
         let method = Method::Para {
@@ -264,7 +265,7 @@ impl Run for PaRaTrain {
 }
 
 impl Run for LoRATrain {
-    type Output = (Lora, Losses, Vec<Image>);
+    type Output = (Lora, Losses, Samples);
 
     fn run(self, cx: &Context<'_>) -> Result<Self::Output> {
         let method = Method::Lora { rank: self.rank as usize, alpha: self.alpha, rate: self.learning_rate };
@@ -273,7 +274,7 @@ impl Run for LoRATrain {
 }
 
 impl Run for SVDiffTrain {
-    type Output = (SpectralShifts, Losses, Vec<Image>);
+    type Output = (SpectralShifts, Losses, Samples);
 
     fn run(self, cx: &Context<'_>) -> Result<Self::Output> {
         let method = Method::SvDiff { rate: self.learning_rate };

@@ -73,6 +73,16 @@ enum AdapterCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Write the LoRA that a file of the PaRa authors' own program comes to: its keys are a LoRA's and mean the opposite
+    Import {
+        /// The authors' file: a .pt of theirs, of which nothing is run, or its tensors as .safetensors
+        released: PathBuf,
+        /// The .safetensors file to write
+        output: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Compare two adapters layer by layer
     Diff {
         /// The first
@@ -121,6 +131,7 @@ pub(crate) fn adapter(args: &AdapterArgs, places: &Places) -> Exit {
             merge_into(assets, output, inputs, *how, *gamma, *rank_boundary, *json)
         }
         AdapterCommand::Export { base, para, output, dtype, json } => export(assets, base, para, output, *dtype, *json),
+        AdapterCommand::Import { released, output, json } => import(released, output, *json),
         AdapterCommand::Diff { first, second, json } => diff(assets, first, second, *json),
     };
     match outcome {
@@ -376,13 +387,15 @@ fn export(assets: &Assets, base: &Path, para: &Path, output: &Path, dtype: Numbe
     require_absent(output)?;
     let para = open_para(assets, para)?;
     let (unet, base_hash) = (open_unet(assets, base)?, hash(assets, base)?);
+    let print = fingerprint(&unet).map_err(told)?;
+    if let Err(fault) = check_base(&para.metadata, &print) {
+        let fault = fault.to_string();
+        report::warning(fault.lines().next().unwrap_or_default());
+    }
     let store = match dtype {
         Numbers::F32 => Store::F32,
         Numbers::F16 => Store::F16,
     };
-    if let Err(differs) = check_base(&para.metadata, &fingerprint(&unet).map_err(told)?) {
-        report::warning(differs.to_string().lines().next().unwrap_or_default());
-    }
     let (mut lora, errors) = to_lora(&para, &unet, store).map_err(told)?;
     let name = base.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     lora.metadata.insert("para.base_name".to_owned(), name);
@@ -399,6 +412,33 @@ fn export(assets: &Assets, base: &Path, para: &Path, output: &Path, dtype: Numbe
         report::note(format_args!("{}, the greatest error is {relative:.1e} in {layer}", layers_of(errors.len())));
     }
     report::data(output.display());
+    Ok(())
+}
+
+fn import(released: &Path, output: &Path, as_json: bool) -> Told<()> {
+    require_absent(output)?;
+    let (lora, unknown) = LoraModel::read_released(released).map_err(told)?;
+    if !unknown.is_empty() {
+        let path = released.display();
+        report::warning(format_args!("{path}: {} tensors are not used:\n{}", unknown.len(), table(&unknown)));
+    }
+    let mut lora = lora.of_one_rank().map_err(told)?;
+    let bytes = fs::read(released).map_err(|error| format!("cannot read `{}`: {error}", released.display()))?;
+    let name = released.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let source = json!([{"file": name, "sha256": paraflow_assets::sha256(&bytes)}]);
+    lora.metadata.insert("para.sources".to_owned(), source.to_string());
+    lora.metadata.insert("paraflow.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+    write(output, &lora.to_file(None, Store::F32).map_err(told)?)?;
+    let (layers, rank) = (lora.modules.len(), lora.rank());
+    if as_json {
+        report::data(json!({"path": output, "layers": layers, "rank": rank}));
+    } else {
+        report::note(format_args!(
+            "{}, rank {rank}: a PaRa of mode `release`, which every program loads as a LoRA",
+            layers_of(layers)
+        ));
+        report::data(output.display());
+    }
     Ok(())
 }
 

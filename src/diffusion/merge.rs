@@ -1,11 +1,14 @@
-//! Networks mixed with others of their architecture: every tensor is a sum of two, each times a factor.
+//! Networks with other tensors: mixed with others of their architecture, every tensor a sum of two, each times a factor; and
+//! with something added to biases and norms.
 //!
 //! Nothing is computed when networks are mixed. A layer that no adapter changed sums the numbers of the two files when it
 //! first runs; one that adapters changed sums what they make of it.
 
 use std::collections::BTreeMap;
 
-use crate::adapters::on_layers;
+use candle_core::Tensor;
+
+use crate::adapters::{By, Moved, Store, on_layers, write};
 use crate::error::Result;
 use crate::nn::{Layers, Renamed, Weight, Weights};
 use crate::text::ClipText;
@@ -69,6 +72,62 @@ impl ClipText {
     }
 }
 
+/// A network with something added to its biases and norms. The weights of its layers, with all that acts on them, are shared.
+///
+/// # Errors
+/// A tensor is missing, or of another shape.
+pub fn moved<N: Network>(network: &N, moves: &[&Moved]) -> Result<N> {
+    if moves.is_empty() {
+        return Ok(network.clone());
+    }
+    let tensors = network.tensors();
+    let mut made = BTreeMap::<String, Tensor>::new();
+    for moved in moves {
+        let weight = N::key(&moved.place);
+        let name = match weight.strip_suffix("weight") {
+            Some(place) if moved.is_bias => format!("{place}bias"),
+            _ => weight,
+        };
+        let after = match (&moved.by, made.get(&name)) {
+            (By::Set(numbers), _) => numbers.clone(),
+            (By::Add(numbers), Some(before)) => (before + numbers)?,
+            (By::Add(numbers), None) => (tensors.tensor(&name, numbers.dims())? + numbers)?,
+        };
+        made.insert(name, after);
+    }
+    for thirds in together(made.keys()) {
+        for name in thirds {
+            if let (false, Some(shape)) = (made.contains_key(&name), tensors.shape(&name)) {
+                let numbers = tensors.tensor(&name, shape)?;
+                made.insert(name, numbers);
+            }
+        }
+    }
+    let made: Vec<_> = made.into_iter().map(|(name, numbers)| (name, numbers, Store::F32)).collect();
+    let made = Weights::from_bytes(tensors.file(), write(&made, &BTreeMap::new())?)?;
+    let mut moved = network.of(&tensors.overlaid(&made))?;
+    let ours = by_name(network);
+    moved.visit(&mut |weight| {
+        if let Some(ours) = ours.get(weight.layer()) {
+            *weight = ours.clone();
+        }
+    });
+    Ok(moved)
+}
+
+/// The biases of queries, keys and values where any of the three is among these: OpenCLIP's files hold them as one tensor, which
+/// is of one type.
+fn together<'a>(names: impl Iterator<Item = &'a String>) -> Vec<[String; 3]> {
+    const THIRDS: [&str; 3] = ["q_proj.bias", "k_proj.bias", "v_proj.bias"];
+    let place = |name: &'a String| THIRDS.iter().find_map(|third| name.strip_suffix(third));
+    names.filter_map(place).map(|place| THIRDS.map(|third| format!("{place}{third}"))).collect()
+}
+
+/// The weights of a network's layers.
+fn by_name<N: Network>(network: &N) -> BTreeMap<String, Weight> {
+    on_layers(network).into_iter().map(|weight| (weight.layer().to_owned(), weight)).collect()
+}
+
 /// A network whose every tensor is `one · a + other · b`, with the factors that `factors` gives for its name; `None` leaves
 /// it as it is in the first. What the second does not have is left, too.
 ///
@@ -80,9 +139,6 @@ impl ClipText {
 pub fn mixed<N: Network>(one: &N, other: &N, factors: &dyn Fn(&str) -> Option<[f64; 2]>) -> Result<(N, Vec<String>)> {
     let (tensors, kept) = one.tensors().mixed(&other.tensors(), factors)?;
     let mut network = one.of(&tensors)?;
-    let by_name = |network: &N| -> BTreeMap<String, Weight> {
-        on_layers(network).into_iter().map(|weight| (weight.layer().to_owned(), weight)).collect()
-    };
     let (ours, theirs) = (by_name(one), by_name(other));
     let mut outcome = Ok(());
     network.visit(&mut |weight| {
@@ -105,7 +161,7 @@ pub fn mixed<N: Network>(one: &N, other: &N, factors: &dyn Fn(&str) -> Option<[f
 mod tests {
     use std::sync::Arc;
 
-    use candle_core::{Device, Tensor};
+    use candle_core::Device;
 
     use super::*;
     use crate::nn::{Adapter, Geometry, attach};

@@ -352,7 +352,9 @@ impl Watch for Silent {
         ControlFlow::Continue(())
     }
 
-    fn sample(&mut self, _: usize, _: &UNet) {}
+    fn sample(&mut self, _: usize, _: &UNet) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
 
     fn warn(&mut self, _: String) {}
 }

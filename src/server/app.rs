@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use paraflow_assets::Assets;
@@ -32,7 +33,9 @@ pub(crate) struct Inner {
     pub(crate) runner: Arc<Runner>,
     pub(crate) logs: Arc<Logs>,
     pub(crate) started: Instant,
-    /// Told once when the server goes down, so that what waits for long lets go.
+    /// Nothing new is begun: the server is going down.
+    pub(crate) going: AtomicBool,
+    /// Told once when the server is down, so that what waits for long lets go.
     pub(crate) closing: tokio::sync::watch::Sender<bool>,
 }
 

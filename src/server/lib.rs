@@ -7,7 +7,7 @@
 //! routes/      a file a family of routes; own/ is /paraflow/v1
 //! queue/       jobs that wait, run and have ended, in SQLite, behind one trait
 //! runner.rs    takes a job, runs it, writes down the end
-//! frames.rs    events of a run as ComfyUI's messages, and ours
+//! frames/      events of a run as ComfyUI's messages, and ours
 //! protocol/    the shapes of messages and answers, from which the editor's types are made
 //! hub.rs       WebSocket clients and their bounded queues
 //! guard.rs     token, host, origin
@@ -41,6 +41,7 @@ mod why;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -138,6 +139,7 @@ impl Server {
             runner,
             logs,
             started,
+            going: AtomicBool::new(false),
             closing,
         });
         routes::internal::forward_logs(&app);
@@ -199,6 +201,7 @@ impl Server {
     async fn shut_down(self) {
         let Self { app, workers, _watcher: watcher } = self;
         drop(watcher);
+        app.going.store(true, Ordering::Relaxed);
         app.queue.close();
         let until = Instant::now() + app.options.grace;
         while app.runner.busy() > 0 && Instant::now() < until {

@@ -102,6 +102,7 @@ mod tests {
             timeout_ms: None,
             webhook: None,
             attempts: 0,
+            begun: false,
             item: String::new(),
         })
     }

@@ -2,17 +2,20 @@
 
     python adapters.py PATH/TO/ComfyUI          family.json and family.safetensors: what ComfyUI's `comfy/weight_adapter` makes of small
                                                 weights with LoRA, LoCon (Tucker), LoHa, LoKr, DoRA and differences, under the names of
-                                                kohya, diffusers and LyCORIS; peft's DoRA and scales; and names.json: which layer ComfyUI
-                                                takes each spelling for, on SD 1, SD 2 and SDXL
+                                                kohya, diffusers and LyCORIS; peft's DoRA and scales; beside.json and beside.safetensors: what
+                                                ComfyUI makes of biases and norms with LyCORIS's differences; and names.json: which layer or
+                                                norm ComfyUI takes each spelling for, on SD 1, SD 2 and SDXL
     python adapters.py peft PATH/TO/paraflow    peft-para/ and peft.safetensors: a PaRa that peft trains and saves
                                                 (`DeftConfig(para=True, decomposition_method="qr")`), with peft's output; and a PaRa of ours
                                                 that `paraflow adapter export` made a LoRA of (exported.safetensors), loaded by diffusers and
                                                 peft, with their output
+    python adapters.py released                 released.pt: a file as the PaRa authors' program saves it, a dictionary of bfloat16 tensors
 
 Made with ComfyUI 0.8.0 (commit 618b803d), torch 2.15.0 (CPU), diffusers 0.42.1, peft 0.21.2, safetensors. Tensors are drawn from their
 names (`drawing.py`); only results are stored.
 """
 
+import collections
 import json
 import math
 import subprocess
@@ -134,6 +137,45 @@ def family() -> None:
     save_file({name: tensor.contiguous() for name, tensor in recorded.items()}, OUT / "family.safetensors")
 
 
+# What files of LyCORIS add beside weights: module, its tensors' shapes, strength. On the network of `unet_deep`.
+A = "down_blocks.0.attentions.0.transformer_blocks.0".replace(".", "_")
+BESIDE = {
+    "norm": ("lora_unet_down_blocks_0_resnets_0_norm1", {"w_norm": [32], "b_norm": [32]}, 0.7),
+    "norm of tokens": (f"lora_unet_{A}_norm2", {"w_norm": [32], "b_norm": [32]}, 1.0),
+    "norm without its shift": ("lora_unet_mid_block_attentions_0_norm", {"w_norm": [96]}, 1.0),
+    "norm as a difference": ("diffusion_model.out.0", {"diff": [32], "diff_b": [32]}, -0.5),
+    "norm set": ("lora_unet_mid_block_resnets_1_norm2", {"set_weight": [96]}, 0.3),
+    "bias beside factors": ("lora_unet_down_blocks_0_resnets_0_conv1", {"lora_up.weight": [32, 2, 1, 1], "lora_down.weight": [2, 32, 3, 3],
+                                                                        "diff_b": [32]}, 0.8),
+    "bias beside a difference": (f"lora_unet_{A}_attn1_to_out_0", {"diff": [32, 32], "diff_b": [32]}, 1.3),
+    "bias alone": ("lora_unet_mid_block_resnets_0_time_emb_proj", {"diff_b": [96]}, 1.0),
+    "weight set": (f"lora_unet_{A}_attn2_to_v", {"set_weight": [32, 64]}, 0.3),
+}
+# What ComfyUI's map of names asks of the network's measures.
+DEEP_CONFIG = {"num_res_blocks": [2] * 4, "channel_mult": [1, 2, 2, 3], "transformer_depth": [1, 1, 0, 0, 1, 1, 0, 0],
+               "transformer_depth_output": [1] * 3 + [0] * 3 + [1] * 3 + [0] * 3, "transformer_depth_middle": 1}
+
+
+def beside() -> None:
+    import comfy.lora
+
+    listing, recorded = {}, {}
+    _, shapes = deep()
+    tensors = {name.removeprefix("model."): parameter(name, shape) for name, shape in shapes.items()}
+    to_load = comfy.lora.model_lora_keys_unet(Named(tensors, DEEP_CONFIG), {})
+    for case, (module, ends, strength) in BESIDE.items():
+        patches = comfy.lora.load_lora({key(module, end): drawn(case, end, shape) for end, shape in ends.items()}, to_load)
+        assert patches, case
+        for target, patch in patches.items():
+            before = tensors[target].clone()
+            after = comfy.lora.calculate_weight([(strength, patch, 1.0, None, None)], before.clone(), target)
+            assert not torch.equal(before, after), (case, target)
+            recorded[f"{case}/{target.removeprefix('diffusion_model.')}"] = after
+        listing[case] = {"module": module, "tensors": ends, "alpha": None, "strength": strength}
+    write("beside", listing)
+    save_file({name: tensor.contiguous() for name, tensor in recorded.items()}, OUT / "beside.safetensors")
+
+
 # What peft saves: layer, settings, and the ends of the keys that it writes.
 PEFT = {
     "peft lora": ("linear", {"r": 3, "lora_alpha": 6}, ["lora_A.weight", "lora_B.weight"]),
@@ -231,22 +273,22 @@ def names() -> None:
         for spelling, target in key_map(family).items():
             spellings.setdefault(target, []).append(spelling)
         layers = [key for key, tensor in unet.items() if key.endswith(".weight") and tensor.dim() > 1]
-        chosen = layers[::EVERY] + list(text)
-        recorded[family] = {"layers": len(layers), "spellings": {key: sorted(spellings[key]) for key in chosen}}
+        norms = [key for key, tensor in unet.items() if key.endswith(".weight") and tensor.dim() == 1]
+        told = lambda chosen: {key: sorted(spellings[key]) for key in chosen}
+        recorded[family] = {"layers": len(layers), "spellings": told(layers[::EVERY] + list(text)), "norms": told(norms[::EVERY])}
     write("names", recorded)
 
 
 # --- peft -----------------------------------------------------------------------------------------------------------------------------
 
-# Layers of `unet_deep`, and the rank of the PaRa there.
-# One rank for all: with several, diffusers 0.42 forgets the alpha of attention layers and weighs them wrongly.
+# Layers of `unet_deep`, and the rank of the PaRa there: several, which the export fills up to one.
 PARA = {
     "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q": 3,
-    "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_v": 3,
-    "mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0": 3,
-    "down_blocks.0.resnets.0.conv1": 3,
-    "down_blocks.0.downsamplers.0.conv": 3,
-    "mid_block.resnets.1.time_emb_proj": 3,
+    "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_v": 2,
+    "mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0": 5,
+    "down_blocks.0.resnets.0.conv1": 1,
+    "down_blocks.0.downsamplers.0.conv": 4,
+    "mid_block.resnets.1.time_emb_proj": 2,
 }
 LINEAR = list(PARA)[:3]
 
@@ -311,6 +353,16 @@ def peft(paraflow: str) -> None:
     save_file({name: tensor.contiguous() for name, tensor in recorded.items()}, OUT / "peft.safetensors")
 
 
+def released() -> None:
+    state = collections.OrderedDict()
+    for module, up, down, kernel in ((KOHYA, [12, 3], [3, 10], []), (CONV, [8, 2], [2, 54], [6, 3, 3])):
+        pixel = [1, 1] if kernel else []
+        state[f"{module}.lora_down.weight"] = value(f"{module}.down", down, 1.0).reshape(down[:1] + (kernel or down[1:])).bfloat16()
+        state[f"{module}.lora_up.weight"] = value(f"{module}.up", up, 1.0).reshape(up + pixel).bfloat16()
+        state[f"{module}.alpha"] = torch.tensor(1.0)
+    torch.save(state, OUT / "released.pt")
+
+
 def write(name: str, content: dict) -> None:
     OUT.mkdir(exist_ok=True)
     (OUT / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
@@ -320,6 +372,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if sys.argv[1] == "peft":
         return peft(sys.argv[2])
+    if sys.argv[1] == "released":
+        return released()
     comfyui = sys.argv[1]
     sys.argv[1:] = ["--cpu"]
     sys.path.insert(0, comfyui)
@@ -327,6 +381,7 @@ def main() -> None:
 
     comfy.options.enable_args_parsing()
     family()
+    beside()
     names()
 
 

@@ -97,6 +97,105 @@ fn another_checkpoint_is_told_or_refused() {
     assert!(refused.failure().1.hint().unwrap().contains("turn `strict_base` off"));
 }
 
+/// The header says which kind of model a file is for; that is told where its layers do not fit.
+#[test]
+fn a_para_of_another_architecture_is_refused_in_a_word() {
+    let bench = bench();
+    let mut made = para(1);
+    let stage = made.layers.remove(IN_FILES[0]).unwrap();
+    made.layers.insert("lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q".to_owned(), stage);
+    made.metadata.insert("para.arch".to_owned(), "sdxl".to_owned());
+    write_para(&bench, "p", &made);
+    let refused = apply(&bench, json!({}));
+    assert_eq!(refused.failure().1.to_string(), "the adapter was made for sdxl, the model is sd1");
+    assert_eq!(refused.failure().1.hint().as_deref(), Some("load the checkpoint that it was made for"));
+    let told = apply(&bench, json!({"unmatched": "ignore"}));
+    assert!(told.warnings()[0].contains("1 of 2 parts"), "{:?}", told.warnings());
+}
+
+/// A PaRa for a norm or an embedding, which no projection acts on.
+#[test]
+fn a_para_of_a_norm_or_an_embedding_is_refused_for_that() {
+    let bench = bench();
+    let mut made = para(1);
+    made.layers.insert("lora_unet_mid_block_resnets_1_norm2".to_owned(), vec![stage(1, 64, 1)]);
+    write_para(&bench, "p", &made);
+    let told = apply(&bench, json!({})).failure().1.to_string();
+    let row = "`lora_unet_mid_block_resnets_1_norm2`: it is a norm or an embedding, and such adapters act on linear layers and \
+               convolutions only";
+    assert!(told.contains(row), "{told}");
+    assert!(apply(&bench, json!({"unmatched": "ignore"})).warnings()[0].contains(row));
+    let embedding = "lora_te_text_model_embeddings_token_embedding";
+    let module = lora(1).modules[IN_FILES[0]].clone();
+    let mut made = lora(1);
+    made.modules.insert(embedding.to_owned(), module);
+    write_lora(&bench, "l", &made);
+    let nodes = json!({"2": ["LoraLoader", {
+        "model": ["1", 0], "clip": ["1", 1], "lora_name": "l.safetensors", "strength_model": 1.0, "strength_clip": 1.0,
+    }]});
+    let told = bench.run(graph(nodes, "2")).warnings()[0].to_owned();
+    assert!(told.contains(&format!("`{embedding}`: it is a norm or an embedding")), "{told}");
+}
+
+/// Weights of eight bits, scaled or not: a PaRa acts beside them; worked in, the weight becomes one of single precision, which
+/// loses nothing, and so there is nothing to refuse.
+#[test]
+fn a_para_on_eight_bit_weights_acts_beside_them_and_is_saved_in_single_precision() {
+    use paraflow_diffusion::nn::Weights;
+    use safetensors::tensor::{Dtype, TensorView};
+    let bench = bench();
+    write_para(&bench, "p", &para(1));
+    let (small, other) = (format!("model.diffusion_model.{LINEAR}"), "model.diffusion_model.out.2".to_owned());
+    let whole = safetensors::SafeTensors::deserialize(tiny::checkpoint()).unwrap();
+    let bytes = |name: &str| -> (Vec<usize>, Vec<u8>) {
+        let shape = tiny::tensors()[&format!("{name}.weight")].clone();
+        // From 0.5 to 1.75, and the same below zero.
+        let numbers =
+            (0..shape.iter().product::<usize>()).map(|at| 0x30 + (at % 13) as u8 + if at % 3 == 0 { 0x80 } else { 0 });
+        (shape, numbers.collect())
+    };
+    let eights = [&small, &other].map(|name| (name.clone(), bytes(name)));
+    let scale = 0.25f32.to_le_bytes();
+    for scaled in [false, true] {
+        let eighth = |name: &str| eights.iter().any(|(layer, _)| name == format!("{layer}.weight"));
+        let mut views: Vec<(String, TensorView<'_>)> =
+            whole.tensors().into_iter().filter(|(name, _)| !eighth(name)).collect();
+        for (layer, (shape, bytes)) in &eights {
+            let view = TensorView::new(Dtype::F8_E4M3, shape.clone(), bytes).unwrap();
+            views.push((format!("{layer}.weight"), view));
+            if scaled {
+                let view = TensorView::new(Dtype::F32, vec![], &scale).unwrap();
+                views.push((format!("{layer}.scale_weight"), view));
+            }
+        }
+        bench.write("models/checkpoints/tiny.safetensors", &safetensors::serialize(views, None).unwrap());
+        let nodes = json!({
+            "2": ["PaRaLoad", {"para_name": "p.safetensors"}],
+            "3": ["PaRaApply", {"model": ["1", 0], "para": ["2", 0]}],
+            "save": ["CheckpointSave", {"model": ["3", 0], "clip": ["1", 1], "vae": ["1", 2], "filename_prefix": "c"}],
+        });
+        let outcome = bench.run(graph(nodes, "3"));
+        let (adapted, base) = (predict(&outcome, "out"), predict(&outcome, "base"));
+        assert!(distance(&adapted, &base) > 1e-3);
+        let name = outcome.shown("save")["files"][0]["filename"].as_str().unwrap();
+        let saved = std::fs::read(bench.path("output").join(name)).unwrap();
+        let file = Weights::from_bytes("saved", saved.clone()).unwrap();
+        let dtype = |name: &str| file.info(name).map(|info| info.dtype).unwrap_or_default();
+        assert_eq!(
+            (dtype(&format!("{small}.weight")).as_str(), dtype(&format!("{other}.weight")).as_str()),
+            ("F32", "F8_E4M3")
+        );
+        // Other programs take a scale for the sign of eight bits.
+        assert_eq!(
+            (dtype(&format!("{small}.scale_weight")), dtype(&format!("{other}.scale_weight")).is_empty()),
+            (String::new(), !scaled)
+        );
+        bench.write("models/checkpoints/tiny.safetensors", &saved);
+        let again = bench.run(graph(json!({}), "1"));
+        assert!(distance(&predict(&again, "out"), &adapted) < 1e-4, "scaled: {scaled}");
+    }
+}
+
 #[test]
 fn broken_and_foreign_files_are_told_for_what_they_are() {
     let bench = bench();

@@ -2,6 +2,7 @@
 
 mod faults;
 mod report;
+mod samples;
 mod saved;
 mod trained;
 
@@ -62,7 +63,7 @@ fn lora(seed: u64) -> LoraModel {
         (IN_FILES[0].to_owned(), module(&[32, 2], &[2, 32])),
         (IN_FILES[1].to_owned(), module(&[64, 2], &[2, 64, 3, 3])),
     ]);
-    LoraModel { modules, metadata: BTreeMap::new() }
+    LoraModel { modules, ..LoraModel::default() }
 }
 
 fn write_para(bench: &Bench, name: &str, para: &Para) {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::wires::Image;
+use paraflow_diffusion::adapters::Vectors;
 use paraflow_diffusion::nn::Weights;
 
 const ENCODER: &str = "lora_te_text_model_encoder_layers_0_mlp_fc1";
@@ -121,4 +122,83 @@ fn parts_are_saved_alone_and_loaded_again() {
     let again = bench.run(parts);
     let near = psnr(&again.value::<Image>("plain"), &outcome.value::<Image>("adapted"));
     assert!(near >= 60.0, "{near:.1} dB");
+}
+
+/// What two models differ by, biases and norms too, saved as a LoRA and put on the one: the other, also after `CheckpointSave`.
+#[test]
+fn a_difference_with_biases_and_norms_gives_the_other_model_back() {
+    let bench = bench();
+    let other = tiny::file(&tiny::tensors(), |name, values| {
+        let factor = if name.starts_with("model.diffusion_model.") { 1.25 } else { 1.0 };
+        values.into_iter().map(|value| factor * value).collect()
+    });
+    bench.write("models/checkpoints/other.safetensors", &other);
+    let outcome = bench.run(graph(
+        json!({
+            "o": ["CheckpointLoaderSimple", {"ckpt_name": "other.safetensors"}],
+            "less": ["ModelMergeSubtract", {"model1": ["o", 0], "model2": ["1", 0], "multiplier": 1.0}],
+            "save": ["LoraSave", {
+                "filename_prefix": "d", "rank": 8, "lora_type": "full_diff", "bias_diff": true, "model_diff": ["less", 0],
+            }],
+        }),
+        "o",
+    ));
+    let (base, expected) = (predict(&outcome, "base"), predict(&outcome, "out"));
+    let saved = std::fs::read(bench.path("output/d_00001_.safetensors")).unwrap();
+    bench.write("models/loras/d.safetensors", &saved);
+    let load = |strength: f64| {
+        bench.run(graph(
+            json!({
+                "2": ["LoraLoaderModelOnly", {"model": ["1", 0], "lora_name": "d.safetensors", "strength_model": strength}],
+                "save": ["CheckpointSave", {"model": ["2", 0], "clip": ["1", 1], "vae": ["1", 2], "filename_prefix": "c"}],
+            }),
+            "2",
+        ))
+    };
+    let with = load(1.0);
+    assert!(with.warnings().is_empty(), "every key is used: {:?}", with.warnings());
+    // The file holds half precision.
+    let (near, far) = (distance(&predict(&with, "out"), &expected), distance(&base, &expected));
+    assert!(near < 5e-3 && far > 0.2, "{near} {far}");
+    assert_eq!(predict(&with, "base"), base, "the model on the wire never changed");
+    let saved = std::fs::read(bench.path("output/c_00001_.safetensors")).unwrap();
+    bench.write("models/checkpoints/saved.safetensors", &saved);
+    let mut again = graph(json!({}), "1");
+    again["1"][1]["ckpt_name"] = json!("saved.safetensors");
+    assert!(distance(&predict(&bench.run(again), "out"), &predict(&with, "out")) < 1e-6);
+    let half = distance(&predict(&load(0.5), "out"), &expected);
+    assert!(half > 10.0 * near && half < far, "{half}");
+}
+
+/// Norms of a text encoder, by the names of ComfyUI's generic form.
+#[test]
+fn a_norm_of_a_text_encoder_is_moved_too() {
+    let bench = bench();
+    let norm = "text_model.final_layer_norm";
+    let vectors = Vectors { shift: Some(drawn(1, &[64])), ..Vectors::default() };
+    let name = format!("text_encoders.clip_l.transformer.{norm}");
+    let file = LoraModel { vectors: [(name, vectors)].into(), ..LoraModel::default() };
+    write_lora(&bench, "l", &file);
+    let nodes = json!({
+        "2": ["LoraLoader", {
+            "model": ["1", 0], "clip": ["1", 1], "lora_name": "l.safetensors", "strength_model": 1.0, "strength_clip": 0.5,
+        }],
+        "before": ["Catch", {"value": ["1", 1]}],
+        "after": ["Catch", {"value": ["2", 1]}],
+    });
+    let outcome = bench.run(graph(nodes, "2"));
+    assert!(outcome.warnings().is_empty(), "{:?}", outcome.warnings());
+    let bias = |catch: &str| -> Vec<f32> {
+        let clip = outcome.value::<crate::wires::Clip>(catch);
+        let encoder = &clip.encoders().unwrap().parts()[0];
+        encoder.source().tensor(&format!("{norm}.bias"), &[64]).unwrap().to_vec1().unwrap()
+    };
+    let added: Vec<f32> = drawn(1, &[64]).to_vec1().unwrap();
+    for ((before, after), added) in bias("before").iter().zip(bias("after")).zip(added) {
+        assert!((before + 0.5 * added - after).abs() < 1e-6);
+    }
+    // Without its encoder, it fits nothing.
+    let nodes = json!({"2": ["LoraLoaderModelOnly", {"model": ["1", 0], "lora_name": "l.safetensors"}]});
+    let told = bench.run(graph(nodes, "2")).failure().1.to_string();
+    assert!(told.contains("it is for a text encoder, and none was given"), "{told}");
 }

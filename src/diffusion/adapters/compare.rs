@@ -147,7 +147,10 @@ impl AnyAdapter {
                 para.layers.iter().map(|(name, stages)| Ok((called(name), of_stages(stages)?))).collect()
             }
             Self::Lora(lora) => {
-                lora.modules.iter().map(|(name, module)| Ok((called(name), of_module(name, module)))).collect()
+                let alone = lora.vectors.keys().filter(|name| !lora.modules.contains_key(*name));
+                let vectors = alone.map(|name| Ok((called(name), BESIDE)));
+                let modules = lora.modules.iter().map(|(name, module)| Ok((called(name), of_module(name, module))));
+                modules.chain(vectors).collect()
             }
             Self::Shifts(shifts) => {
                 shifts.layers.iter().map(|(name, shifts)| Ok((called(name), of_shifts(shifts)?))).collect()
@@ -167,6 +170,9 @@ impl AnyAdapter {
         }
     }
 }
+
+/// What is added beside a weight.
+const BESIDE: Summary = Summary { kind: "norm or bias", rank: None, outputs: None, span: None };
 
 fn of_stages(stages: &[Stage]) -> Result<Summary> {
     Ok(Summary {

@@ -26,7 +26,8 @@ pub struct ExportError {
 
 /// The LoRA that does to `unet` what a PaRa does at strength 1: `up = -Q`, `down = Qᵀ W`, for stages one after another on what
 /// the stage before left. Numbers are those that a file of type `store` holds, and the error of each layer is measured on them.
-/// The base's fingerprint and the errors go into the header.
+/// The base's fingerprint and the errors go into the header. All layers get the greatest rank of any, so that every program
+/// weighs them alike: see [`LoraModel::of_one_rank`].
 ///
 /// # Errors
 /// [`Fault::UnmatchedKeys`] when a layer of the PaRa is not there, [`Fault::ShapeMismatch`].
@@ -66,7 +67,7 @@ pub fn to_lora(para: &Para, unet: &UNet, store: Store) -> Result<(LoraModel, Vec
         modules.insert(name, Module { form: Form::LowRank { up, down }, scale: 1.0, magnitude: None });
     }
     let metadata = header(para, unet, &errors)?;
-    Ok((LoraModel { modules, metadata }, errors))
+    Ok((LoraModel { modules, metadata, ..LoraModel::default() }.of_one_rank()?, errors))
 }
 
 /// f32 numbers that survive being stored.

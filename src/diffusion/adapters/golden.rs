@@ -131,8 +131,22 @@ fn spellings_mean_the_layers_that_comfyui_takes_them_for() {
         });
         let unet = layers_of(&config);
         assert_eq!(listed["layers"], unet.len(), "{family}");
-        let names = Names::new(&config, unet, parts.collect());
+        let norms = listed["norms"].as_object().unwrap();
+        let norm = |key: &String| {
+            (key.strip_prefix("diffusion_model.").unwrap().to_owned(), value(key, &[4], 1.0), Store::F32)
+        };
+        let tensors = write(&norms.keys().map(norm).collect::<Vec<_>>(), &BTreeMap::new()).unwrap();
+        let tensors = Weights::from_bytes("norms", tensors).unwrap();
+        let names = Names::new(&config, unet, parts.collect()).with_besides(&config, &tensors, &[]);
         let mut compared = 0;
+        for (target, spellings) in norms {
+            let place = target.strip_prefix("diffusion_model.").unwrap().strip_suffix(".weight").unwrap();
+            for spelling in spellings.as_array().unwrap() {
+                let found = names.beside(spelling.as_str().unwrap()).unwrap_or_else(|| panic!("{family}: {spelling}"));
+                assert_eq!((found.part, found.name.as_str()), (Part::Unet, place), "{family}: {spelling}");
+                compared += 1;
+            }
+        }
         for (target, spellings) in listed["spellings"].as_object().unwrap() {
             let target = target.strip_suffix(".weight").unwrap();
             let (part, layer) = match target.strip_prefix("diffusion_model.") {
@@ -202,13 +216,24 @@ fn our_export_does_in_peft_what_the_para_does_here() {
     let file = Weights::open(format!("{GOLDEN}exported.safetensors")).unwrap();
     let (theirs, _) = LoraModel::read(&file).unwrap();
     let mut stages = Vec::new();
+    // Every layer has been filled up to one rank; the columns that are not zeros tell its own.
+    let own_rank = |module: &Module| {
+        let Form::LowRank { up, .. } = &module.form else { panic!("a LoRA") };
+        let columns = up.sqr().unwrap().sum(0).unwrap().to_vec1::<f32>().unwrap();
+        columns.into_iter().filter(|length| *length > 0.0).count()
+    };
+    let mut ranks = Vec::new();
     for (name, module) in &theirs.modules {
+        assert_eq!(module.rank(), Some(5), "{name}");
+        ranks.push(own_rank(module));
         let layer = names.find(name).unwrap().1;
-        let b = value(&format!("para {}", layer.diffusers), &[layer.shape[0], module.rank().unwrap()], 1.0);
+        let b = value(&format!("para {}", layer.diffusers), &[layer.shape[0], own_rank(module)], 1.0);
         stages.push((layer.name.clone(), Stage::new(name, &b, None).unwrap()));
     }
     let para = Para::new(&names, stages, BTreeMap::new()).unwrap();
     assert_eq!(para.layers.len(), 6, "linear layers and convolutions");
+    ranks.sort_unstable();
+    assert_eq!(ranks, [1, 2, 2, 3, 4, 5]);
     // What PEFT loaded is what is written now.
     let (ours, errors) = to_lora(&para, &unet, Store::F32).unwrap();
     assert!(errors.iter().all(|error| error.relative < 1e-6), "{errors:?}");
@@ -226,6 +251,55 @@ fn our_export_does_in_peft_what_the_para_does_here() {
     let moved = relative_error(&expected, &recorded("peft", "base"));
     println!("our export in PEFT: {error:.1e}, it moves the output by {moved:.1e}");
     assert!(error < 1e-5 && moved > 1e-2, "{error} {moved}");
+}
+
+/// A network of the same tensors but for some.
+fn with_tensors(unet: &UNet, others: &BTreeMap<String, Tensor>) -> UNet {
+    let source = unet.source();
+    let tensor = |name: &str| {
+        let shape = source.shape(name).unwrap();
+        let tensor = others.get(name).cloned().unwrap_or_else(|| source.tensor(name, shape).unwrap());
+        (name.to_owned(), tensor.reshape(shape).unwrap(), Store::F32)
+    };
+    let tensors: Vec<_> = source.names().map(tensor).collect();
+    UNet::load(&Weights::from_bytes("other", write(&tensors, &BTreeMap::new()).unwrap()).unwrap()).unwrap()
+}
+
+/// ComfyUI's `comfy/lora.py`: differences of biases and norms, and weights that take another's place.
+#[test]
+fn biases_and_norms_change_as_in_comfyui() {
+    let unet = deep();
+    let names = Names::of(&unet, None);
+    let recorded = Weights::open(format!("{GOLDEN}beside.safetensors")).unwrap();
+    let before = output(&unet);
+    for (name, case) in listing("beside").as_object().unwrap() {
+        let (lora, unknown) = LoraModel::read(&file(name, case)).unwrap();
+        assert!(unknown.is_empty(), "{name}: {unknown:?}");
+        let placement = lora.place(&names, |_| case["strength"].as_f64().unwrap(), None).unwrap();
+        placement.require(false).unwrap();
+        let changed = placement.attach(Part::Unet, &unet).unwrap();
+        let mut expected = BTreeMap::new();
+        for key in recorded.names() {
+            if let Some(target) = key.strip_prefix(&format!("{name}/")) {
+                let numbers = recorded.tensor(key, recorded.shape(key).unwrap()).unwrap();
+                let layer = target.strip_suffix(".weight");
+                let weight = on_layers(&changed).into_iter().find(|weight| Some(weight.layer()) == layer);
+                let found = match weight {
+                    Some(weight) => weight.effective().unwrap().reshape(numbers.shape()).unwrap(),
+                    None => changed.source().tensor(target, numbers.dims()).unwrap(),
+                };
+                let error = relative_error(&found, &numbers);
+                assert!(error < 1e-6, "{name}, {target}: {error}");
+                expected.insert(target.to_owned(), numbers);
+            }
+        }
+        assert_eq!(expected.len(), placement.placed.len() + placement.moved.len(), "{name}");
+        let (found, expected) = (output(&changed), output(&with_tensors(&unet, &expected)));
+        let (error, moved) = (relative_error(&found, &expected), relative_error(&before, &expected));
+        println!("{name}: {error:.1e}, it moves the output by {moved:.1e}");
+        assert!(error < 1e-5 && moved > 1e-4, "{name}: {error} {moved}");
+    }
+    assert!(relative_error(&output(&unet), &before) == 0.0, "the base is as it was");
 }
 
 /// A LoHa, a LoKr or a DoRA is worked into the weight, and a PaRa above it is still told what it cancels.

@@ -19,8 +19,29 @@ use crate::nn::{Adapter, Effect, Geometry, low_rank};
 pub struct LoraModel {
     /// By the layer's name as the file spells it: `lora_unet_mid_block_attentions_0_proj_in`.
     pub modules: BTreeMap<String, Module>,
+    /// What is added beside weights, by the same names.
+    pub vectors: BTreeMap<String, Vectors>,
     /// What the file's header says.
     pub metadata: BTreeMap<String, String>,
+}
+
+/// What a file of LyCORIS adds to a norm, or to a layer's bias: f32, a number for each channel.
+#[derive(Debug, Clone, Default)]
+pub struct Vectors {
+    /// What is added to the scale of a norm.
+    pub scale: Option<Tensor>,
+    /// What takes the place of a norm's scale, whatever the strength.
+    pub set: Option<Tensor>,
+    /// What is added to the bias.
+    pub shift: Option<Tensor>,
+}
+
+impl Vectors {
+    /// Its tensors by their ends in a file.
+    pub(super) fn tensors(&self) -> impl Iterator<Item = (&'static str, &Tensor)> {
+        let all = [("diff", &self.scale), ("set_weight", &self.set), ("diff_b", &self.shift)];
+        all.into_iter().filter_map(|(end, tensor)| Some((end, tensor.as_ref()?)))
+    }
 }
 
 /// What one layer gets.
@@ -78,6 +99,8 @@ pub enum Form {
     },
     /// The change itself.
     Whole(Tensor),
+    /// The new weight, whatever the strength.
+    Set(Tensor),
 }
 
 impl LoraModel {
@@ -91,7 +114,7 @@ impl LoraModel {
         layers: impl IntoIterator<Item = (String, Tensor, Tensor)>,
         metadata: BTreeMap<String, String>,
     ) -> Result<Self> {
-        let mut made = Self { modules: BTreeMap::new(), metadata };
+        let mut made = Self { metadata, ..Self::default() };
         for (name, up, down) in layers {
             dense::require_finite(&name, &up)?;
             dense::require_finite(&name, &down)?;
@@ -105,7 +128,27 @@ impl LoraModel {
     /// How many numbers it has.
     #[must_use]
     pub fn parameters(&self) -> usize {
-        self.modules.values().map(Module::parameters).sum()
+        let of_vectors = self.vectors.values().flat_map(Vectors::tensors).map(|(_, tensor)| tensor.elem_count());
+        self.modules.values().map(Module::parameters).chain(of_vectors).sum()
+    }
+
+    /// The same with all products of two halves at the greatest rank of any, filled up with zeros. For files that diffusers 0.42
+    /// loads: it forgets the alphas of attention layers where ranks differ.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn of_one_rank(mut self) -> Result<Self> {
+        let ranks = self.modules.values().filter(|module| matches!(module.form, Form::LowRank { .. }));
+        let greatest = ranks.filter_map(Module::rank).max().unwrap_or(0);
+        for module in self.modules.values_mut() {
+            if let Form::LowRank { up, down } = &mut module.form {
+                let missing = greatest - down.dim(0)?;
+                if missing > 0 {
+                    (*up, *down) = (up.pad_with_zeros(1, 0, missing)?, down.pad_with_zeros(0, 0, missing)?);
+                }
+            }
+        }
+        Ok(self)
     }
 
     /// The greatest rank of a module that has one.
@@ -122,7 +165,7 @@ impl Module {
         match &self.form {
             Form::LowRank { down, .. } => down.dims().first().copied(),
             Form::Hadamard { factors } => factors[1].dims().first().copied(),
-            Form::Kronecker { .. } | Form::Whole(_) => None,
+            Form::Kronecker { .. } | Form::Whole(_) | Form::Set(_) => None,
         }
     }
 
@@ -132,7 +175,7 @@ impl Module {
         let of_form = match &self.form {
             Form::LowRank { up: a, down: b } | Form::Kronecker { left: a, right: b } => a.elem_count() + b.elem_count(),
             Form::Hadamard { factors } => factors.iter().map(Tensor::elem_count).sum(),
-            Form::Whole(change) => change.elem_count(),
+            Form::Whole(tensor) | Form::Set(tensor) => tensor.elem_count(),
         };
         of_form + self.magnitude.as_ref().map_or(0, |magnitude| magnitude.lengths().elem_count())
     }
@@ -146,6 +189,7 @@ impl Module {
             (Form::Hadamard { .. }, _) => "LoHa",
             (Form::Kronecker { .. }, _) => "LoKr",
             (Form::Whole(_), _) => "difference",
+            (Form::Set(_), _) => "weight",
         }
     }
 
@@ -157,7 +201,7 @@ impl Module {
             Form::LowRank { up, down } => (rows(up), columns(down)),
             Form::Hadamard { factors } => (rows(&factors[0]), columns(&factors[1])),
             Form::Kronecker { left, right } => (rows(left) * rows(right), columns(left) * columns(right)),
-            Form::Whole(change) => (rows(change), columns(change)),
+            Form::Whole(tensor) | Form::Set(tensor) => (rows(tensor), columns(tensor)),
         }
     }
 
@@ -184,7 +228,7 @@ impl Module {
         })
     }
 
-    /// The change of a weight of that shape, before DoRA, f32.
+    /// The change of a weight of that shape, before DoRA, or the weight that takes its place, f32.
     ///
     /// # Errors
     /// [`Fault::ShapeMismatch`].
@@ -197,7 +241,7 @@ impl Module {
                 (a.matmul(b)? * c.matmul(d)?)?
             }
             Form::Kronecker { left, right } => kronecker(left, right)?,
-            Form::Whole(change) => change.clone(),
+            Form::Whole(change) | Form::Set(change) => change.clone(),
         };
         Ok((change.reshape(shape)? * self.scale)?)
     }
@@ -283,9 +327,10 @@ impl Added {
 
 impl Adapter for Added {
     fn weight(&self, base: &Tensor) -> Result<Tensor> {
-        let changed = match &self.module.magnitude {
-            Some(magnitude) => self.with_lengths(base, magnitude)?,
-            None => {
+        let changed = match (&self.module.magnitude, &self.module.form) {
+            (Some(magnitude), _) => self.with_lengths(base, magnitude)?,
+            (None, Form::Set(_)) => self.module.change(&self.layer, base.dims())?,
+            (None, _) => {
                 let change = self.module.change(&self.layer, base.dims())?;
                 (base.to_dtype(DType::F32)? + (change * self.strength)?)?
             }
@@ -305,7 +350,7 @@ impl Adapter for Added {
     }
 
     fn effect(&self) -> Result<Effect> {
-        if self.module.magnitude.is_some() {
+        if self.module.magnitude.is_some() || matches!(self.module.form, Form::Set(_)) {
             return Ok(Effect::Alters);
         }
         let change = self.module.change(&self.layer, &self.shape)?;

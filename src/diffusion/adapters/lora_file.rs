@@ -8,14 +8,14 @@ use serde_json::Value;
 
 use super::dense;
 use super::fault::{Fault, Unmatched};
-use super::lora::{Form, LoraModel, Magnitude, Module, number};
+use super::lora::{Form, LoraModel, Magnitude, Module, Vectors, number};
 use super::names::Names;
 use super::write::{Store, write};
 use crate::error::{Error, Result};
 use crate::nn::Weights;
 
 /// What a tensor of a module is, by the end of its key; the longest end that fits counts.
-const ENDS: [(&str, &str); 37] = [
+const ENDS: [(&str, &str); 39] = [
     (".lora_up.weight", "up"),
     (".lora_down.weight", "down"),
     (".lora_mid.weight", "mid"),
@@ -50,9 +50,11 @@ const ENDS: [(&str, &str); 37] = [
     (".lokr_w2_b", "lokr_w2_b"),
     (".lokr_t2", "lokr_t2"),
     (".diff", "diff"),
+    (".diff_b", "diff_b"),
+    (".w_norm", "w_norm"),
+    (".b_norm", "b_norm"),
+    (".set_weight", "set_weight"),
     (".oft_blocks", ""),
-    (".diff_b", ""),
-    (".w_norm", ""),
 ];
 
 /// The tensors of one module, by what they are.
@@ -109,22 +111,30 @@ impl LoraModel {
             return Err(not_a_lora(file));
         }
         let settings = settings.cloned().unwrap_or_else(|| peft_settings(file.metadata()));
-        let mut read = Self { modules: BTreeMap::new(), metadata: file.metadata().clone() };
+        let mut read = Self { metadata: file.metadata().clone(), ..Self::default() };
         let mut first = None;
-        for (name, parts) in modules {
-            match assemble(&name, parts, &settings) {
-                Ok(module) => {
-                    read.modules.insert(name, module);
+        for (name, mut parts) in modules {
+            let vectors = vectors(&name, &mut parts, &mut unknown)?;
+            let has_vectors = vectors.tensors().next().is_some();
+            // An alpha weighs factors.
+            if !has_vectors || parts.keys().any(|part| *part != "alpha") {
+                match assemble(&name, parts, &settings) {
+                    Ok(module) => {
+                        read.modules.insert(name.clone(), module);
+                    }
+                    Err(Error::Adapter(Fault::BadModule { module, fact })) => {
+                        unknown.push(Unmatched { name: name.clone(), why: fact.clone(), nearest: Vec::new() });
+                        first.get_or_insert(Fault::BadModule { module, fact });
+                    }
+                    Err(error) => return Err(error),
                 }
-                Err(Error::Adapter(Fault::BadModule { module, fact })) => {
-                    unknown.push(Unmatched { name, why: fact.clone(), nearest: Vec::new() });
-                    first.get_or_insert(Fault::BadModule { module, fact });
-                }
-                Err(error) => return Err(error),
+            }
+            if has_vectors {
+                read.vectors.insert(name, vectors);
             }
         }
         match first {
-            Some(fault) if read.modules.is_empty() => Err(fault.into()),
+            Some(fault) if read.modules.is_empty() && read.vectors.is_empty() => Err(fault.into()),
             _ => Ok((read, unknown)),
         }
     }
@@ -153,11 +163,15 @@ impl LoraModel {
                 Form::Whole(change) if module.magnitude.is_none() => {
                     tensors.push((format!("{name}.diff"), (change * module.scale)?, store));
                 }
+                Form::Set(weight) => tensors.push((format!("{name}.set_weight"), weight.clone(), store)),
                 _ => {
                     let fact = format!("a {} cannot be written, only LoRA can", module.kind());
                     return Err(Fault::BadModule { module: name, fact }.into());
                 }
             }
+        }
+        for (name, vectors) in &self.vectors {
+            tensors.extend(vectors.tensors().map(|(end, tensor)| (format!("{name}.{end}"), tensor.clone(), store)));
         }
         write(&tensors, &self.metadata)
     }
@@ -209,6 +223,26 @@ fn scale_of(name: &str, alpha: Option<f64>, rank: usize, settings: &Value) -> f6
     alpha.map_or(1.0, |alpha| alpha / divisor)
 }
 
+/// Takes what a module adds beside its weight. As in ComfyUI, a norm's shift counts only beside its scale.
+fn vectors(name: &str, parts: &mut Parts, unknown: &mut Vec<Unmatched>) -> Result<Vectors, Fault> {
+    let bad = |fact: &str| Fault::BadModule { module: name.to_owned(), fact: fact.to_owned() };
+    let mut of_one_dimension = |part: &'static str| match parts.get(part) {
+        Some(tensor) if tensor.rank() == 1 => parts.remove(part),
+        _ => None,
+    };
+    let (scale, set) = (of_one_dimension("diff"), of_one_dimension("set_weight"));
+    let (norm, shift) = (of_one_dimension("w_norm"), of_one_dimension("diff_b"));
+    let mut of_norm = of_one_dimension("b_norm");
+    if norm.is_none() && of_norm.take().is_some() {
+        let why = "it moves a norm whose scale is not there".to_owned();
+        unknown.push(Unmatched { name: format!("{name}.b_norm"), why, nearest: Vec::new() });
+    }
+    if (scale.is_some() && norm.is_some()) || (shift.is_some() && of_norm.is_some()) {
+        return Err(bad("what is added to a norm comes twice, under two endings"));
+    }
+    Ok(Vectors { scale: norm.or(scale), set, shift: of_norm.or(shift) })
+}
+
 fn assemble(name: &str, mut parts: Parts, settings: &Value) -> Result<Module> {
     let bad = |fact: String| Fault::BadModule { module: name.to_owned(), fact };
     let alpha = match parts.remove("alpha") {
@@ -232,14 +266,15 @@ fn assemble(name: &str, mut parts: Parts, settings: &Value) -> Result<Module> {
     } else {
         let left = factor(&bad, [take("lokr_w1"), take("lokr_w1_a"), take("lokr_w1_b")], None)?;
         let right = factor(&bad, [take("lokr_w2"), take("lokr_w2_a"), take("lokr_w2_b")], take("lokr_t2"))?;
-        match (left, right, take("diff")) {
+        let whole = take("diff").map(Form::Whole).or_else(|| take("set_weight").map(Form::Set));
+        match (left, right, whole) {
             (Some((left, a)), Some((right, b)), None) => {
                 if left.rank() != 2 || right.rank() < 2 {
                     return Err(bad(format!("its factors are {:?} and {:?}", left.dims(), right.dims())).into());
                 }
                 (Form::Kronecker { left, right }, b.or(a).map_or(1.0, scale))
             }
-            (None, None, Some(diff)) if diff.rank() >= 2 => (Form::Whole(diff), 1.0),
+            (None, None, Some(whole)) => (whole, 1.0),
             _ => return Err(bad("its tensors make no whole module".to_owned()).into()),
         }
     };

@@ -3,6 +3,7 @@
 //!
 //! [`Names`] finds the layers that a file means, [`Subset`] and [`Boundary`] choose those that are trained. Knows no folders.
 
+mod beside;
 mod cancel;
 mod combine;
 mod compare;
@@ -23,6 +24,7 @@ mod para;
 mod para_file;
 mod place;
 mod qr;
+mod released;
 mod report;
 mod subset;
 mod svdiff;
@@ -30,6 +32,7 @@ mod svdiff;
 mod tests;
 mod write;
 
+pub use beside::Beside;
 pub use cancel::{Cancelled, cancelled};
 pub use combine::{Merge, merge};
 pub use compare::{AnyAdapter, Common, Comparison, Summary, compare, relative_changes};
@@ -39,11 +42,11 @@ pub use extract::{Extracted, Extraction, extract};
 pub use fault::{Fault, Unmatched, table};
 pub use fingerprint::{check_base, difference, fingerprint};
 pub(crate) use lora::low_rank;
-pub use lora::{Form, LoraModel, Magnitude, Module};
+pub use lora::{Form, LoraModel, Magnitude, Module, Vectors};
 pub use names::{Layer, Listing, Names, Pairs, Part};
 pub use para::{Para, Stage};
 pub use para_file::Read;
-pub use place::{Excess, OnPara, Placed, Placement, on_layers};
+pub use place::{By, Excess, Moved, OnPara, Placed, Placement, on_layers};
 pub use qr::{DEFICIENT, Qr, qr, qr_repaired};
 pub use report::{LayerReport, Overlap, Report, Touch, report};
 pub use subset::{Boundary, NAMED, Subset};

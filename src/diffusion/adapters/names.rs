@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use super::beside::{Beside, Besides};
 use super::fault::{Fault, Unmatched};
 use crate::error::Error;
-use crate::nn::{self, nearest};
+use crate::nn::{self, Weights, nearest};
 use crate::text::{ClipText, Encoders};
 use crate::unet::{Config, Down, UNet};
 
@@ -61,6 +62,8 @@ pub struct Names {
     spellings: BTreeMap<String, usize>,
     /// Whether files of this family spell a UNet's layers as the checkpoint does: SDXL's do, SD 1's speak diffusers.
     as_checkpoint: bool,
+    /// What is no layer's weight.
+    besides: Besides,
 }
 
 impl Names {
@@ -68,7 +71,12 @@ impl Names {
     #[must_use]
     pub fn new(config: &Config, unet: Listing, text: Vec<(Part, Listing)>) -> Self {
         let blocks = Blocks::of(config);
-        let mut names = Self { layers: Vec::new(), spellings: BTreeMap::new(), as_checkpoint: config.label.is_some() };
+        let mut names = Self {
+            layers: Vec::new(),
+            spellings: BTreeMap::new(),
+            as_checkpoint: config.label.is_some(),
+            besides: Besides::default(),
+        };
         for (name, shape) in unet {
             let diffusers = blocks.diffusers(&name);
             names.add(Layer { part: Part::Unet, name, diffusers, shape });
@@ -76,9 +84,7 @@ impl Names {
         let alone = text.len() == 1;
         for (part, layers) in text {
             for (name, shape) in layers {
-                // The last matrix stands beside the encoder.
-                let inside = !name.starts_with("text_projection");
-                let diffusers = if inside { format!("text_model.{name}") } else { name.clone() };
+                let diffusers = text_diffusers(&name);
                 names.add_text(Layer { part, name, diffusers, shape }, alone);
             }
         }
@@ -90,60 +96,30 @@ impl Names {
     pub fn of(unet: &UNet, text: Option<&Encoders>) -> Self {
         let parts = text.map(Encoders::parts).unwrap_or_default();
         let text = parts.iter().map(|encoder| (Part::of(encoder), nn::layers(encoder)));
-        Self::new(unet.config(), nn::layers(unet), text.collect())
+        let names = Self::new(unet.config(), nn::layers(unet), text.collect());
+        let text = parts.iter().map(|encoder| (Part::of(encoder), encoder.source()));
+        names.with_besides(unet.config(), unet.source(), &text.collect::<Vec<_>>())
+    }
+
+    /// The same with what the networks' tensors hold beside the layers' weights.
+    pub(super) fn with_besides(self, config: &Config, unet: &Weights, text: &[(Part, &Weights)]) -> Self {
+        let blocks = Blocks::of(config);
+        let mut besides = Besides::new(text.len() == 1);
+        besides.collect(Part::Unet, unet, &self.layers, |name| blocks.diffusers(name));
+        for (part, tensors) in text {
+            besides.collect(*part, tensors, &self.layers, text_diffusers);
+        }
+        Self { besides, ..self }
     }
 
     fn add(&mut self, layer: Layer) {
-        let (checkpoint, diffusers) = (&layer.name, &layer.diffusers);
-        let (low, high) = (checkpoint.replace('.', "_"), diffusers.replace('.', "_"));
-        let old = old_diffusers(diffusers);
-        let spellings = [
-            format!("lora_unet_{low}"),
-            format!("diffusion_model.{checkpoint}"),
-            format!("lora_unet_{high}"),
-            format!("lycoris_{high}"),
-            format!("lycoris_{low}"),
-            format!("unet.{diffusers}"),
-            format!("unet.{old}"),
-            format!("unet.{checkpoint}"),
-            format!("base_model.model.{diffusers}"),
-            format!("base_model.model.unet.{diffusers}"),
-            format!("base_model.model.{checkpoint}"),
-            diffusers.clone(),
-            old,
-            checkpoint.clone(),
-        ];
+        let spellings = unet_spellings(&layer.name, &layer.diffusers);
         self.insert(layer, spellings);
     }
 
     /// `alone` is the only encoder of its model, which files then call by no number or by the first.
     fn add_text(&mut self, layer: Layer, alone: bool) {
-        let (name, long) = (&layer.name, &layer.diffusers);
-        let flat = long.replace('.', "_");
-        let id = match layer.part {
-            Part::TextG => "clip_g",
-            Part::TextH => "clip_h",
-            Part::TextL | Part::Unet => "clip_l",
-        };
-        let mut spellings = Vec::new();
-        if layer.part == Part::TextG {
-            spellings.extend([
-                format!("lora_te2_{flat}"),
-                format!("text_encoder_2.{long}"),
-                format!("lora_prior_te_{flat}"),
-                format!("base_model.model.text_encoder_2.{long}"),
-            ]);
-        }
-        if alone || layer.part != Part::TextG {
-            spellings.extend([
-                format!("lora_te1_{flat}"),
-                format!("lora_te_{flat}"),
-                format!("text_encoder.{long}"),
-                format!("base_model.model.text_encoder.{long}"),
-            ]);
-        }
-        spellings.push(format!("text_encoders.{id}.transformer.{long}"));
-        spellings.push(format!("text_encoders.{id}.{name}"));
+        let spellings = text_spellings(layer.part, &layer.name, &layer.diffusers, alone);
         self.insert(layer, spellings);
     }
 
@@ -172,6 +148,12 @@ impl Names {
     #[must_use]
     pub fn layer(&self, part: Part, name: &str) -> Option<&Layer> {
         self.layers.iter().find(|layer| layer.part == part && layer.name == name)
+    }
+
+    /// What a file means by a name that is no layer's weight: a layer's bias, a norm, an embedding.
+    #[must_use]
+    pub fn beside(&self, name: &str) -> Option<&Beside> {
+        self.besides.find(name)
     }
 
     /// What kohya calls a layer, which files are written with: diffusers' names for SD 1 and 2, the checkpoint's for SDXL.
@@ -221,6 +203,9 @@ impl Names {
         let is_text =
             |name: &str| ["lora_te", "lora_prior_te", "text_encoder"].iter().any(|start| name.starts_with(start));
         let why = match module {
+            name if self.beside(name).is_some_and(Beside::is_no_layer) => {
+                "it is a norm or an embedding, and such adapters act on linear layers and convolutions only"
+            }
             name if is_text(name) && !self.layers.iter().any(|layer| layer.part != Part::Unet) => {
                 "it is for a text encoder, and none was given"
             }
@@ -230,6 +215,64 @@ impl Names {
         let spellings = self.spellings.keys().map(String::as_str).filter(|name| same_style(name, module));
         Unmatched { name: module.to_owned(), why: why.to_owned(), nearest: nearest(module, spellings) }
     }
+}
+
+/// Every name of a layer of a UNet.
+pub(super) fn unet_spellings(checkpoint: &str, diffusers: &str) -> Vec<String> {
+    let (low, high) = (checkpoint.replace('.', "_"), diffusers.replace('.', "_"));
+    let old = old_diffusers(diffusers);
+    vec![
+        format!("lora_unet_{low}"),
+        format!("diffusion_model.{checkpoint}"),
+        format!("lora_unet_{high}"),
+        format!("lycoris_{high}"),
+        format!("lycoris_{low}"),
+        format!("unet.{diffusers}"),
+        format!("unet.{old}"),
+        format!("unet.{checkpoint}"),
+        format!("base_model.model.{diffusers}"),
+        format!("base_model.model.unet.{diffusers}"),
+        format!("base_model.model.{checkpoint}"),
+        diffusers.to_owned(),
+        old,
+        checkpoint.to_owned(),
+    ]
+}
+
+/// Every name of a layer of a text encoder; of one that is `alone` without a number, too.
+pub(super) fn text_spellings(part: Part, name: &str, long: &str, alone: bool) -> Vec<String> {
+    let flat = long.replace('.', "_");
+    let id = match part {
+        Part::TextG => "clip_g",
+        Part::TextH => "clip_h",
+        Part::TextL | Part::Unet => "clip_l",
+    };
+    let mut spellings = Vec::new();
+    if part == Part::TextG {
+        spellings.extend([
+            format!("lora_te2_{flat}"),
+            format!("text_encoder_2.{long}"),
+            format!("lora_prior_te_{flat}"),
+            format!("base_model.model.text_encoder_2.{long}"),
+        ]);
+    }
+    if alone || part != Part::TextG {
+        spellings.extend([
+            format!("lora_te1_{flat}"),
+            format!("lora_te_{flat}"),
+            format!("text_encoder.{long}"),
+            format!("base_model.model.text_encoder.{long}"),
+        ]);
+    }
+    spellings.push(format!("text_encoders.{id}.transformer.{long}"));
+    spellings.push(format!("text_encoders.{id}.{name}"));
+    spellings
+}
+
+/// diffusers' name of a text encoder's layer.
+fn text_diffusers(name: &str) -> String {
+    // The last matrix stands beside the encoder.
+    if name.starts_with("text_projection") { name.to_owned() } else { format!("text_model.{name}") }
 }
 
 /// Whether two names are written in the same manner, so that one may be offered for the other.

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use super::dense;
 use super::fault::{Fault, Unmatched};
-use super::lora::{Added, LoraModel};
+use super::lora::{Added, LoraModel, Vectors};
 use super::names::{Layer, Names, Part};
 use super::para::{Para, Projection, Stage};
 use super::subset::{Boundary, Subset};
 use super::svdiff::{Shift, SvDiff};
 use crate::error::{Error, Result};
+use crate::merge::{self, Network};
 use crate::nn::{Adapter, Effect, Layers, Weight, attach};
 
 /// An adapter and the layer that it is for.
@@ -22,11 +23,35 @@ pub struct Placed {
     pub adapter: Arc<dyn Adapter>,
 }
 
+/// What becomes of a bias or of a norm's scale.
+#[derive(Debug, Clone)]
+pub struct Moved {
+    /// The network.
+    pub part: Part,
+    /// The name of the layer or the norm in the checkpoint.
+    pub place: String,
+    /// Whether it is its bias, or the scale of a norm.
+    pub is_bias: bool,
+    /// How.
+    pub by: By,
+}
+
+/// How the numbers of a bias or a norm change, `[channels]` f32.
+#[derive(Debug, Clone)]
+pub enum By {
+    /// These are added.
+    Add(candle_core::Tensor),
+    /// These take their place.
+    Set(candle_core::Tensor),
+}
+
 /// What became of a file's parts.
 #[derive(Default)]
 pub struct Placement {
     /// Those that fit, in the model's order of layers.
     pub placed: Vec<Placed>,
+    /// What is added beside weights.
+    pub moved: Vec<Moved>,
     /// Those that fit no layer, or none of their shape.
     pub unmatched: Vec<Unmatched>,
     /// How many parts the file has.
@@ -100,9 +125,10 @@ impl Placement {
     /// A network with what is for it. Where there is nothing, it is the same.
     ///
     /// # Errors
-    /// What [`attach`] says.
-    pub fn attach<M: Layers + Clone>(&self, part: Part, network: &M) -> Result<M> {
-        attach(network, &self.of(part))
+    /// What [`attach`] says, and tensors that cannot be read.
+    pub fn attach<M: Network>(&self, part: Part, network: &M) -> Result<M> {
+        let moved: Vec<&Moved> = self.moved.iter().filter(|moved| moved.part == part).collect();
+        attach(&merge::moved(network, &moved)?, &self.of(part))
     }
 
     /// The fault for parts that fit nothing.
@@ -114,6 +140,41 @@ impl Placement {
             return Ok(());
         }
         Err(Fault::UnmatchedKeys { table: self.unmatched.clone(), of: self.parts })
+    }
+
+    /// Puts what one module adds beside weights in its place.
+    fn vectors(
+        &mut self,
+        names: &Names,
+        module: &str,
+        vectors: &Vectors,
+        strength: impl Fn(Part) -> f64,
+    ) -> Result<()> {
+        let Some(place) = names.beside(module) else {
+            self.unmatched.push(names.unmatched(module));
+            return Ok(());
+        };
+        for (end, numbers) in vectors.tensors() {
+            let is_bias = end == "diff_b";
+            let found = if is_bias { place.bias } else { place.weight.as_ref().filter(|w| w.len() == 1).map(|w| w[0]) };
+            if found != Some(numbers.elem_count()) {
+                let kind = if is_bias { "bias" } else { "norm" };
+                let found = found.map_or(format!("no {kind} there"), |found| format!("a {kind} of {found}"));
+                self.unmatched.push(Unmatched {
+                    name: format!("{module}.{end}"),
+                    why: format!("it is made for {} numbers, the model has {found}", numbers.elem_count()),
+                    nearest: Vec::new(),
+                });
+                continue;
+            }
+            let strength = strength(place.part);
+            if strength == 0.0 {
+                continue;
+            }
+            let by = if end == "set_weight" { By::Set(numbers.clone()) } else { By::Add((numbers * strength)?) };
+            self.moved.push(Moved { part: place.part, place: place.name.clone(), is_bias, by });
+        }
+        Ok(())
     }
 
     /// Pairs a file's modules with layers; `place` makes the adapters of one, none of it if the module is not wanted. A module
@@ -129,7 +190,7 @@ impl Placement {
         let modules: std::collections::BTreeMap<&str, &T> =
             modules.map(|(name, module)| (name.as_str(), module)).collect();
         let (paired, unmatched) = names.pair(modules.keys().copied())?;
-        let mut placement = Self { placed: Vec::new(), unmatched, parts: modules.len(), notes: Vec::new() };
+        let mut placement = Self { unmatched, parts: modules.len(), ..Self::default() };
         for (module, layer) in paired {
             match place(layer, modules[module]) {
                 Ok(adapters) => placement.placed.extend(adapters.into_iter().map(|adapter| Placed {
@@ -160,7 +221,7 @@ impl LoraModel {
             check_strength(strength(part))?;
         }
         let mut outside = 0;
-        let placement = Placement::pair(names, self.modules.iter(), |layer, module| {
+        let mut placement = Placement::pair(names, self.modules.iter(), |layer, module| {
             let strength = strength(layer.part);
             let adapter = Added::on(&layer.name, &layer.shape, module, strength)?;
             let chosen = subset.is_none_or(|subset| subset.contains(layer));
@@ -168,6 +229,20 @@ impl LoraModel {
             Ok(if strength == 0.0 || !chosen { Vec::new() } else { vec![adapter] })
         })?;
         check_chosen(subset, outside, self.modules.len())?;
+        let mut taken = std::collections::BTreeMap::new();
+        for (name, vectors) in &self.vectors {
+            // The bias of a layer that the subset leaves out, or a norm, which is in none.
+            if subset.is_some_and(|subset| names.find(name).is_none_or(|(_, layer)| !subset.contains(layer))) {
+                continue;
+            }
+            placement.parts += 1;
+            if let Some(place) = names.beside(name)
+                && let Some(first) = taken.insert((place.part, &place.name), name.clone())
+            {
+                return Err(Fault::DuplicateModule { layer: place.name.clone(), first, second: name.clone() }.into());
+            }
+            placement.vectors(names, name, vectors, &strength)?;
+        }
         Ok(placement)
     }
 }

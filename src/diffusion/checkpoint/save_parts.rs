@@ -154,5 +154,11 @@ fn with_changes<M: Layers + Clone>(
         return Ok(source.clone());
     }
     let changed = Weights::from_bytes(source.file(), adapters::write(&tensors, &BTreeMap::new())?)?;
-    Ok(Weights::joined(source.file(), &[changed, source.clone()]))
+    // A scale beside a weight says to other programs that the weight is of eight bits.
+    let is_scale = |name: &str| {
+        let layer = name.strip_suffix("scale_weight").or_else(|| name.strip_suffix("scale_input"));
+        layer.is_some_and(|layer| changed.contains(&format!("{layer}weight")))
+    };
+    let rest = source.renamed(|name| if is_scale(name) { Vec::new() } else { vec![Renamed::whole(name)] });
+    Ok(Weights::joined(source.file(), &[changed, rest]))
 }

@@ -189,6 +189,17 @@ impl Weights {
         Self::of(Source { name: name.into(), entries, metadata }).on(&first.compute)
     }
 
+    /// This file with the tensors of another in the places of those of the same names below its prefix.
+    #[must_use]
+    pub(crate) fn overlaid(&self, other: &Self) -> Self {
+        let mut entries = self.source.entries.clone();
+        for (key, item) in other.below() {
+            entries.insert(self.key(&key[other.prefix.len()..]), item.clone());
+        }
+        let (name, metadata) = (self.source.name.clone(), self.source.metadata.clone());
+        Self { source: Arc::new(Source { name, entries, metadata }), ..self.clone() }
+    }
+
     /// The tensors of this file, those below its prefix mixed with those of the same names below another's: `ours · a +
     /// theirs · b`, with the factors that `factors` gives for a name without the prefix. Numbers are read and mixed when a
     /// layer asks for them, in single precision.

@@ -77,6 +77,16 @@ pub enum Fault {
         /// What differs, in words.
         differs: String,
     },
+    /// A state file holds numbers that no training left there.
+    #[error(
+        "`{file}`: `{tensor}` of the training's state holds NaN or infinite numbers\nhint: remove the file, or do not resume: the training then begins anew"
+    )]
+    BrokenState {
+        /// The file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+    },
     /// The state cannot be written.
     #[error("`{file}`: the training's state cannot be written: {source}")]
     Unwritable {

@@ -156,6 +156,13 @@ impl StateFile {
         for layer in layers {
             for slot in &mut layer.slots {
                 let (name, count) = (format!("{}.{}", layer.name, slot.name), slot.numbers.len());
+                let read = |name: &str, count: usize| -> Result<Vec<f32>> {
+                    let numbers = read(name, count)?;
+                    if numbers.iter().all(|x| x.is_finite()) {
+                        return Ok(numbers);
+                    }
+                    Err(Fault::BrokenState { file: self.name(), tensor: name.to_owned() }.into())
+                };
                 progress.moments[index] = Moments {
                     first: read(&format!("{name}.mean"), count)?,
                     second: read(&format!("{name}.square"), count)?,

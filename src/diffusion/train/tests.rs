@@ -74,6 +74,9 @@ struct Log {
     pictures: Vec<(usize, Tensor)>,
     warnings: Vec<String>,
     stop_after: Option<usize>,
+    stop_at_sample: Option<usize>,
+    /// What was reported before this process.
+    before: Vec<Report>,
 }
 
 impl Watch for Log {
@@ -82,9 +85,17 @@ impl Watch for Log {
         if self.stop_after == Some(report.step) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    fn sample(&mut self, step: usize, _: &UNet) {
+    fn resumed(&mut self, before: &[Report]) {
+        self.before.extend(before);
+    }
+
+    fn sample(&mut self, step: usize, _: &UNet) -> ControlFlow<()> {
         self.samples.push(step);
+        if self.stop_at_sample == Some(step) {
+            return ControlFlow::Break(());
+        }
         self.pictures.push((step, Tensor::full(step as f32, (1, 2, 3), &candle_core::Device::Cpu).unwrap()));
+        ControlFlow::Continue(())
     }
 
     fn samples(&self) -> Vec<(usize, Tensor)> {
@@ -237,7 +248,8 @@ fn a_training_that_was_stopped_anywhere_ends_with_the_same_bytes() {
             resume: true,
         };
         let (whole, parts) = (file("whole"), file("parts"));
-        let expected = bench.train_on(&settings, Some(&whole), &mut Log::default()).unwrap();
+        let mut whole_log = Log::default();
+        let expected = bench.train_on(&settings, Some(&whole), &mut whole_log).unwrap();
         for stop in [1, 3] {
             let mut log = Log { stop_after: Some(stop), ..Log::default() };
             assert!(matches!(bench.train_on(&settings, Some(&parts), &mut log), Err(Error::Stopped)));
@@ -245,6 +257,7 @@ fn a_training_that_was_stopped_anywhere_ends_with_the_same_bytes() {
         let mut log = Log::default();
         let found = bench.train_on(&settings, Some(&parts), &mut log).unwrap();
         assert_eq!(log.reports.len(), 1, "only the last step is left to do");
+        assert_eq!([log.before, log.reports].concat(), whole_log.reports, "and what was reported before is told again");
         assert!(numbers(&found) == numbers(&expected), "{method:?}");
         assert_eq!(format!("{:?}", found.losses), format!("{:?}", expected.losses));
         assert!(std::fs::read(&parts.path).unwrap() == std::fs::read(&whole.path).unwrap(), "{method:?}");
@@ -261,14 +274,22 @@ fn a_training_that_goes_on_has_the_sample_pictures_of_before() {
     let mut settings =
         plain(Method::Lora { rank: 2, alpha: 2.0, rate: 1e-3 }, vec!["middle_block.1.proj_in".to_owned()]);
     (settings.steps, settings.sample_every) = (5, 2);
-    // At the fourth step it is stopped before its picture is drawn.
-    for (stop, drawn) in [(Some(3), &[2][..]), (Some(4), &[]), (None, &[4, 5]), (None, &[])] {
-        let mut log = Log { stop_after: stop, ..Log::default() };
+    // At the fourth step it is stopped before its picture is drawn, then twice while it is drawn: when the training has just
+    // come there, and when it goes on from there.
+    for (stop, at_sample, drawn) in [
+        (Some(3), None, &[2][..]),
+        (None, Some(4), &[4]),
+        (None, Some(4), &[4]),
+        (None, None, &[4, 5]),
+        (None, None, &[]),
+    ] {
+        let mut log = Log { stop_after: stop, stop_at_sample: at_sample, ..Log::default() };
         let ended = bench.train_on(&settings, Some(&state), &mut log);
-        assert_eq!(ended.is_err(), stop.is_some());
+        let stops = stop.is_some() || at_sample.is_some();
+        assert_eq!(matches!(ended, Err(Error::Stopped)), stops);
         assert_eq!(log.samples, drawn);
         let steps: Vec<usize> = log.pictures.iter().map(|(step, _)| *step).collect();
-        assert_eq!(steps, if stop.is_some() { &[2][..] } else { &[2, 4, 5] });
+        assert_eq!(steps, if stops { &[2][..] } else { &[2, 4, 5] });
         for (step, picture) in &log.pictures {
             assert_eq!(picture.dims(), [1, 2, 3]);
             assert_eq!(picture.flatten_all().unwrap().to_vec1::<f32>().unwrap(), [*step as f32; 6]);
@@ -311,6 +332,51 @@ fn a_state_of_another_training_is_refused_and_a_broken_one_named() {
     let again = StateFile { resume: false, ..state };
     bench.train_on(&settings, Some(&again), &mut Log::default()).unwrap();
     assert!(std::fs::read(&again.path).unwrap() == whole);
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+/// Directions of a state that depend on each other are drawn anew, which is told; numbers that are none are refused.
+#[test]
+fn a_state_that_was_tampered_with_is_mended_or_refused() {
+    let bench = Bench::new();
+    let dir = std::env::temp_dir().join(format!("paraflow-tampered-{}", std::process::id()));
+    let state = StateFile { path: dir.join("a.para-state.safetensors"), every: 0, resume: true };
+    let layer = "middle_block.1.proj_in";
+    let mut settings = plain(para(ParaMode::Projection, Init::Random), vec![layer.to_owned()]);
+    settings.steps = 3;
+    let stopped = Log { stop_after: Some(1), ..Log::default() };
+    assert!(bench.train_on(&settings, Some(&state), &mut { stopped }).is_err());
+    let whole = std::fs::read(&state.path).unwrap();
+    let file = crate::nn::Weights::from_bytes("state", whole).unwrap();
+    let changed = |change: &dyn Fn(&mut Vec<f32>)| {
+        let tensor = |name: &str| {
+            let tensor = file.tensor(name, file.shape(name).unwrap()).unwrap();
+            let mut numbers: Vec<f32> = tensor.flatten_all().unwrap().to_vec1().unwrap();
+            if name == format!("{layer}.b") {
+                change(&mut numbers);
+            }
+            let tensor = Tensor::from_vec(numbers, tensor.shape(), &candle_core::Device::Cpu).unwrap();
+            (name.to_owned(), tensor, crate::adapters::Store::F32)
+        };
+        let tensors: Vec<_> = file.names().map(tensor).collect();
+        std::fs::write(&state.path, crate::adapters::write(&tensors, file.metadata()).unwrap()).unwrap();
+    };
+    for factor in [0.0, -2.0] {
+        // The second of three directions becomes nothing, or the first.
+        changed(&|numbers| {
+            let width = numbers.len() / 3;
+            let (first, others) = numbers.split_at_mut(width);
+            others[..width].iter_mut().zip(first).for_each(|(to, from)| *to = factor * *from);
+        });
+        let mut log = Log { stop_after: Some(2), ..Log::default() };
+        assert!(matches!(bench.train_on(&settings, Some(&state), &mut log), Err(Error::Stopped)));
+        let told = format!("step 1: a direction of layer `{layer}` depended on others and was drawn anew");
+        assert_eq!(log.warnings, [told]);
+        assert!(log.reports[0].loss.is_finite());
+    }
+    changed(&|numbers| numbers[7] = f32::NAN);
+    let error = bench.train_on(&settings, Some(&state), &mut Log::default()).unwrap_err().to_string();
+    assert!(error.contains(&format!("`{layer}.b` of the training's state holds NaN")), "{error}");
     std::fs::remove_dir_all(dir).unwrap();
 }
 

@@ -60,8 +60,12 @@ pub trait Watch {
     /// A step was done. Breaking off ends the training with [`Error::Stopped`], its state kept.
     fn step(&mut self, report: &Report) -> ControlFlow<()>;
 
-    /// It is time for sample pictures of the network as it is after `step` steps.
-    fn sample(&mut self, step: usize, unet: &UNet);
+    /// The training goes on after these steps, which a process before did.
+    fn resumed(&mut self, _before: &[Report]) {}
+
+    /// It is time for sample pictures of the network as it is after `step` steps. What goes wrong with them is no reason to
+    /// end a training. Breaking off, for which somebody has to ask, ends it as in [`step`](Self::step).
+    fn sample(&mut self, step: usize, unet: &UNet) -> ControlFlow<()>;
 
     /// Something that the user should know and that stops nothing.
     fn warn(&mut self, text: String);
@@ -98,7 +102,9 @@ pub fn train(request: &TrainRequest<'_>, watch: &mut dyn Watch) -> Result<Traine
     let step = trainer.progress.step;
     if step > 0 && request.settings.samples_at(step) && !watch.samples().iter().any(|(of, _)| *of == step) {
         // It was stopped while it was drawn.
-        watch.sample(step, &trainer.unet(false)?);
+        if watch.sample(step, &trainer.unet(false)?).is_break() {
+            return Err(Error::Stopped);
+        }
     }
     while trainer.progress.step < request.settings.steps {
         let report = match trainer.step(watch) {
@@ -109,12 +115,12 @@ pub fn train(request: &TrainRequest<'_>, watch: &mut dyn Watch) -> Result<Traine
             }
         };
         let step = trainer.progress.step;
-        let flow = watch.step(&report);
+        let mut flow = watch.step(&report);
         let last = step == request.settings.steps;
-        let stops = flow.is_break() && !last;
-        if !stops && request.settings.samples_at(step) {
-            watch.sample(step, &trainer.unet(false)?);
+        if (last || flow.is_continue()) && request.settings.samples_at(step) {
+            flow = watch.sample(step, &trainer.unet(false)?);
         }
+        let stops = flow.is_break() && !last;
         if let Some(state) = request.state
             && (last || stops || (state.every > 0 && step.is_multiple_of(state.every)))
             && let Err(error) = trainer.save(state, watch)
@@ -183,15 +189,51 @@ impl<'a> Trainer<'a> {
         let Some(state) = self.request.state else { return Ok(()) };
         let Some((progress, samples)) = state.load(&self.request, &mut self.layers)? else { return Ok(()) };
         self.progress = progress;
+        watch.resumed(&self.before());
         for (step, picture) in samples {
             watch.restore(step, picture);
         }
+        self.show(watch)
+    }
+
+    /// Lets the network see the numbers. Directions that depend on others are drawn anew.
+    fn show(&mut self, watch: &mut dyn Watch) -> Result<()> {
+        let step = self.progress.step;
+        let mut drawn = generator(self.request.settings.seed, Stream::Start, usize::MAX - step);
         for layer in &mut self.layers {
             for slot in &mut layer.slots {
-                slot.show(|| 0.0)?;
+                let mut normal = [0.0; 16];
+                let mut left = 0;
+                let redrawn = slot.show(|| {
+                    if left == 0 {
+                        drawn.fill_normal(&mut normal);
+                        left = normal.len();
+                    }
+                    left -= 1;
+                    normal[left]
+                })?;
+                if redrawn {
+                    let name = &layer.name;
+                    watch.warn(format!(
+                        "step {step}: a direction of layer `{name}` depended on others and was drawn anew"
+                    ));
+                }
             }
         }
         Ok(())
+    }
+
+    /// What was reported of the steps that are done.
+    fn before(&self) -> Vec<Report> {
+        let settings = self.request.settings;
+        let report = |(index, &(loss, validation)): (usize, &(f32, Option<f32>))| Report {
+            step: index + 1,
+            steps: settings.steps,
+            loss,
+            validation,
+            rate: settings.rate(index),
+        };
+        self.progress.losses.iter().enumerate().map(report).collect()
     }
 
     fn save(&self, state: &StateFile, watch: &dyn Watch) -> Result<()> {
@@ -300,31 +342,15 @@ impl<'a> Trainer<'a> {
         /// Steps between two retractions: seldom enough to cost nothing, often enough that a rate stays an angle.
         const RETRACT_EVERY: usize = 100;
         let (step, settings) = (self.progress.step, self.request.settings);
-        let mut drawn = generator(settings.seed, Stream::Start, usize::MAX - step);
-        for layer in &mut self.layers {
-            for slot in &mut layer.slots {
-                if slot.numbers.iter().any(|x| !x.is_finite()) {
-                    return Err(Fault::Diverged { step, what: "the trained tensor", layer: layer.name.clone() }.into());
-                }
-                let mut normal = [0.0; 16];
-                let mut left = 0;
-                let redrawn = slot.show(|| {
-                    if left == 0 {
-                        drawn.fill_normal(&mut normal);
-                        left = normal.len();
-                    }
-                    left -= 1;
-                    normal[left]
-                })?;
-                if redrawn {
-                    let name = &layer.name;
-                    watch.warn(format!(
-                        "step {step}: a direction of layer `{name}` depended on others and was drawn anew"
-                    ));
-                }
-                if step.is_multiple_of(RETRACT_EVERY) {
-                    slot.retract()?;
-                }
+        for layer in &self.layers {
+            if layer.slots.iter().any(|slot| slot.numbers.iter().any(|x| !x.is_finite())) {
+                return Err(Fault::Diverged { step, what: "the trained tensor", layer: layer.name.clone() }.into());
+            }
+        }
+        self.show(watch)?;
+        if step.is_multiple_of(RETRACT_EVERY) {
+            for slot in self.layers.iter_mut().flat_map(|layer| &mut layer.slots) {
+                slot.retract()?;
             }
         }
         self.progress.average(&self.layers, settings.ema);

@@ -164,6 +164,8 @@ pub struct Job {
     pub webhook: Option<String>,
     /// How often it was begun and not ended, because the process died.
     pub attempts: u32,
+    /// Whether a process before this one began it, and died or was stopped.
+    pub begun: bool,
     /// `[number, id, prompt, extra, outputs]` as it is sent.
     pub item: String,
 }

@@ -211,3 +211,55 @@ fn cover(model: &FilePath) -> Option<Vec<u8>> {
         serde_json::from_str(header.pointer("/__metadata__/ssmd_cover_images")?.as_str()?).ok()?;
     BASE64.decode(covers.first()?.as_bytes()).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::tests::{Bench, Got};
+
+    const PAUSE: Duration = Duration::from_millis(100);
+
+    /// Whether an answer is still awaited after a while.
+    async fn waits(answer: &mut (impl Future<Output = Got> + Unpin)) -> bool {
+        tokio::time::timeout(PAUSE, answer).await.is_err()
+    }
+
+    /// Two pictures at a time: a third waits, whoever asked for the first two may be gone, and what opens none does not wait.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn two_pictures_are_opened_at_a_time_and_the_next_wait() {
+        let bench = Bench::new();
+        std::fs::create_dir_all(bench.dir.path().join("output")).unwrap();
+        let picture = image::RgbImage::from_pixel(2, 2, image::Rgb([1, 2, 3]));
+        picture.save(bench.dir.path().join("output/p.png")).unwrap();
+        let begun = Arc::new(AtomicUsize::new(0));
+        let (mut gates, mut holders) = (Vec::new(), Vec::new());
+        for _ in 0..2 {
+            let (gate, opened) = std::sync::mpsc::channel::<()>();
+            let begun = Arc::clone(&begun);
+            let work = move || {
+                begun.fetch_add(1, Ordering::SeqCst);
+                let _ = opened.recv();
+                Ok(StatusCode::OK.into_response())
+            };
+            gates.push(gate);
+            holders.push(tokio::spawn(opening(work)));
+        }
+        while begun.load(Ordering::SeqCst) < 2 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let mut third = pin!(bench.get("/view?filename=p.png&preview=jpeg;50&channel=rgb"));
+        assert!(waits(&mut third).await);
+        assert_eq!(bench.get("/view?filename=p.png").await.status, StatusCode::OK, "as it is, it is not opened");
+        // A client that hangs up does not let another in before its picture is closed.
+        holders.iter().for_each(tokio::task::JoinHandle::abort);
+        assert!(waits(&mut third).await);
+        gates.pop();
+        let got = third.await;
+        assert_eq!((got.status, got.header(header::CONTENT_TYPE)), (StatusCode::OK, "image/jpeg"));
+    }
+}

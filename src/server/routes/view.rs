@@ -12,7 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::webp::WebPEncoder;
-use image::{DynamicImage, ImageFormat, ImageReader, Limits, RgbaImage};
+use image::{DynamicImage, ImageFormat, ImageReader, ImageResult, Limits, RgbaImage};
 use tower::ServiceExt as _;
 use tower_http::services::ServeFile;
 
@@ -138,22 +138,22 @@ fn encode_preview(picture: &DynamicImage, preview: &str, channel: &str) -> (&'st
 
 /// Opens a picture in memory within the limits.
 pub(super) fn decode(bytes: &[u8]) -> Option<DynamicImage> {
-    read(Cursor::new(bytes))
+    read(Cursor::new(bytes)).ok()
 }
 
 /// Opens a picture in a file within the limits. A file that is no picture is not read further than its first bytes.
 pub(super) fn open(file: &Path) -> Option<DynamicImage> {
-    read(BufReader::new(File::open(file).ok()?))
+    read(BufReader::new(File::open(file).ok()?)).ok()
 }
 
-fn read(source: impl BufRead + Seek) -> Option<DynamicImage> {
-    let mut reader = ImageReader::new(source).with_guessed_format().ok()?;
+fn read(source: impl BufRead + Seek) -> ImageResult<DynamicImage> {
+    let mut reader = ImageReader::new(source).with_guessed_format()?;
     let mut limits = Limits::default();
     limits.max_image_width = Some(LARGEST_SIDE);
     limits.max_image_height = Some(LARGEST_SIDE);
     limits.max_alloc = Some(LARGEST_BYTES);
     reader.limits(limits);
-    reader.decode().ok()
+    reader.decode()
 }
 
 /// Any picture as WebP.
@@ -210,11 +210,22 @@ mod tests {
 
     #[test]
     fn a_bomb_is_not_opened() {
-        let mut bytes = Vec::new();
-        let mut encoder = png::Encoder::new(&mut bytes, 100_000, 100_000);
-        encoder.set_color(png::ColorType::Grayscale);
-        drop(encoder.write_header().unwrap());
-        assert!(decode(&bytes).is_none());
+        use image::ImageError;
+        let header = |side: u32, colours, depth| {
+            let mut bytes = Vec::new();
+            let mut encoder = png::Encoder::new(&mut bytes, side, side);
+            encoder.set_color(colours);
+            encoder.set_depth(depth);
+            let mut writer = encoder.write_header().unwrap();
+            writer.write_chunk(png::chunk::IDAT, &[]).unwrap();
+            drop(writer);
+            read(Cursor::new(bytes)).unwrap_err()
+        };
+        let (grey, rgba) = (png::ColorType::Grayscale, png::ColorType::Rgba);
+        // Too long a side; sides that are allowed, with more bytes than are; and one that only lacks its numbers.
+        assert!(matches!(header(LARGEST_SIDE + 1, grey, png::BitDepth::Eight), ImageError::Limits(_)));
+        assert!(matches!(header(LARGEST_SIDE, rgba, png::BitDepth::Sixteen), ImageError::Limits(_)));
+        assert!(!matches!(header(16, rgba, png::BitDepth::Sixteen), ImageError::Limits(_)));
         assert!(decode(b"no picture").is_none());
     }
 }

@@ -1,10 +1,12 @@
 //! The server without weights: its router as a function, its socket with a real client, nodes that add two numbers.
 
+mod files;
 mod own;
 mod protocol;
 mod routes;
 mod security;
 mod toys;
+mod users;
 
 use std::sync::Arc;
 use std::time::Duration;

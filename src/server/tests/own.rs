@@ -196,6 +196,27 @@ async fn who_follows_a_training_late_is_told_its_curve_first() {
     }
 }
 
+/// A sample picture for which there is no room on the disk is a warning for whoever follows, and the training goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sample_that_cannot_be_kept_is_told_and_the_training_goes_on() {
+    let bench = Bench::new();
+    std::fs::create_dir_all(bench.dir.path().join("temp")).unwrap();
+    std::fs::write(bench.dir.path().join("temp/samples"), "in the folder's place").unwrap();
+    submit(&bench, json!({"graph": training(), "id": "j"})).await;
+    let told = || bench.server.app.kept.follow("j").0;
+    while told().len() < 5 {
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    let kinds: Vec<String> = told().iter().map(|message| message.parts().0).collect();
+    assert_eq!(kinds[3..], ["paraflow.warning"; 2], "no sample, and what the toy says after it");
+    let text = told()[3].parts().1["text"].as_str().unwrap().to_owned();
+    assert!(text.starts_with("the sample picture of step 3 cannot be kept: "), "{text}");
+    assert!(text.ends_with("; the training goes on"), "{text}");
+    assert_eq!(bench.get("/paraflow/v1/jobs/j").await.json()["state"], "running");
+    bench.method(Method::POST, "/paraflow/v1/jobs/j/cancel", "").await;
+    bench.get("/paraflow/v1/jobs/j/wait").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn pictures_that_the_history_shows_outlive_a_restart_and_others_do_not() {
     let bench = Bench::new();
@@ -303,4 +324,54 @@ async fn figures_health_and_the_document_are_there() {
     let document = bench.get("/paraflow/v1/openapi.json").await.json();
     assert!(document["openapi"].as_str().unwrap().starts_with("3."));
     assert!(bench.get("/paraflow/v1/").await.text().contains("openapi.json"));
+}
+
+/// From the first word of the end on, while the running job still has its time of grace.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_goes_down_is_not_ready() {
+    let grace = std::time::Duration::from_secs(60);
+    let Bench { dir: _dir, server, router } = Bench::with(crate::Options { grace, ..crate::Options::default() });
+    let ask = async |method: Method, path: &str, body: String| {
+        let request = request(method, path, axum::body::Body::from(body));
+        let response = tower::ServiceExt::oneshot(router.clone(), request).await.unwrap();
+        let status = response.status();
+        (status, http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes())
+    };
+    let body = json!({"graph": endless(), "id": "j"}).to_string();
+    assert_eq!(ask(Method::POST, "/paraflow/v1/jobs", body).await.0, StatusCode::CREATED);
+    while server.app.runner.busy() == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    let ready = async || ask(Method::GET, "/paraflow/v1/ready", String::new()).await;
+    assert_eq!(ready().await.0, StatusCode::OK);
+    let app = server.app.clone();
+    let down = tokio::spawn(server.shut_down());
+    let (status, body) = loop {
+        let told = ready().await;
+        if told.0 != StatusCode::OK {
+            break told;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    };
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    let told: Json = serde_json::from_slice(&body).unwrap();
+    assert_eq!(told, json!({"status": "not ready", "reason": "the server is going down"}));
+    assert_eq!(app.runner.busy(), 1, "the job has not ended");
+    assert_eq!(ask(Method::GET, "/paraflow/v1/health", String::new()).await.0, StatusCode::OK, "it lives");
+    assert_eq!(ask(Method::POST, "/paraflow/v1/jobs/j/cancel", String::new()).await.0, StatusCode::ACCEPTED);
+    down.await.unwrap();
+    assert_eq!(ready().await.0, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_database_fails_is_not_ready() {
+    let bench = Bench::new();
+    assert_eq!(bench.get("/paraflow/v1/ready").await.status, StatusCode::OK);
+    let file = rusqlite::Connection::open(bench.dir.path().join("user/paraflow.db")).unwrap();
+    file.execute_batch("PRAGMA foreign_keys = off; ALTER TABLE jobs RENAME TO lost").unwrap();
+    let got = bench.get("/paraflow/v1/ready").await;
+    assert_eq!(got.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(got.json()["reason"], "the job database does not answer; the log says why");
+    file.execute_batch("ALTER TABLE lost RENAME TO jobs").unwrap();
+    assert_eq!(bench.get("/paraflow/v1/ready").await.status, StatusCode::OK, "it is asked anew each time");
 }

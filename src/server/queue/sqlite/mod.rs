@@ -141,6 +141,7 @@ impl SqliteQueue {
             timeout_ms: new.timeout_ms,
             webhook: new.webhook.clone(),
             attempts: 0,
+            begun: false,
             item,
         }
     }

@@ -25,8 +25,8 @@ pub(super) fn recover(connection: &Connection) -> Result<Memory, QueueError> {
         .optional()?
         .is_some_and(|value| value == "true");
     let mut waiting = connection.prepare(
-        "SELECT id, number, priority, position, prompt, extra, targets, client, created, timeout_ms, webhook, attempts
-         FROM jobs WHERE state = 'queued'",
+        "SELECT id, number, priority, position, prompt, extra, targets, client, created, timeout_ms, webhook, attempts,
+         started IS NOT NULL FROM jobs WHERE state = 'queued'",
     )?;
     for job in waiting.query_map([], read_job)? {
         memory.insert(Arc::new(job?));

@@ -128,7 +128,7 @@ fn store_artefact(connection: &Connection, id: &str, place: i64, file: &Artefact
 }
 
 /// A waiting job: `id, number, priority, position, prompt, extra, targets, client, created, timeout_ms, webhook,
-/// attempts`.
+/// attempts`, and whether it was begun.
 pub(super) fn read_job(row: &Row<'_>) -> rusqlite::Result<Job> {
     let json = |text: String| serde_json::from_str::<Json>(&text).unwrap_or_default();
     let (prompt, extra, targets): (String, String, String) = (row.get(4)?, row.get(5)?, row.get(6)?);
@@ -147,6 +147,7 @@ pub(super) fn read_job(row: &Row<'_>) -> rusqlite::Result<Job> {
         timeout_ms: row.get::<_, Option<i64>>(9)?.and_then(|ms| u64::try_from(ms).ok()),
         webhook: row.get(10)?,
         attempts: row.get(11)?,
+        begun: row.get(12)?,
         item,
     })
 }

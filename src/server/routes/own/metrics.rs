@@ -1,6 +1,7 @@
 //! Figures for Prometheus, and whether the server lives and is ready.
 
 use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -50,16 +51,19 @@ pub(super) async fn health() -> Response {
     answer(&json!({"status": "alive"}))
 }
 
-/// Tells whether jobs are taken: the database answers, and the server is not going down.
+/// Tells whether jobs are run: the database answers, and the server is not going down.
 #[utoipa::path(
     get, path = "/ready", tag = "operations",
-    responses((status = 200, description = "It is ready."), (status = 503, description = "It is not."))
+    responses((status = 200, description = "It is ready."), (status = 503, description = "It is not, and why."))
 )]
 pub(super) async fn ready(State(app): State<App>) -> Response {
-    let closing = *app.closing.borrow();
-    let answers = app.queue.find("").await.is_ok();
-    if closing || !answers {
-        return (StatusCode::SERVICE_UNAVAILABLE, answer(&json!({"status": "not ready"}))).into_response();
-    }
-    answer(&json!({"status": "ready"}))
+    let reason = if app.going.load(Ordering::Relaxed) {
+        "the server is going down"
+    } else if let Err(error) = app.queue.find("").await {
+        tracing::error!(%error, "not ready");
+        "the job database does not answer; the log says why"
+    } else {
+        return answer(&json!({"status": "ready"}));
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, answer(&json!({"status": "not ready", "reason": reason}))).into_response()
 }

@@ -1,34 +1,35 @@
 //! Events of a run as the messages that ComfyUI's clients know, in their order.
 //!
+//! `table.rs` is the state of all nodes in one message, `binary.rs` the frames with pictures, `samples.rs` what becomes of a
+//! training's sample pictures.
+//!
 //! The only place that knows both vocabularies. Everything about one run goes through one [`Report`], which also keeps
 //! what the history will say of it.
 
-use std::collections::{HashMap, HashSet};
-use std::fmt::Write as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+mod binary;
+mod samples;
+mod table;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
 use paraflow_assets::Assets;
 use paraflow_engine::{Ended, Event, ImageFormat, LossPoint, Registry, Specs as _};
 use serde_json::{Map, Value as Json, json};
 
-use crate::artefacts;
+use self::binary::{preview_image, preview_with_metadata};
+use self::table::Table;
 use crate::feed::Feed;
 use crate::hub::{Frame, Hub, Keep, To};
 use crate::kept::Kept;
-use crate::protocol::answers::FileRef;
 use crate::protocol::{
-    Cached, ExecInfo, Executed, Executing, ExecutionError, Interrupted, Loss, Message, Moment, NodeProgress, NodeState,
-    Progress, QueueStatus, Ran, Sample, Status, Warning, Why,
+    Cached, ExecInfo, Executed, Executing, ExecutionError, Interrupted, Loss, Message, Moment, NodeState, Progress,
+    QueueStatus, Ran, Status, Warning, Why,
 };
-use crate::queue::{Artefact, Job, Queue};
+use crate::queue::{Job, Queue};
 use crate::time::now_ms;
 use crate::why::{Memory, Reason};
-
-/// From so many nodes on, their whole table is not sent at every change, but at most every [`TABLE_PAUSE`].
-const LARGE_TABLE: usize = 200;
-const TABLE_PAUSE: Duration = Duration::from_millis(50);
 
 /// What becomes of one run's events.
 pub(crate) struct Report<'a> {
@@ -94,16 +95,6 @@ struct Opening {
     reused: Vec<(String, Option<Arc<Json>>)>,
 }
 
-/// The table of `progress_state`, an entry a node that is not pending.
-#[derive(Default)]
-struct Table {
-    positions: HashMap<String, usize>,
-    /// An entry's maximum, and the entry as it is sent.
-    entries: Vec<(f64, String)>,
-    sent: Option<Instant>,
-    unsent: bool,
-}
-
 /// What the history says of a run.
 pub(crate) struct Told {
     pub(crate) outputs: Json,
@@ -145,10 +136,7 @@ impl<'a> Report<'a> {
             Event::Planned { .. } => {}
             Event::Cached { node } => self.cached(state, node),
             Event::Output { node, ui } => self.output(state, node, &ui),
-            Event::Warning { node, text } => {
-                tracing::warn!(job = self.job.id, node, "{text}");
-                self.ours(&Message::Warning(Warning { node, text, prompt_id: self.id() }));
-            }
+            Event::Warning { node, text } => self.warn(node, text),
             Event::Started { node } => self.started(state, node),
             Event::Progress { node, done, total } => self.progress(state, &node, done, total),
             Event::Loss { node, point } => self.ours(&self.loss(node, point)),
@@ -277,7 +265,7 @@ impl<'a> Report<'a> {
     fn reused(&self, state: &mut State, node: String, ui: Option<&Json>) {
         self.executed(state, &node, ui);
         state.executed.push(node.clone());
-        state.set(&self.job.id, &node, 1.0, 1.0, NodeState::Finished);
+        state.table.set(&self.job.id, &node, 1.0, 1.0, NodeState::Finished);
         self.send_table(state, false);
     }
 
@@ -288,7 +276,7 @@ impl<'a> Report<'a> {
             }
             return;
         }
-        if state.table.positions.contains_key(&node) {
+        if state.table.has(&node) {
             self.executed(state, &node, Some(ui));
         } else {
             self.reused(state, node, Some(ui));
@@ -299,7 +287,7 @@ impl<'a> Report<'a> {
         self.open(state);
         let reason = self.memory.why(self.job, &node, |id| state.reasons.contains_key(id));
         state.reasons.insert(node.clone(), reason);
-        state.set(&self.job.id, &node, 0.0, 1.0, NodeState::Running);
+        state.table.set(&self.job.id, &node, 0.0, 1.0, NodeState::Running);
         self.send_table(state, false);
         let executing =
             Executing { node: Some(node.clone()), display_node: Some(node.clone()), prompt_id: Some(self.id()) };
@@ -309,7 +297,7 @@ impl<'a> Report<'a> {
     }
 
     fn progress(&self, state: &mut State, node: &str, done: u32, total: u32) {
-        state.set(&self.job.id, node, done.into(), total.into(), NodeState::Running);
+        state.table.set(&self.job.id, node, done.into(), total.into(), NodeState::Running);
         self.send_table(state, false);
         let preview = state.previews.remove(node);
         let to = self.owner_or_all();
@@ -329,7 +317,7 @@ impl<'a> Report<'a> {
         state.running.retain(|running| running != node);
         state.previews.remove(node);
         state.executed.push(node.to_owned());
-        state.finish(&self.job.id, node);
+        state.table.finish(&self.job.id, node);
         self.send_table(state, false);
     }
 
@@ -398,46 +386,14 @@ impl<'a> Report<'a> {
         self.kept.tell(&self.job.id, message);
     }
 
+    fn warn(&self, node: String, text: String) {
+        tracing::warn!(job = self.job.id, node, "{text}");
+        self.ours(&Message::Warning(Warning { node, text, prompt_id: self.id() }));
+    }
+
     fn loss(&self, node: String, point: LossPoint) -> Message {
         let LossPoint { step, total, loss, validation, learning_rate } = point;
         Message::Loss(Loss { node, step, total, loss, learning_rate, validation, prompt_id: self.id() })
-    }
-
-    /// Puts a sample picture where clients can fetch it, and tells of it.
-    fn sample(&self, node: &str, step: u32, image: &[u8], format: ImageFormat) {
-        let ending = match format {
-            ImageFormat::Jpeg => "jpg",
-            ImageFormat::Png => "png",
-        };
-        let saved = self.assets.previews().series("samples/sample", (0, 0));
-        match saved.and_then(|mut series| series.save(ending, |file| file.write_all(image))) {
-            Ok(saved) => {
-                let file = artefacts::sample(node, step, &saved, image);
-                let message = self.sample_message(&file);
-                // In the books before it is told, so that whoever is told of it finds it after any end of the process.
-                if let Err(error) = self.queue.show(&self.job.id, file).wait() {
-                    tracing::warn!(job = self.job.id, node, %error, "a sample picture is not in the books");
-                }
-                self.ours(&message);
-            }
-            Err(error) => tracing::warn!(job = self.job.id, node, %error, "a sample picture cannot be kept"),
-        }
-    }
-
-    /// What a process that died had told of sample pictures.
-    fn samples_of_before(&self) -> Vec<Message> {
-        if self.job.attempts == 0 {
-            return Vec::new();
-        }
-        let files = self.queue.artefacts(&self.job.id).wait().unwrap_or_default();
-        files.iter().filter(|file| file.kind == artefacts::SAMPLES).map(|file| self.sample_message(file)).collect()
-    }
-
-    fn sample_message(&self, file: &Artefact) -> Message {
-        let image =
-            FileRef { filename: file.filename.clone(), subfolder: file.subfolder.clone(), place: file.place.clone() };
-        let step = file.step.unwrap_or_default();
-        Message::Sample(Sample { node: file.node.clone(), step, image, prompt_id: self.id() })
     }
 
     fn preview(&self, state: &mut State, node: String, image: Arc<[u8]>, format: ImageFormat) {
@@ -456,17 +412,9 @@ impl<'a> Report<'a> {
 
     fn send_table(&self, state: &mut State, last: bool) {
         let to = self.owner_or_all();
-        let table = &mut state.table;
-        let pause = table.entries.len() >= LARGE_TABLE && table.sent.is_some_and(|sent| sent.elapsed() < TABLE_PAUSE);
-        if last && !table.unsent {
-            return;
+        if state.table.is_due(last) && self.hub.reaches(to) {
+            self.hub.send(to, &state.table.frame(&self.job.id), Keep::UntilNext);
         }
-        table.unsent = pause && !last;
-        if table.unsent || !(self.hub.reaches(to)) {
-            return;
-        }
-        table.sent = Some(Instant::now());
-        self.hub.send(to, &table.frame(&self.job.id), Keep::UntilNext);
     }
 
     fn owner_or_all(&self) -> To<'_> {
@@ -491,23 +439,6 @@ impl State {
         self.nodes.get(node).map_or("", |class| &class.name)
     }
 
-    fn set(&mut self, job: &str, node: &str, value: f64, max: f64, state: NodeState) {
-        let entry = (max, entry(job, node, value, max, state));
-        match self.table.positions.get(node) {
-            Some(&position) => self.table.entries[position] = entry,
-            None => {
-                self.table.positions.insert(node.to_owned(), self.table.entries.len());
-                self.table.entries.push(entry);
-            }
-        }
-    }
-
-    /// A finished node's value is its maximum, which may have become another than 1.
-    fn finish(&mut self, job: &str, node: &str) {
-        let max = self.table.positions.get(node).map_or(1.0, |&position| self.table.entries[position].0);
-        self.set(job, node, max, max, NodeState::Finished);
-    }
-
     fn meta(&self) -> Map<String, Json> {
         let meta = |node: &String| {
             let meta = json!({"node_id": node, "display_node": node, "parent_node": null, "real_node_id": node});
@@ -517,41 +448,10 @@ impl State {
     }
 }
 
-/// `"id": {…}` of the table.
-fn entry(job: &str, node: &str, value: f64, max: f64, state: NodeState) -> String {
-    let node = node.to_owned();
-    let progress = NodeProgress {
-        value,
-        max,
-        state,
-        node_id: node.clone(),
-        prompt_id: job.to_owned(),
-        display_node_id: node.clone(),
-        parent_node_id: None,
-        real_node_id: node.clone(),
-    };
-    format!("{}: {}", Json::from(node), serde_json::to_string(&progress).unwrap_or_default())
-}
-
 /// A message as the history keeps it: `[type, data]`.
 fn pair(message: &Message) -> Json {
     let (kind, data) = message.parts();
     json!([kind, data])
-}
-
-impl Table {
-    fn frame(&self, job: &str) -> Frame {
-        let mut text =
-            String::with_capacity(self.entries.iter().map(|(_, entry)| entry.len() + 2).sum::<usize>() + 120);
-        let job = Json::from(job);
-        let _ = write!(text, "{{\"type\": \"progress_state\", \"data\": {{\"prompt_id\": {job}, \"nodes\": {{");
-        for (at, (_, entry)) in self.entries.iter().enumerate() {
-            text.push_str(if at > 0 { ", " } else { "" });
-            text.push_str(entry);
-        }
-        text.push_str("}}}");
-        Frame::Text(text.into())
-    }
 }
 
 /// The literals of a node, each in a list as the executor holds it.
@@ -570,69 +470,4 @@ pub(crate) fn still_executing(node: &str) -> Frame {
 pub(crate) fn status(remaining: usize, sid: Option<&str>) -> Frame {
     let status = QueueStatus { exec_info: ExecInfo { queue_remaining: remaining } };
     Frame::message(&Message::Status(Status { status, sid: sid.map(str::to_owned) }))
-}
-
-/// Binary event 1: format, picture.
-fn preview_image(image: &[u8], format: ImageFormat) -> Frame {
-    let mut frame = BytesMut::with_capacity(image.len() + 8);
-    frame.put_u32(1);
-    frame.put_u32(match format {
-        ImageFormat::Jpeg => 1,
-        ImageFormat::Png => 2,
-    });
-    frame.put(image);
-    Frame::Binary(frame.freeze())
-}
-
-/// Binary event 4: length of the JSON, JSON, picture.
-fn preview_with_metadata(job: &str, node: &str, image: &[u8], format: ImageFormat) -> Frame {
-    let image_type = match format {
-        ImageFormat::Jpeg => "image/jpeg",
-        ImageFormat::Png => "image/png",
-    };
-    let metadata = json!({"node_id": node, "prompt_id": job, "display_node_id": node, "parent_node_id": null,
-                          "real_node_id": node, "image_type": image_type});
-    let metadata = metadata.to_string();
-    let mut frame = BytesMut::with_capacity(image.len() + metadata.len() + 8);
-    frame.put_u32(4);
-    frame.put_u32(u32::try_from(metadata.len()).unwrap_or(u32::MAX));
-    frame.put(metadata.as_bytes());
-    frame.put(image);
-    Frame::Binary(Bytes::from(frame))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn frames_have_the_contracts_bytes() {
-        let Frame::Binary(old) = preview_image(b"JPG", ImageFormat::Jpeg) else { panic!("binary") };
-        assert_eq!(&old[..], b"\0\0\0\x01\0\0\0\x01JPG");
-        let Frame::Binary(new) = preview_with_metadata("p", "3", b"PNG", ImageFormat::Png) else { panic!("binary") };
-        let length = u32::from_be_bytes(new[4..8].try_into().unwrap()) as usize;
-        assert_eq!(&new[..4], b"\0\0\0\x04");
-        let metadata: Json = serde_json::from_slice(&new[8..8 + length]).unwrap();
-        assert_eq!(metadata["image_type"], "image/png");
-        assert_eq!(&new[8 + length..], b"PNG");
-        assert_eq!(
-            status(2, Some("abc")),
-            Frame::Text(
-                r#"{"type": "status", "data": {"status":{"exec_info":{"queue_remaining":2}},"sid":"abc"}}"#.into()
-            )
-        );
-    }
-
-    #[test]
-    fn a_table_is_json_with_floats() {
-        let mut state = State::default();
-        state.set("p", "a\"b", 3.0, 20.0, NodeState::Running);
-        state.finish("p", "a\"b");
-        let Frame::Text(text) = state.table.frame("p") else { panic!("text") };
-        let json: Json = serde_json::from_slice(&text).unwrap();
-        let node = &json["data"]["nodes"]["a\"b"];
-        assert_eq!((node["value"].as_f64(), node["max"].as_f64()), (Some(20.0), Some(20.0)));
-        assert!(String::from_utf8(text.to_vec()).unwrap().contains("\"value\":20.0"));
-        let Ok(Message::ProgressState(_)) = serde_json::from_slice(&text) else { panic!("not of its shape") };
-    }
 }
