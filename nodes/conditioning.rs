@@ -67,7 +67,7 @@ struct CLIPSetLastLayer {
     /// The text encoder.
     clip: Shared<Clip>,
     /// Counted from the end: -1 is the last layer, -2 the one before it.
-    #[input(default = -1, range = -24..=-1)]
+    #[input(default = -1, range = -24..=-1, step = 1)]
     stop_at_clip_layer: i32,
 }
 

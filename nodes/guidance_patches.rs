@@ -124,7 +124,7 @@ struct EpsilonScaling {
     /// The model.
     model: Shared<Model>,
     /// What the noise is divided by.
-    #[input(default = 1.005, range = 0.5..=1.5, step = 0.001)]
+    #[input(default = 1.005, range = 0.5..=1.5, step = 0.001, display = "number")]
     scaling_factor: f64,
 }
 
@@ -143,10 +143,10 @@ struct TemporalScoreRescaling {
     /// The model.
     model: Shared<Model>,
     /// Below 1 more detail, above smoother; 1 changes nothing.
-    #[input(default = 0.95, range = 0.01..=100.0, step = 0.001)]
+    #[input(default = 0.95, range = 0.01..=100.0, step = 0.001, display = "number")]
     tsr_k: f64,
     /// From which noise level on; higher is earlier.
-    #[input(default = 1.0, range = 0.01..=100.0, step = 0.001)]
+    #[input(default = 1.0, range = 0.01..=100.0, step = 0.001, display = "number")]
     tsr_sigma: f64,
 }
 

@@ -47,7 +47,7 @@ impl Run for LoadImage {
 #[node(category = "image", display_name = "Load Image (from Outputs)")]
 struct LoadImageOutput {
     /// The picture: `x.png [output]`.
-    #[input(image_upload)]
+    #[input(image_upload, image_folder = "output")]
     image: PictureName,
 }
 

@@ -124,7 +124,7 @@ struct ImageBlur {
     /// The pictures.
     image: Shared<Image>,
     /// How far the blur reaches, in pixels.
-    #[input(default = 1, range = 1..=31)]
+    #[input(default = 1, range = 1..=31, step = 1)]
     blur_radius: u32,
     /// How strong it is within that.
     #[input(default = 1.0, range = 0.1..=10.0, step = 0.1)]
@@ -147,7 +147,7 @@ struct ImageSharpen {
     /// The pictures.
     image: Shared<Image>,
     /// How far a pixel looks, in pixels.
-    #[input(default = 1, range = 1..=31)]
+    #[input(default = 1, range = 1..=31, step = 1)]
     sharpen_radius: u32,
     /// How strongly it looks within that.
     #[input(default = 1.0, range = 0.1..=10.0, step = 0.01)]
@@ -178,16 +178,16 @@ struct ImageCrop {
     /// The pictures.
     image: Shared<Image>,
     /// Width in pixels.
-    #[input(default = 512, range = 1..=MAX_SIZE)]
+    #[input(default = 512, range = 1..=MAX_SIZE, step = 1)]
     width: u32,
     /// Height in pixels.
-    #[input(default = 512, range = 1..=MAX_SIZE)]
+    #[input(default = 512, range = 1..=MAX_SIZE, step = 1)]
     height: u32,
     /// Distance from the left in pixels.
-    #[input(default = 0, range = 0..=MAX_SIZE)]
+    #[input(default = 0, range = 0..=MAX_SIZE, step = 1)]
     x: u32,
     /// Distance from the top in pixels.
-    #[input(default = 0, range = 0..=MAX_SIZE)]
+    #[input(default = 0, range = 0..=MAX_SIZE, step = 1)]
     y: u32,
 }
 
@@ -329,7 +329,7 @@ struct ImageScaleToMaxDimension {
     #[input(choices = ["area", "lanczos", "bilinear", "nearest-exact", "bilinear", "bicubic"])]
     upscale_method: Choice<Method>,
     /// The length in pixels.
-    #[input(default = 512, range = 0..=MAX_SIZE)]
+    #[input(default = 512, range = 0..=MAX_SIZE, step = 1)]
     largest_size: u32,
 }
 

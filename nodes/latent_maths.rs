@@ -181,10 +181,10 @@ struct LatentCut {
     #[input(choices = ["x", "y", "t"])]
     dim: Choice<String>,
     /// Where the strip begins, in cells; less than 0 counts from the end.
-    #[input(default = 0, range = -(MAX_SIZE as i32)..=MAX_SIZE as i32)]
+    #[input(default = 0, range = -(MAX_SIZE as i32)..=MAX_SIZE as i32, step = 1)]
     index: i32,
     /// How many cells wide it is.
-    #[input(default = 1, range = 1..=MAX_SIZE)]
+    #[input(default = 1, range = 1..=MAX_SIZE, step = 1)]
     amount: u32,
 }
 
@@ -465,10 +465,10 @@ struct ImageCompositeMasked {
     /// What to paint.
     source: Shared<Image>,
     /// Distance from the left in pixels.
-    #[input(default = 0, range = 0..=MAX_SIZE)]
+    #[input(default = 0, range = 0..=MAX_SIZE, step = 1)]
     x: u32,
     /// Distance from the top in pixels.
-    #[input(default = 0, range = 0..=MAX_SIZE)]
+    #[input(default = 0, range = 0..=MAX_SIZE, step = 1)]
     y: u32,
     /// Whether to scale the source to the size of the destination.
     #[input(default = false)]

@@ -31,16 +31,16 @@ struct CropMask {
     /// The masks.
     mask: Shared<Mask>,
     /// Distance from the left in pixels.
-    #[input(default = 0, range = 0..=MAX_SIZE)]
+    #[input(default = 0, range = 0..=MAX_SIZE, step = 1)]
     x: u32,
     /// Distance from the top in pixels.
-    #[input(default = 0, range = 0..=MAX_SIZE)]
+    #[input(default = 0, range = 0..=MAX_SIZE, step = 1)]
     y: u32,
     /// Width in pixels.
-    #[input(default = 512, range = 1..=MAX_SIZE)]
+    #[input(default = 512, range = 1..=MAX_SIZE, step = 1)]
     width: u32,
     /// Height in pixels.
-    #[input(default = 512, range = 1..=MAX_SIZE)]
+    #[input(default = 512, range = 1..=MAX_SIZE, step = 1)]
     height: u32,
 }
 
@@ -71,16 +71,16 @@ struct FeatherMask {
     /// The masks.
     mask: Shared<Mask>,
     /// Over how many pixels on the left.
-    #[input(default = 0, range = 0..=MAX_SIZE)]
+    #[input(default = 0, range = 0..=MAX_SIZE, step = 1)]
     left: u32,
     /// Over how many pixels at the top.
-    #[input(default = 0, range = 0..=MAX_SIZE)]
+    #[input(default = 0, range = 0..=MAX_SIZE, step = 1)]
     top: u32,
     /// Over how many pixels on the right.
-    #[input(default = 0, range = 0..=MAX_SIZE)]
+    #[input(default = 0, range = 0..=MAX_SIZE, step = 1)]
     right: u32,
     /// Over how many pixels at the bottom.
-    #[input(default = 0, range = 0..=MAX_SIZE)]
+    #[input(default = 0, range = 0..=MAX_SIZE, step = 1)]
     bottom: u32,
 }
 
@@ -117,7 +117,7 @@ struct GrowMask {
     /// The masks.
     mask: Shared<Mask>,
     /// By how many pixels; less than 0 makes it smaller.
-    #[input(default = 0, range = -(MAX_SIZE as i32)..=MAX_SIZE as i32)]
+    #[input(default = 0, range = -(MAX_SIZE as i32)..=MAX_SIZE as i32, step = 1)]
     expand: i32,
     /// Corners become round.
     #[input(default = true)]
@@ -144,7 +144,7 @@ struct ImageColorToMask {
     /// The pictures.
     image: Shared<Image>,
     /// The colour as one number: red times 65536, green times 256, blue, each up to 255.
-    #[input(default = 0, range = 0..=16777215)]
+    #[input(default = 0, range = 0..=16777215, step = 1, display = "number")]
     color: u32,
 }
 
@@ -256,10 +256,10 @@ struct MaskComposite {
     /// What to paint.
     source: Shared<Mask>,
     /// Distance from the left in pixels.
-    #[input(default = 0, range = 0..=MAX_SIZE)]
+    #[input(default = 0, range = 0..=MAX_SIZE, step = 1)]
     x: u32,
     /// Distance from the top in pixels.
-    #[input(default = 0, range = 0..=MAX_SIZE)]
+    #[input(default = 0, range = 0..=MAX_SIZE, step = 1)]
     y: u32,
     /// How the values of both become one.
     #[input(choices = ["multiply", "add", "subtract", "and", "or", "xor"])]
@@ -322,10 +322,10 @@ struct SolidMask {
     #[input(default = 1.0, range = 0.0..=1.0, step = 0.01)]
     value: f64,
     /// Width in pixels.
-    #[input(default = 512, range = 1..=MAX_SIZE)]
+    #[input(default = 512, range = 1..=MAX_SIZE, step = 1)]
     width: u32,
     /// Height in pixels.
-    #[input(default = 512, range = 1..=MAX_SIZE)]
+    #[input(default = 512, range = 1..=MAX_SIZE, step = 1)]
     height: u32,
 }
 

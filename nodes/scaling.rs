@@ -58,10 +58,10 @@ struct ImageScale {
     #[input(choices = methods)]
     upscale_method: Choice<Method>,
     /// The new width in pixels; 0: whatever keeps the shape.
-    #[input(default = 512, range = 0..=MAX_SIZE)]
+    #[input(default = 512, range = 0..=MAX_SIZE, step = 1)]
     width: u32,
     /// The new height in pixels; 0: whatever keeps the shape.
-    #[input(default = 512, range = 0..=MAX_SIZE)]
+    #[input(default = 512, range = 0..=MAX_SIZE, step = 1)]
     height: u32,
     /// `center` cuts off what does not fit the new shape, `disabled` stretches.
     #[input(choices = CROPS)]
@@ -121,16 +121,16 @@ impl Run for ImageScaleBy {
 #[node(category = "image")]
 struct EmptyImage {
     /// Width in pixels.
-    #[input(default = 512, range = 1..=MAX_SIZE)]
+    #[input(default = 512, range = 1..=MAX_SIZE, step = 1)]
     width: u32,
     /// Height in pixels.
-    #[input(default = 512, range = 1..=MAX_SIZE)]
+    #[input(default = 512, range = 1..=MAX_SIZE, step = 1)]
     height: u32,
     /// How many pictures.
     #[input(default = 1, range = 1..=4096)]
     batch_size: u32,
     /// The colour as one number: red times 65536, green times 256, blue, each up to 255.
-    #[input(default = 0, range = 0..=0xff_ff_ff)]
+    #[input(default = 0, range = 0..=0xff_ff_ff, step = 1, display = "color")]
     color: u32,
 }
 
@@ -220,7 +220,7 @@ struct ImagePadForOutpaint {
     #[input(default = 0, range = 0..=MAX_SIZE, step = 8)]
     bottom: u32,
     /// Over how many pixels the mask fades into the old picture, so that no seam shows.
-    #[input(default = 40, range = 0..=MAX_SIZE)]
+    #[input(default = 40, range = 0..=MAX_SIZE, step = 1)]
     feathering: u32,
 }
 

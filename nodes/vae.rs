@@ -200,7 +200,7 @@ struct VAEEncodeForInpaint {
     /// What to change: 1 is made anew, 0 stays.
     mask: Shared<Mask>,
     /// By how many pixels to widen the mask for the sampler, so that the seam disappears.
-    #[input(default = 6, range = 0..=64)]
+    #[input(default = 6, range = 0..=64, step = 1)]
     grow_mask_by: u32,
 }
 

@@ -170,6 +170,18 @@ fn a_wrong_set_names_the_nearest_right_one() {
 }
 
 #[test]
+fn every_wrong_set_is_told_at_once() {
+    let base = base();
+    let sets = ["seed=18446744073709551616", "steps=0", "cfg=1e400", "sampler_name=eulr", "denoise=0.5", "sede=1"];
+    let sets: Vec<String> = sets.iter().map(|set| format!("KSampler.{set}")).collect();
+    let graph = graph("text-to-image");
+    let args = ["check", &graph].into_iter().chain(sets.iter().flat_map(|set| ["--set", set]));
+    let ran = paraflow(base.path(), &args.collect::<Vec<_>>());
+    assert_eq!(ran.code, 1);
+    insta::assert_snapshot!("wrong_sets", ran.stderr);
+}
+
+#[test]
 fn a_node_is_explained_and_a_wrong_name_corrected() {
     let base = base();
     let ran = paraflow(base.path(), &["nodes", "EmptyLatentImage"]);
@@ -195,12 +207,14 @@ fn wrong_usage_is_code_2() {
     for set in ["seed", "seed=7", ".seed=7", "KSampler.=7", "KSampler.seed"] {
         let ran = paraflow(base.path(), &["run", &graph("text-to-image"), "--set", set]);
         assert_eq!(ran.code, 2, "{set}: {}", ran.stderr);
-        assert!(
-            ran.stderr.contains("is not of the form NODE.INPUT=VALUE, for example `KSampler.seed=7`"),
-            "{}",
-            ran.stderr
-        );
+        let told =
+            format!("error: --set: `{set}` is not of the form NODE.INPUT=VALUE\nhint: for example `KSampler.seed=7`\n");
+        assert_eq!(ran.stderr, told);
     }
+    let ran =
+        paraflow(base.path(), &["check", &graph("text-to-image"), "--set", "seed", "--set", "a.b=1", "--set", "7"]);
+    let told = ran.stderr.matches("is not of the form NODE.INPUT=VALUE").count();
+    assert_eq!((ran.code, told), (2, 2), "{}", ran.stderr);
 }
 
 #[test]

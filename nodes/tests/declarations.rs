@@ -1,6 +1,6 @@
 //! The declarations of all nodes: documented, consistent, and ComfyUI's where ComfyUI has the node.
 
-use paraflow_engine::{InputSpec, NodeSpec, Registry, Services, Specs as _, Widget, formats};
+use paraflow_engine::{Graph, InputSpec, NodeSpec, Plan, Registry, Services, Specs as _, Widget, formats};
 use serde_json::{Map, Value, json};
 
 fn registry() -> Registry {
@@ -38,6 +38,13 @@ fn every_default_is_inside_its_range() {
             assert!(inside, "{}: {} starts with {default}", spec.name, input.name);
         }
     }
+}
+
+#[test]
+fn a_graph_that_ends_nowhere_is_sent_to_pictures() {
+    let faults = Plan::new(Graph::default(), &registry()).unwrap_err();
+    let hint = faults[0].hint().expect("there are nodes to end with");
+    assert_eq!(hint, "end it with one of PreviewImage, SaveImage, SaveAnimatedPNG");
 }
 
 /// Recorded from ComfyUI 0.8.0; see `tests/golden/nodes.py`.
@@ -85,6 +92,8 @@ fn describe_input(input: &InputSpec) -> Value {
     tell("default", input.default.clone().unwrap_or_default());
     tell("control_after_generate", input.control_after_generate.into());
     tell("image_upload", input.image_upload.into());
+    tell("image_folder", input.image_folder.into());
+    tell("display", input.display.into());
     tell("forceInput", input.force_input.into());
     tell("lazy", input.lazy.into());
     match &input.widget {
@@ -94,7 +103,7 @@ fn describe_input(input: &InputSpec) -> Value {
                 |value: &i128| serde_json::Number::from_i128(*value).map(Value::Number).expect("bounds are 64 bits");
             tell("min", number(min));
             tell("max", number(max));
-            tell("step", number(step));
+            tell("step", step.as_ref().map_or(Value::Null, number));
         }
         Widget::Number { min, max, step, round } => {
             tell("min", (*min).into());
@@ -116,10 +125,17 @@ fn describe_input(input: &InputSpec) -> Value {
 fn adjusted(spec: &NodeSpec, mut theirs: Value) -> Value {
     for input in theirs["inputs"].as_array_mut().expect("a list was recorded") {
         let ours = spec.inputs.iter().find(|ours| input["name"] == ours.name);
+        // Where a front end asks for the files of a folder. The server says it of every input that has one.
+        if let Some(remote) = input.as_object_mut().and_then(|input| input.remove("remote")) {
+            let folder = input["image_folder"].as_str().expect("it is a folder of pictures");
+            let expected = json!({"route": format!("/internal/files/{folder}"), "refresh_button": true,
+                                  "control_after_refresh": "first"});
+            assert_eq!(remote, expected, "{}", spec.name);
+        }
         match input["kind"].as_str().expect("a name was recorded") {
-            // Editors step by one where nothing is said, and whole numbers here have 64 bits.
+            // Whole numbers here have 64 bits.
             "INT" => {
-                for (key, unsaid) in [("step", 1), ("min", i64::MIN), ("max", i64::MAX)] {
+                for (key, unsaid) in [("min", i64::MIN), ("max", i64::MAX)] {
                     if input.get(key).is_none() {
                         input[key] = unsaid.into();
                     }

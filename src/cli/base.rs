@@ -5,14 +5,14 @@ use paraflow_diffusion::DeviceName;
 use paraflow_diffusion::nn::Compute;
 use paraflow_engine::formats::{self, FormatError};
 use paraflow_engine::graph::Graph;
-use paraflow_engine::{Registry, Services};
+use paraflow_engine::{NodeId, Plan, Registry, Services};
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::bench::Numbers;
-use super::{Places, report};
+use super::{Exit, Places, report};
 
 /// The folders and the nodes.
 pub(crate) struct Base {
@@ -60,9 +60,59 @@ pub(crate) fn compute(device: DeviceName, numbers: Numbers) -> Option<Compute> {
     }
 }
 
-/// Reads a graph in any of its formats, `-` from stdin, and sets the values of `--set`. What fails is reported.
-pub(crate) fn read_graph(path: &Path, sets: &[String], registry: &Registry) -> Option<Graph> {
-    let bytes = match read(path) {
+/// Reads a graph in any of its formats, `-` from stdin, and sets the values of `--set`.
+///
+/// # Errors
+/// The program's end: what is wrong was reported.
+pub(crate) fn read_graph(path: &Path, sets: &[String], registry: &Registry) -> Result<Graph, Exit> {
+    check_forms(sets)?;
+    let mut graph = read(path, registry).ok_or(Exit::Failed)?;
+    set_all(&mut graph, sets, registry)?;
+    Ok(graph)
+}
+
+/// Refuses every `--set` that has not the form of one, as wrong usage.
+fn check_forms(sets: &[String]) -> Result<(), Exit> {
+    let mut wrong = sets.iter().filter_map(|set| formats::check_form(set).err()).peekable();
+    if wrong.peek().is_none() {
+        return Ok(());
+    }
+    for error in wrong {
+        report::error(format_args!("--set: {error}"), error.hint().as_deref());
+    }
+    Err(Exit::Usage)
+}
+
+/// Sets every value, or tells of all that will not do.
+fn set_all(graph: &mut Graph, sets: &[String], registry: &Registry) -> Result<(), Exit> {
+    let (mut places, mut failed) = (Vec::new(), false);
+    for set in sets {
+        match formats::apply_set(graph, registry, set) {
+            Ok(place) => places.push(place),
+            Err(error) => {
+                report::error(format_args!("--set {set}: {error}"), error.hint().as_deref());
+                failed = true;
+            }
+        }
+    }
+    if !failed {
+        return Ok(());
+    }
+    // Those that were set may be wrong as well, by the node's own rules.
+    for fault in Plan::new(&*graph, registry).err().into_iter().flatten() {
+        let is_there = |(id, input): &(NodeId, String)| {
+            fault.node.as_ref() == Some(id) && fault.fault.input() == Some(input.as_str())
+        };
+        if places.iter().any(is_there) {
+            report::error(&fault, fault.hint().as_deref());
+        }
+    }
+    Err(Exit::Failed)
+}
+
+/// Reads a graph. What fails is reported.
+fn read(path: &Path, registry: &Registry) -> Option<Graph> {
+    let bytes = match read_bytes(path) {
         Ok(bytes) => bytes,
         Err(error) => {
             let hint = (error.kind() == io::ErrorKind::NotFound).then_some("name a JSON or PNG file, or `-` for stdin");
@@ -70,38 +120,22 @@ pub(crate) fn read_graph(path: &Path, sets: &[String], registry: &Registry) -> O
             return None;
         }
     };
-    let mut graph = match formats::read(&bytes, registry) {
-        Ok(graph) => graph,
+    match formats::read(&bytes, registry) {
+        Ok(graph) => Some(graph),
         Err(FormatError::Faults(faults)) => {
             for fault in &faults {
                 report::error(format_args!("{}: {fault}", path.display()), fault.problem.hint());
             }
-            return None;
+            None
         }
         Err(error) => {
             report::error(format_args!("{}: {error}", path.display()), error.hint());
-            return None;
-        }
-    };
-    let mut all_set = true;
-    for set in sets {
-        if let Err(error) = formats::apply_set(&mut graph, registry, set) {
-            report::error(format_args!("--set {set}: {error}"), error.hint().as_deref());
-            all_set = false;
+            None
         }
     }
-    all_set.then_some(graph)
 }
 
-/// One `--set`, refused as wrong usage where it has not the form of one.
-pub(super) fn assignment(text: &str) -> Result<String, String> {
-    formats::check_form(text).map(|()| text.to_owned()).map_err(|error| match error.hint() {
-        Some(hint) => format!("{error}, {hint}"),
-        None => error.to_string(),
-    })
-}
-
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     if path == Path::new("-") {
         let mut bytes = Vec::new();
         io::stdin().lock().read_to_end(&mut bytes)?;

@@ -16,7 +16,7 @@ pub(crate) struct CheckArgs {
     /// An API prompt, a UI workflow, a PNG that carries either, or `-` for stdin
     graph: PathBuf,
     /// Check it with this value, as `run` does; may be repeated
-    #[arg(long = "set", value_name = "NODE.INPUT=VALUE", value_parser = base::assignment)]
+    #[arg(long = "set", value_name = "NODE.INPUT=VALUE")]
     sets: Vec<String>,
     /// Say what it takes with networks that multiply in these numbers
     #[arg(long, value_enum, value_name = "NUMBERS", default_value_t)]
@@ -31,7 +31,10 @@ pub(crate) fn check(args: &CheckArgs, places: &Places) -> Exit {
     let Some(compute) = base::compute(args.device, args.precision) else { return Exit::Failed };
     let opened = base::open_for(places, Some(&args.graph), None, compute);
     let Some(base) = opened else { return Exit::Failed };
-    let Some(graph) = base::read_graph(&args.graph, &args.sets, &base.registry) else { return Exit::Failed };
+    let graph = match base::read_graph(&args.graph, &args.sets, &base.registry) {
+        Ok(graph) => graph,
+        Err(exit) => return exit,
+    };
     match Plan::new(&graph, &base.registry) {
         Ok(plan) => {
             for warning in plan.warnings() {

@@ -67,7 +67,8 @@ pub(crate) enum Exit {
     Done = 0,
     /// The graph, a node or a file failed.
     Failed = 1,
-    /// An environment variable that cannot be followed; wrong words are clap's, with the same code.
+    /// An environment variable that cannot be followed, or a `--set` that is none; other wrong words are clap's, with the same
+    /// code.
     Usage = 2,
     /// `--timeout` ran out.
     OutOfTime = 124,

@@ -124,7 +124,7 @@ fn to_json(spec: &NodeSpec) -> Json {
                 // JSON's numbers end at 64 bits, and so does every whole number that a node takes.
                 fields["min"] = whole(*min);
                 fields["max"] = whole(*max);
-                fields["step"] = whole(*step);
+                fields["step"] = whole(step.unwrap_or(1));
             }
             Widget::Number { min, max, step, .. } => {
                 fields["min"] = json!(min);

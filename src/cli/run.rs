@@ -22,7 +22,7 @@ pub(crate) struct RunArgs {
     /// An API prompt, a UI workflow, a PNG that carries either, or `-` for stdin
     graph: PathBuf,
     /// Give an input another value, `--set KSampler.seed=7`; NODE is an id, a title or a class; may be repeated
-    #[arg(long = "set", value_name = "NODE.INPUT=VALUE", value_parser = base::assignment)]
+    #[arg(long = "set", value_name = "NODE.INPUT=VALUE")]
     sets: Vec<String>,
     /// Save into this folder instead of output/ in the base directory
     #[arg(long, value_name = "DIR")]
@@ -48,7 +48,10 @@ pub(crate) fn run(args: &RunArgs, places: &Places) -> Exit {
     let Some(base) = base::open_for(places, Some(&args.graph), args.out.as_deref(), compute) else {
         return Exit::Failed;
     };
-    let Some(graph) = base::read_graph(&args.graph, &args.sets, &base.registry) else { return Exit::Failed };
+    let graph = match base::read_graph(&args.graph, &args.sets, &base.registry) {
+        Ok(graph) => graph,
+        Err(exit) => return exit,
+    };
     let plan = match Plan::new(&graph, &base.registry) {
         Ok(plan) => plan,
         Err(faults) => {

@@ -214,7 +214,7 @@ macro_rules! integers {
             const KIND: &'static str = "INT";
 
             fn widget(_: &Services) -> Widget {
-                Widget::Integer { min: <$integer>::MIN as i128, max: <$integer>::MAX as i128, step: 1 }
+                Widget::Integer { min: <$integer>::MIN as i128, max: <$integer>::MAX as i128, step: None }
             }
 
             fn take(given: Given<'_>) -> Result<Self, Mismatch> {
@@ -236,7 +236,7 @@ macro_rules! integers {
 
             fn step(widget: &mut Widget, by: $integer) {
                 if let Widget::Integer { step, .. } = widget {
-                    *step = by as i128;
+                    *step = Some(by as i128);
                 }
             }
         }

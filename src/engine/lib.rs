@@ -164,6 +164,7 @@ mod input;
 mod nearest;
 mod node;
 mod plan;
+mod python;
 mod registry;
 mod run;
 mod services;
@@ -183,6 +184,7 @@ pub use self::input::{Choice, Choices, Chosen, Given, Input, Inputs, Lazy, Numer
 pub use self::nearest::{nearest, nearest_few};
 pub use self::node::{Field, Node, NodeDef, Outputs, Returned, Run, Shown, Sink, Slot, named_outputs};
 pub use self::plan::{Fault, GraphError, Plan, Warning};
+pub use self::python::{python_repr, python_str};
 pub use self::registry::Registry;
 pub use self::run::{Ended, Executor};
 pub use self::services::Services;

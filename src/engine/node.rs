@@ -82,6 +82,8 @@ impl Field {
                 force_input: false,
                 control_after_generate: false,
                 image_upload: false,
+                image_folder: None,
+                display: None,
                 advanced: false,
                 names_file: T::NAMES_FILE,
                 folder: T::FOLDER,
@@ -174,6 +176,20 @@ impl Field {
     #[must_use]
     pub fn image_upload(mut self) -> Self {
         self.spec.image_upload = true;
+        self
+    }
+
+    /// The folder that its pictures lie in.
+    #[must_use]
+    pub fn image_folder(mut self, folder: &'static str) -> Self {
+        self.spec.image_folder = Some(folder);
+        self
+    }
+
+    /// How the editor is to draw it.
+    #[must_use]
+    pub fn display(mut self, how: &'static str) -> Self {
+        self.spec.display = Some(how);
         self
     }
 

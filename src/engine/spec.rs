@@ -30,8 +30,8 @@ pub enum Widget {
         min: i128,
         /// Largest value.
         max: i128,
-        /// What one click of the arrow adds.
-        step: i128,
+        /// What one click of the arrow adds, where the node says it: 1 where it does not.
+        step: Option<i128>,
     },
     /// A number between `min` and `max`, both included (`FLOAT`).
     Number {
@@ -87,6 +87,10 @@ pub struct InputSpec {
     pub control_after_generate: bool,
     /// A choice among uploaded pictures (`image_upload`): the editor stores a second value, `"image"`, after it.
     pub image_upload: bool,
+    /// The folder that those pictures lie in, where it is not the one of inputs: `output` (`image_folder`).
+    pub image_folder: Option<&'static str>,
+    /// How the editor is to draw it, where that is not as usual: `color`, `number`, `slider` (`display`).
+    pub display: Option<&'static str>,
     /// Seldom set: the editor folds it away while it stands at its default (`advanced`).
     pub advanced: bool,
     /// Names a file whose content is part of the node's signature, and is checked by the node itself, not by its list.

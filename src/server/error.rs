@@ -60,6 +60,9 @@ impl Error {
             Self::NoFrontEnd { .. } => Some("name the folder of an unpacked front end, the one with index.html"),
             Self::Queue(QueueError::InUse(_)) => Some("stop it, or name another folder with `--base-dir`"),
             Self::Queue(QueueError::TooNew { .. }) => Some("use the newer paraflow, or move the file away"),
+            Self::Queue(QueueError::Open { .. }) => {
+                Some("a file that is damaged may be moved away: a new one is made, without its jobs and its history")
+            }
             Self::Listen { .. } | Self::Queue(_) | Self::System(_) => None,
         }
     }

@@ -63,7 +63,9 @@ pub(crate) fn input(spec: &InputSpec) -> Json {
         Widget::Integer { min, max, step } => {
             set("min", whole(*min));
             set("max", whole(*max));
-            set("step", whole(*step));
+            if let Some(step) = step {
+                set("step", whole(*step));
+            }
         }
         Widget::Number { min, max, step, round } => {
             set("min", (*min).into());
@@ -91,6 +93,15 @@ pub(crate) fn input(spec: &InputSpec) -> Json {
         if there {
             set(key, true.into());
         }
+    }
+    if let Some(display) = spec.display {
+        set("display", display.into());
+    }
+    if let Some(folder) = spec.image_folder {
+        set("image_folder", folder.into());
+        // ComfyUI's front end then lists that folder itself, with a button to do so again.
+        let route = format!("/internal/files/{folder}");
+        set("remote", json!({"route": route, "refresh_button": true, "control_after_refresh": "first"}));
     }
     if let Some(folder) = spec.folder {
         set("model_folder", folder.into());

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use paraflow_engine::graph::{Binding, Graph};
 use paraflow_engine::spec::{InputSpec, Widget};
-use paraflow_engine::{Fault, GraphError, NodeId, Plan, Registry, Specs as _};
+use paraflow_engine::{Fault, GraphError, NodeId, Plan, Registry, Specs as _, python_repr, python_str};
 use serde_json::{Map, Value as Json, json};
 
 use crate::object_info;
@@ -41,6 +41,7 @@ pub(crate) fn check(graph: Graph, registry: &Registry, wanted: &Wanted) -> Resul
         return Err(refusal("prompt_no_outputs", "Prompt has no outputs", "", &json!({})));
     }
     let (_, mut errors) = Plan::partial(&graph, registry, Some(&sinks));
+    checker.drop_untravelled_cycles(&mut errors);
     errors.extend(checker.missing_though_defaulted(&sinks));
     if errors.is_empty() {
         let plan = Plan::for_outputs(graph, registry, &sinks).map_err(|_| unplannable())?;
@@ -126,6 +127,26 @@ impl<'a> Checker<'a> {
         seen
     }
 
+    /// ComfyUI follows no link that does not fit, so it meets no cycle that has such a link in it.
+    fn drop_untravelled_cycles(&self, errors: &mut Vec<GraphError>) {
+        let faulty: HashSet<(String, String)> = errors
+            .iter()
+            .filter(|error| matches!(error.fault, Fault::WrongKind { .. } | Fault::NoSlot { .. }))
+            .filter_map(|error| Some((error.node.clone()?, error.fault.input()?.to_owned())))
+            .collect();
+        let travelled = |maker: &NodeId, reader: &NodeId| {
+            let entry = self.positions.get(reader.as_str()).map(|&at| &self.graph.nodes[at].1);
+            entry.into_iter().flat_map(|entry| &entry.inputs).any(|(input, binding)| {
+                matches!(binding, Binding::Link { node, .. } if node == maker)
+                    && !faulty.contains(&(reader.clone(), input.clone()))
+            })
+        };
+        errors.retain(|error| match &error.fault {
+            Fault::Cycle { path } => path.windows(2).all(|wire| travelled(&wire[0], &wire[1])),
+            _ => true,
+        });
+    }
+
     /// A hand-written graph may leave out what has a default; over this API it may not.
     fn missing_though_defaulted(&self, sinks: &[NodeId]) -> Vec<GraphError> {
         let needed: HashSet<&str> = sinks.iter().flat_map(|sink| self.upstream(sink)).collect();
@@ -207,8 +228,27 @@ impl<'a> Checker<'a> {
             Fault::Dangling { target, .. } => raised("KeyError", &format!("'{target}'")),
             Fault::NoSlot { .. } => raised("IndexError", "tuple index out of range"),
             Fault::Cycle { .. } => raised("RecursionError", "maximum recursion depth exceeded"),
-            fault => describe_value(fault, input, &config, self.received(id, fault.input())),
+            fault => match self.exception_of(fault) {
+                Some((exception, details)) => raised(exception, &details),
+                None => describe_value(fault, input, &config, self.received(id, fault.input())),
+            },
         }
+    }
+
+    /// What Python raises when it follows a list of two that is no link. (A negative slot it counts from the end.)
+    fn exception_of(&self, fault: &Fault) -> Option<(&'static str, String)> {
+        let Fault::BadLink { found, .. } = fault else { return None };
+        let [node, slot] = found.as_array()?.as_slice() else { return None };
+        Some(match (node, slot) {
+            (Json::Array(_) | Json::Object(_), _) => ("TypeError", format!("unhashable type: '{}'", python_type(node))),
+            (Json::String(id), Json::Number(slot)) if self.positions.contains_key(id.as_str()) && !slot.is_f64() => {
+                ("IndexError", "tuple index out of range".into())
+            }
+            (Json::String(id), slot) if self.positions.contains_key(id.as_str()) => {
+                ("TypeError", format!("tuple indices must be integers or slices, not {}", python_type(slot)))
+            }
+            (id, _) => ("KeyError", python_repr(id)),
+        })
     }
 
     /// What the graph gives to an input, as it is written.
@@ -282,10 +322,12 @@ fn describe_value(fault: &Fault, spec: Option<&InputSpec>, config: &Json, receiv
             )
         }
         Fault::TooSmall { found, min, .. } => {
-            told("value_smaller_than_min", &format!("Value {found} smaller than min of {min}"), name, with_value(found))
+            let message = format!("Value {found} smaller than min of {}", python_str(min));
+            told("value_smaller_than_min", &message, name, with_value(&number(found)))
         }
         Fault::TooBig { found, max, .. } => {
-            told("value_bigger_than_max", &format!("Value {found} bigger than max of {max}"), name, with_value(found))
+            let message = format!("Value {found} bigger than max of {}", python_str(max));
+            told("value_bigger_than_max", &message, name, with_value(&number(found)))
         }
         Fault::NotInList { found, choices, .. } => not_in_list(name, config, found, choices),
         Fault::Rejected { mismatch, .. } => match spec {
@@ -296,7 +338,7 @@ fn describe_value(fault: &Fault, spec: Option<&InputSpec>, config: &Json, receiv
                 not_in_list(name, config, &received, choices)
             }
             Some(InputSpec { image_upload: true, .. }) => {
-                custom(name, &format!("Invalid image file: {}", received.as_str().unwrap_or_default()))
+                custom(name, &format!("Invalid image file: {}", python_str(&received)))
             }
             _ => custom(name, &format!("expects {}, found {}", mismatch.expected, mismatch.found)),
         },
@@ -316,7 +358,10 @@ fn not_in_list(name: &str, config: &Json, found: &Json, choices: &[String]) -> p
     let list = if long {
         format!("(list of length {})", choices.len())
     } else {
-        format!("[{}]", choices.iter().map(|choice| python_repr(choice)).collect::<Vec<_>>().join(", "))
+        format!(
+            "[{}]",
+            choices.iter().map(|choice| python_repr(&choice.as_str().into())).collect::<Vec<_>>().join(", ")
+        )
     };
     let config = if long { &Json::Null } else { config };
     told(
@@ -327,34 +372,30 @@ fn not_in_list(name: &str, config: &Json, found: &Json, choices: &[String]) -> p
     )
 }
 
-/// Python's `str()` of what JSON can say.
-fn python_str(value: &Json) -> String {
-    match value {
-        Json::String(text) => text.clone(),
-        Json::Null => "None".into(),
-        Json::Bool(true) => "True".into(),
-        Json::Bool(false) => "False".into(),
-        other => paraflow_assets::python_json(other),
-    }
+/// A number that a fault tells, as JSON holds it: beyond 64 bits the nearest float.
+fn number(told: &str) -> Json {
+    told.parse().map_or(Json::Null, Json::Number)
 }
 
-fn python_repr(text: &str) -> String {
-    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
-    let escaped = text.replace('\\', "\\\\").replace(quote, &format!("\\{quote}"));
-    format!("{quote}{escaped}{quote}")
+/// The name of its type in Python.
+fn python_type(value: &Json) -> &'static str {
+    match value {
+        Json::Null => "NoneType",
+        Json::Bool(_) => "bool",
+        Json::Number(number) if number.is_f64() => "float",
+        Json::Number(_) => "int",
+        Json::String(_) => "str",
+        Json::Array(_) => "list",
+        Json::Object(_) => "dict",
+    }
 }
 
 /// What Python says when the value does not convert.
 fn python_refusal(expected: &str, found: &Json) -> String {
-    let kind = match found {
-        Json::Null => "NoneType",
-        Json::Array(_) => "list",
-        Json::Object(_) => "dict",
-        _ => "str",
-    };
+    let kind = python_type(found);
     match (expected, found) {
-        ("INT", Json::String(text)) => format!("invalid literal for int() with base 10: {}", python_repr(text)),
-        ("FLOAT", Json::String(text)) => format!("could not convert string to float: {}", python_repr(text)),
+        ("INT", Json::String(_)) => format!("invalid literal for int() with base 10: {}", python_repr(found)),
+        ("FLOAT", Json::String(_)) => format!("could not convert string to float: {}", python_repr(found)),
         ("INT", _) => {
             format!("int() argument must be a string, a bytes-like object or a real number, not '{kind}'")
         }

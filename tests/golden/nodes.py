@@ -81,7 +81,8 @@ def record(name, node):
             if choices is not None and key not in FILES:
                 entry["choices"] = choices
             for option in ("default", "min", "max", "step", "round", "multiline", "dynamicPrompts",
-                           "control_after_generate", "image_upload", "forceInput", "lazy"):
+                           "control_after_generate", "image_upload", "image_folder", "remote", "display", "forceInput",
+                           "lazy"):
                 if options.get(option, False) is not False and options[option] is not None:
                     entry[option] = options[option]
             inputs.append(entry)

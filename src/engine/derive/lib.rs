@@ -16,8 +16,9 @@ use syn::{Attribute, Data, DeriveInput, Error, Expr, Fields, Lit, Meta, Result, 
 /// the kinds).
 ///
 /// On a field, `#[input(…)]`: `name` (else the field's), `default`, `range`, `step`, `round`, `choices`, `multiline`,
-/// `dynamic_prompts`, `kind = "IMAGE,MASK"`, `force_input`, `control_after_generate`, `image_upload`, `advanced`
-/// (folded away while it stands at its default), and `rest` for the field that takes the wires which no other does.
+/// `dynamic_prompts`, `kind = "IMAGE,MASK"`, `force_input`, `control_after_generate`, `image_upload`, `image_folder`
+/// (where its pictures lie), `display` (how it is drawn: `"color"`, `"number"`, `"slider"`), `advanced` (folded away while
+/// it stands at its default), and `rest` for the field that takes the wires which no other does.
 #[proc_macro_derive(Node, attributes(node, input))]
 pub fn derive_node(item: proc_macro::TokenStream) -> proc_macro::TokenStream {
     let item = parse_macro_input!(item as DeriveInput);
@@ -221,12 +222,14 @@ impl<'a> InputField<'a> {
             "force_input" => quote!(.force_input()),
             "control_after_generate" => quote!(.control_after_generate()),
             "image_upload" => quote!(.image_upload()),
+            "image_folder" => with(meta, |it| quote!(.image_folder(#it)))?,
+            "display" => with(meta, |it| quote!(.display(#it)))?,
             "advanced" => quote!(.advanced()),
             other => {
                 return Err(meta.error(format!(
                     "`{other}` is no attribute of an input; there are name, default, range, step, round, choices, kind, \
-                     multiline, dynamic_prompts, force_input, control_after_generate, image_upload, advanced, rest (a lazy \
-                     input is a `Lazy<_>`, one that may be left out an `Option<_>`)"
+                     multiline, dynamic_prompts, force_input, control_after_generate, image_upload, image_folder, display, \
+                     advanced, rest (a lazy input is a `Lazy<_>`, one that may be left out an `Option<_>`)"
                 )));
             }
         };

@@ -5,7 +5,7 @@
 use serde_json::{Map, Value as Json};
 
 use super::error::{Fault, FormatError, Place, Problem};
-use super::{found, whole};
+use super::found;
 use crate::graph::{Binding, Entry, Graph};
 
 /// Whether `json` looks like an API prompt: an object with a node in it.
@@ -65,12 +65,12 @@ fn entry(node: &Json) -> Result<Entry, (&str, Problem)> {
     Ok(entry)
 }
 
-/// A link is a list of exactly two, a node's id and a slot; a list that is none stays a literal, for the plan to
-/// refuse.
+/// A link is a list of exactly two, a node's id and a slot, which is a whole number; a list that is none stays a
+/// literal, for the plan to refuse.
 fn binding(value: &Json) -> Binding {
     if let Json::Array(list) = value
         && let [Json::String(node), slot] = list.as_slice()
-        && let Some(slot) = slot.is_number().then(|| whole(slot)).flatten()
+        && let Some(slot) = slot.as_u64().and_then(|slot| usize::try_from(slot).ok())
     {
         return Binding::Link { node: node.clone(), slot };
     }
@@ -155,9 +155,9 @@ mod tests {
 
     #[test]
     fn only_a_text_and_a_slot_are_a_link() {
-        assert_eq!(binding(&json!(["4", 1.0])), Binding::Link { node: "4".to_owned(), slot: 1 });
+        assert_eq!(binding(&json!(["4", 1])), Binding::Link { node: "4".to_owned(), slot: 1 });
         for none in
-            [json!([4, 0]), json!(["4"]), json!(["4", 0, 0]), json!(["4", -1]), json!(["4", 0.5]), json!(["4", "0"])]
+            [json!([4, 0]), json!(["4"]), json!(["4", 0, 0]), json!(["4", -1]), json!(["4", 1.0]), json!(["4", "0"])]
         {
             assert_eq!(binding(&none), Binding::Literal(none));
         }

@@ -6,6 +6,7 @@ use thiserror::Error;
 use super::ui;
 use crate::graph::{Binding, Entry, Graph, NodeId};
 use crate::nearest;
+use crate::plan::{is_whole, range};
 use crate::spec::{InputSpec, Specs, Widget};
 
 /// Why an assignment could not be made. [`SetError::hint`] tells the way out.
@@ -72,6 +73,22 @@ pub enum SetError {
         /// What was given.
         found: String,
     },
+    /// The value is a number so large that a graph cannot hold it.
+    #[error("node {id} ({class}): input `{input}` expects {min} to {max}, found `{found}`")]
+    OutOfRange {
+        /// The node.
+        id: NodeId,
+        /// Its class.
+        class: String,
+        /// The input.
+        input: String,
+        /// The smallest it takes.
+        min: String,
+        /// The largest it takes.
+        max: String,
+        /// What was given.
+        found: String,
+    },
 }
 
 impl SetError {
@@ -86,7 +103,7 @@ impl SetError {
             Self::Ambiguous { candidates, .. } => {
                 candidates.first().map(|(id, _)| format!("name one by its id: `{id}`"))
             }
-            Self::WireOnly { .. } | Self::Value { .. } => None,
+            Self::WireOnly { .. } | Self::Value { .. } | Self::OutOfRange { .. } => None,
         }
     }
 }
@@ -111,7 +128,7 @@ fn listed(candidates: &[(NodeId, String)]) -> String {
     candidates.iter().map(|(id, title)| format!("{id} ({title})")).collect::<Vec<_>>().join(", ")
 }
 
-/// Gives an input of a node a value, in place of a literal or of a wire.
+/// Gives an input of a node a value, in place of a literal or of a wire; returns the node's id and the input's name.
 ///
 /// `assignment` is `NODE.INPUT=VALUE`. `NODE` is an id, else the title or the class of one node only, and case counts
 /// unless nothing matches otherwise. `VALUE` is read as JSON where the input is a number or a truth, and else taken as
@@ -122,7 +139,7 @@ fn listed(candidates: &[(NodeId, String)]) -> String {
 ///
 /// When no node or input, or more than one node, has the name, or the input does not take such a value. The graph is
 /// then as it was.
-pub fn apply_set(graph: &mut Graph, specs: &dyn Specs, assignment: &str) -> Result<(), SetError> {
+pub fn apply_set(graph: &mut Graph, specs: &dyn Specs, assignment: &str) -> Result<(NodeId, String), SetError> {
     let form = || SetError::Form { assignment: assignment.to_owned() };
     let (target, value) = assignment.split_once('=').ok_or_else(form)?;
     let target = target.trim();
@@ -144,8 +161,9 @@ pub fn apply_set(graph: &mut Graph, specs: &dyn Specs, assignment: &str) -> Resu
                 if let Some(workflow) = &mut graph.workflow {
                     ui::store(workflow, specs, &graph.nodes[index].0, &input, &value);
                 }
-                graph.nodes[index].1.bind(&input, Binding::Literal(value));
-                return Ok(());
+                let (id, entry) = &mut graph.nodes[index];
+                entry.bind(&input, Binding::Literal(value));
+                return Ok((id.clone(), input));
             }
             Err(SetError::NoNode { .. }) if failure.is_some() => {}
             Err(error) => failure = Some(error),
@@ -198,9 +216,15 @@ fn literal(id: &NodeId, entry: &Entry, specs: &dyn Specs, name: &str, value: &st
             let (input, kind) = (input.name.to_owned(), input.kind.to_owned());
             return Err(SetError::WireOnly { id: id.clone(), class: class(), input, kind });
         }
-        let mismatch = |expected| {
-            let (input, found) = (input.name.to_owned(), value.to_owned());
-            SetError::Value { id: id.clone(), class: class(), input, expected, found }
+        let mismatch = |unfit| {
+            let (id, class, name, found) = (id.clone(), class(), input.name.to_owned(), value.to_owned());
+            match unfit {
+                Unfit::Kind(expected) => SetError::Value { id, class, input: name, expected, found },
+                Unfit::Size => {
+                    let (min, max) = range(input);
+                    SetError::OutOfRange { id, class, input: name, min: min.to_string(), max: max.to_string(), found }
+                }
+            }
         };
         return parse(input, value).map(|value| (input.name.to_owned(), value)).map_err(mismatch);
     }
@@ -232,13 +256,29 @@ fn same_kind(a: &Json, b: &Json) -> bool {
     (a.is_number() && b.is_number()) || (a.is_boolean() && b.is_boolean())
 }
 
-/// The value as the input's kind wants it, or what that would be.
-fn parse(input: &InputSpec, value: &str) -> Result<Json, &'static str> {
+/// Why a text is no value of an input.
+enum Unfit {
+    /// It should be `a whole number`, `a number`, `true or false`.
+    Kind(&'static str),
+    /// It is a number larger than a graph holds.
+    Size,
+}
+
+/// The value as the input's kind wants it.
+fn parse(input: &InputSpec, value: &str) -> Result<Json, Unfit> {
     let number = || value.trim().parse::<Number>().ok();
     match &input.widget {
-        Widget::Integer { .. } => number().filter(|number| !number.is_f64()).map(Json::Number).ok_or("a whole number"),
-        Widget::Number { .. } => number().map(Json::Number).ok_or("a number"),
-        Widget::Toggle => value.trim().parse::<bool>().map(Json::Bool).map_err(|_| "true or false"),
+        Widget::Integer { .. } => number()
+            .filter(|number| !number.is_f64())
+            .map(Json::Number)
+            .ok_or_else(|| if is_whole(value) { Unfit::Size } else { Unfit::Kind("a whole number") }),
+        Widget::Number { .. } => number().map(Json::Number).ok_or_else(|| {
+            // Of the texts that are read as infinite, those with digits are numbers.
+            let endless = value.trim().parse().is_ok_and(f64::is_infinite);
+            let digits = value.contains(|letter: char| letter.is_ascii_digit());
+            if endless && digits { Unfit::Size } else { Unfit::Kind("a number") }
+        }),
+        Widget::Toggle => value.trim().parse::<bool>().map(Json::Bool).map_err(|_| Unfit::Kind("true or false")),
         Widget::Text { .. } | Widget::Choice(_) | Widget::Socket => Ok(value.into()),
     }
 }

@@ -311,12 +311,13 @@ impl<'a> Checker<'a> {
         let fault = match refusal {
             Refusal::Socket => Fault::NotALink { input, expected, found, source_class: self.suggest.source(spec.kind) },
             Refusal::Type => Fault::WrongType { input, expected, found },
-            Refusal::Small | Refusal::Big => {
+            Refusal::Small(found) => {
                 let (min, max) = literal::range(spec);
-                match refusal {
-                    Refusal::Small => Fault::TooSmall { input, found, min, max },
-                    _ => Fault::TooBig { input, found, min, max },
-                }
+                Fault::TooSmall { input, found, min, max }
+            }
+            Refusal::Big(found) => {
+                let (min, max) = literal::range(spec);
+                Fault::TooBig { input, found, min, max }
             }
             Refusal::List => {
                 let choices = if let Widget::Choice(choices) = &spec.widget { choices.clone() } else { Vec::new() };

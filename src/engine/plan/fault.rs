@@ -121,24 +121,24 @@ pub enum Fault {
         found: Json,
     },
     /// A number below the range.
-    #[error("input `{input}` expects {min} to {max}, found {found}")]
+    #[error("input `{input}` expects {min} to {max}, found {}", cut(found))]
     TooSmall {
         /// The input.
         input: String,
-        /// The number.
-        found: Json,
+        /// The number that the input made of the literal: `1000.0` of 1000 where it is a FLOAT.
+        found: String,
         /// The smallest it takes.
         min: Json,
         /// The largest it takes.
         max: Json,
     },
     /// A number above the range.
-    #[error("input `{input}` expects {min} to {max}, found {found}")]
+    #[error("input `{input}` expects {min} to {max}, found {}", cut(found))]
     TooBig {
         /// The input.
         input: String,
-        /// The number.
-        found: Json,
+        /// The number that the input made of the literal: `1000.0` of 1000 where it is a FLOAT.
+        found: String,
         /// The smallest it takes.
         min: Json,
         /// The largest it takes.
@@ -218,7 +218,7 @@ impl Fault {
                 Some(format!("output {slot} of node {from} would fit"))
             }
             Self::WrongKind { bridge, .. } => bridge.as_ref().map(|class| format!("put a {class} between them")),
-            Self::BadLink { .. } => Some("a list that is meant as a value is written {\"__value__\": [...]}".into()),
+            Self::BadLink { found, .. } => Some(link_hint(found)),
             Self::Rejected { mismatch, .. } => mismatch.hint.clone(),
             Self::NoOutputs { sinks } if !sinks.is_empty() => Some(format!("end it with one of {}", sinks.join(", "))),
             Self::NoClass
@@ -284,10 +284,9 @@ impl Fault {
     pub fn found(&self) -> Option<String> {
         match self {
             Self::WrongKind { found, .. } => Some(found.clone()),
+            Self::TooSmall { found, .. } | Self::TooBig { found, .. } => Some(cut(found)),
             Self::NotALink { found, .. }
             | Self::WrongType { found, .. }
-            | Self::TooSmall { found, .. }
-            | Self::TooBig { found, .. }
             | Self::NotInList { found, .. }
             | Self::BadLink { found, .. } => Some(short(found)),
             Self::Rejected { mismatch, .. } => Some(mismatch.found.clone()),
@@ -340,6 +339,27 @@ fn did_you_mean(name: Option<&String>) -> Option<String> {
     name.map(|name| format!("did you mean `{name}`?"))
 }
 
+/// What a list that is no link was probably meant as.
+fn link_hint(found: &Json) -> String {
+    let Some([node, slot]) = found.as_array().map(Vec::as_slice) else {
+        return "a list that is meant as a value is written {\"__value__\": [...]}".into();
+    };
+    let id = match node {
+        Json::String(id) => Some(id.clone()),
+        Json::Number(id) => Some(id.to_string()),
+        _ => None,
+    };
+    let output = match slot {
+        Json::Number(slot) => slot.as_f64().filter(|slot| slot.fract() == 0.0 && *slot >= 0.0).map(|slot| slot as u64),
+        Json::String(slot) => slot.trim().parse().ok(),
+        _ => None,
+    };
+    match (id, output) {
+        (Some(id), Some(output)) => format!("write it {}", serde_json::json!([id, output])),
+        _ => "a node's id is a text, and its outputs are counted from 0".into(),
+    }
+}
+
 /// `one of euler, euler_ancestral, dpmpp_2m, …`
 fn one_of(choices: &[String]) -> String {
     const SHOWN: usize = 6;
@@ -354,10 +374,13 @@ fn one_of(choices: &[String]) -> String {
 
 /// The literal as in the file, cut where it is long.
 fn short(json: &Json) -> String {
+    cut(&json.to_string())
+}
+
+fn cut(text: &str) -> String {
     const SHOWN: usize = 60;
-    let text = json.to_string();
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
+        None => text.to_owned(),
     }
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Number, Value as Json};
 
+use crate::python::{python_float, python_str};
 use crate::spec::{InputSpec, Widget};
 use crate::value::Value;
 
@@ -12,10 +13,10 @@ pub(crate) enum Refusal {
     Socket,
     /// It cannot become the input's kind.
     Type,
-    /// Below the range.
-    Small,
+    /// Below the range: the number that the literal is, whole ones of any size.
+    Small(String),
     /// Above the range.
-    Big,
+    Big(String),
     /// Not one of the list.
     List,
 }
@@ -31,9 +32,9 @@ pub(crate) fn parse(spec: &InputSpec, literal: &Json) -> Result<Value, Refusal> 
         kinds => among(kinds, literal)?,
     };
     match kind {
-        "INT" => integer(literal).ok_or(Refusal::Type).and_then(|it| bounded_integer(spec, it)),
+        "INT" => integer(literal).and_then(|it| bounded_integer(spec, it)),
         "FLOAT" => float(literal).ok_or(Refusal::Type).and_then(|it| bounded_float(spec, it)),
-        "STRING" => Ok(Value::new(text(literal))),
+        "STRING" => Ok(Value::new(python_str(literal))),
         "BOOLEAN" => Ok(Value::new(truth(literal))),
         "COMBO" => choice(spec, literal),
         _ => Ok(Value::new(literal.clone())),
@@ -77,19 +78,34 @@ fn among(kinds: &str, literal: &Json) -> Result<&'static str, Refusal> {
     kinds().find_map(can_become).ok_or(Refusal::Socket)
 }
 
-/// Python's `int()`: truncates, reads digits.
-fn integer(literal: &Json) -> Option<i128> {
+/// Python's `int()`: truncates, reads digits. What has more than an `i128` holds is out of every range.
+fn integer(literal: &Json) -> Result<i128, Refusal> {
     match literal {
-        Json::Number(number) => number.as_i128().or_else(|| number.as_f64().and_then(truncated)),
-        Json::String(text) => text.trim().parse().ok(),
-        Json::Bool(truth) => Some(i128::from(*truth)),
-        Json::Null | Json::Array(_) | Json::Object(_) => None,
+        Json::Number(number) => match (number.as_i128(), number.as_f64()) {
+            (Some(whole), _) => Ok(whole),
+            (None, Some(float)) if float.abs() < i128::MAX as f64 => Ok(float as i128),
+            (None, Some(float)) => Err(beyond(format!("{float:.0}"))),
+            (None, None) => Err(Refusal::Type),
+        },
+        Json::String(text) => match text.trim().parse() {
+            Ok(whole) => Ok(whole),
+            Err(_) if is_whole(text) => Err(beyond(text.trim().trim_start_matches('+').to_owned())),
+            Err(_) => Err(Refusal::Type),
+        },
+        Json::Bool(truth) => Ok(i128::from(*truth)),
+        Json::Null | Json::Array(_) | Json::Object(_) => Err(Refusal::Type),
     }
 }
 
-/// Whole part, where the number is of a size that an integer has.
-fn truncated(number: f64) -> Option<i128> {
-    (number.abs() < i128::MAX as f64).then_some(number as i128)
+/// Whether the text is a whole number, of any size.
+pub(crate) fn is_whole(text: &str) -> bool {
+    let text = text.trim();
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn beyond(digits: String) -> Refusal {
+    if digits.starts_with('-') { Refusal::Small(digits) } else { Refusal::Big(digits) }
 }
 
 /// Python's `float()`, without what a file cannot hold (infinity and NaN).
@@ -101,17 +117,6 @@ fn float(literal: &Json) -> Option<f64> {
         Json::Null | Json::Array(_) | Json::Object(_) => None,
     };
     number.filter(|number| number.is_finite())
-}
-
-/// Python's `str()` for what has a short one.
-fn text(literal: &Json) -> String {
-    match literal {
-        Json::String(text) => text.clone(),
-        Json::Bool(true) => "True".into(),
-        Json::Bool(false) => "False".into(),
-        Json::Null => "None".into(),
-        Json::Number(_) | Json::Array(_) | Json::Object(_) => literal.to_string(),
-    }
 }
 
 /// Python's `bool()`: whatever is not empty or zero, the word "false" included.
@@ -129,16 +134,16 @@ fn truth(literal: &Json) -> bool {
 fn bounded_integer(spec: &InputSpec, integer: i128) -> Result<Value, Refusal> {
     let (min, max) = integer_range(spec);
     match integer {
-        _ if integer < min => Err(Refusal::Small),
-        _ if integer > max => Err(Refusal::Big),
+        _ if integer < min => Err(Refusal::Small(integer.to_string())),
+        _ if integer > max => Err(Refusal::Big(integer.to_string())),
         _ => Ok(Value::new(integer)),
     }
 }
 
 fn bounded_float(spec: &InputSpec, number: f64) -> Result<Value, Refusal> {
     match spec.widget {
-        Widget::Number { min, .. } if number < min => Err(Refusal::Small),
-        Widget::Number { max, .. } if number > max => Err(Refusal::Big),
+        Widget::Number { min, .. } if number < min => Err(Refusal::Small(python_float(number))),
+        Widget::Number { max, .. } if number > max => Err(Refusal::Big(python_float(number))),
         _ => Ok(Value::new(number)),
     }
 }
@@ -196,6 +201,8 @@ mod tests {
             force_input: false,
             control_after_generate: false,
             image_upload: false,
+            image_folder: None,
+            display: None,
             advanced: false,
             names_file: false,
             folder: None,
@@ -207,7 +214,7 @@ mod tests {
     }
 
     fn seed() -> Widget {
-        Widget::Integer { min: 0, max: i128::from(u64::MAX), step: 1 }
+        Widget::Integer { min: 0, max: i128::from(u64::MAX), step: None }
     }
 
     #[test]
@@ -230,13 +237,23 @@ mod tests {
 
     #[test]
     fn ranges_include_their_ends_and_name_them_exactly() {
-        assert_eq!(read("INT", seed(), json!(-1)), Err(Refusal::Small));
-        assert_eq!(read("INT", seed(), json!("18446744073709551616")), Err(Refusal::Big));
+        let (small, big) = (|it: &str| Err(Refusal::Small(it.into())), |it: &str| Err(Refusal::Big(it.into())));
+        assert_eq!(read("INT", seed(), json!(-1)), small("-1"));
+        assert_eq!(read("INT", seed(), json!("18446744073709551616")), big("18446744073709551616"));
+        assert_eq!(read("INT", seed(), json!(18_446_744_073_709_551_616.0)), big("18446744073709551616"));
+        let digits = "7".repeat(60);
+        assert_eq!(read("INT", seed(), json!(format!(" +{digits}"))), big(&digits));
+        assert_eq!(read("INT", seed(), json!(format!("-{digits}"))), small(&format!("-{digits}")));
+        assert_eq!(read("INT", seed(), json!(format!("{digits}x"))), Err(Refusal::Type));
+        let Err(Refusal::Big(digits)) = read("INT", seed(), json!(1e300)) else { panic!("it is too big") };
+        assert_eq!((digits.len(), digits.parse()), (301, Ok(1e300)));
         assert_eq!(range(&spec("INT", seed())), (json!(0), json!(18_446_744_073_709_551_615_u64)));
         let strength = Widget::Number { min: 0.0, max: 1.0, step: 0.01, round: None };
         assert_eq!(read("FLOAT", strength.clone(), json!(1)), Ok(json!(1.0)));
         assert_eq!(read("FLOAT", strength.clone(), json!("0.5")), Ok(json!(0.5)));
-        assert_eq!(read("FLOAT", strength.clone(), json!(1.0001)), Err(Refusal::Big));
+        assert_eq!(read("FLOAT", strength.clone(), json!(1.0001)), big("1.0001"));
+        assert_eq!(read("FLOAT", strength.clone(), json!(1000)), big("1000.0"));
+        assert_eq!(read("FLOAT", strength.clone(), json!("-1e20")), small("-1e+20"));
         assert_eq!(range(&spec("FLOAT", strength.clone())), (json!(0.0), json!(1.0)));
         assert_eq!(read("FLOAT", strength, json!("nan")), Err(Refusal::Type));
     }
@@ -244,7 +261,14 @@ mod tests {
     #[test]
     fn everything_is_a_text_and_a_truth() {
         let line = || Widget::Text { multiline: false, dynamic_prompts: false };
-        for (literal, value) in [(json!(5), "5"), (json!(5.0), "5.0"), (json!(true), "True"), (json!(null), "None")] {
+        for (literal, value) in [
+            (json!(5), "5"),
+            (json!(5.0), "5.0"),
+            (json!(1e16), "1e+16"),
+            (json!(true), "True"),
+            (json!(null), "None"),
+            (json!({"a": 1, "b": ["it's"]}), r#"{'a': 1, 'b': ["it's"]}"#),
+        ] {
             assert_eq!(read("STRING", line(), literal), Ok(json!(value)));
         }
         for (literal, value) in [(json!("false"), true), (json!(""), false), (json!(0.0), false), (json!(2), true)] {

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use serde_json::Value as Json;
 
 pub use self::fault::{Fault, GraphError};
-pub(crate) use self::literal::{range, takes};
+pub(crate) use self::literal::{is_whole, range, takes};
 
 use self::check::{Checked, Part, check};
 use crate::graph::{Entry, Graph, NodeId};

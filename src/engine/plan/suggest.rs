@@ -1,5 +1,6 @@
 //! Ways out of a fault, found in the declarations: no node is known here by name.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use crate::nearest::nearest;
@@ -47,11 +48,16 @@ impl<'r> Suggestions<'r> {
         self.sources.entry(kind.to_owned()).or_insert_with(find).clone()
     }
 
-    /// Some classes that save or show.
+    /// Some classes that save or show. What most of them take is what graphs are mostly made for, so those that take it
+    /// come first, the plainest before the others.
     pub(crate) fn sinks(&self) -> Vec<String> {
         const ENOUGH: usize = 3;
-        let sinks = self.registry.specs().filter(|spec| spec.sink && !spec.deprecated);
-        sinks.take(ENOUGH).map(|spec| spec.name.to_owned()).collect()
+        let mut sinks: Vec<&NodeSpec> = self.registry.specs().filter(|spec| spec.sink && !spec.deprecated).collect();
+        let takers = |kind: &str| sinks.iter().filter(|spec| needs(spec, kind)).count();
+        let wanted = |spec: &NodeSpec| sockets(spec).map(takers).max().unwrap_or(0);
+        let ranks: HashMap<&str, usize> = sinks.iter().map(|spec| (spec.name, wanted(spec))).collect();
+        sinks.sort_by_key(|spec| (Reverse(ranks[spec.name]), plainness(spec)));
+        sinks.into_iter().take(ENOUGH).map(|spec| spec.name.to_owned()).collect()
     }
 }
 
@@ -76,7 +82,10 @@ fn shares_kind(kinds: &str, wanted: &str) -> bool {
 /// The one that needs least.
 fn plainest<'s>(specs: impl Iterator<Item = &'s NodeSpec>) -> Option<String> {
     let plain = specs.filter(|spec| !spec.deprecated);
-    plain
-        .min_by_key(|spec| (sockets(spec).count(), spec.outputs.len(), spec.inputs.len()))
-        .map(|spec| spec.name.to_owned())
+    plain.min_by_key(|spec| plainness(spec)).map(|spec| spec.name.to_owned())
+}
+
+/// What a node needs and gives: the less, the plainer.
+fn plainness(spec: &NodeSpec) -> (usize, usize, usize) {
+    (sockets(spec).count(), spec.outputs.len(), spec.inputs.len())
 }

@@ -35,11 +35,10 @@ impl Db {
         let shown = path.display().to_string();
         let opened = |error: rusqlite::Error| QueueError::Open { path: shown.clone(), fact: error.to_string() };
         let mut writer = Connection::open(path).map_err(opened)?;
-        configure(&writer, durable)?;
-        schema::migrate(&mut writer, &shown)?;
-        let transaction = writer.transaction()?;
-        let found = first(&transaction)?;
-        transaction.commit()?;
+        let found = prepare(&mut writer, durable, &shown, first).map_err(|error| match error {
+            QueueError::Database(fact) => QueueError::Open { path: shown.clone(), fact: fact.to_string() },
+            other => other,
+        })?;
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let reader = Connection::open_with_flags(path, flags).map_err(opened)?;
         reader.busy_timeout(std::time::Duration::from_secs(10))?;
@@ -137,6 +136,21 @@ impl Drop for Db {
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Brings the tables up to date, and does `first` in a commit of its own.
+fn prepare<T>(
+    writer: &mut Connection,
+    durable: bool,
+    shown: &str,
+    first: impl FnOnce(&Connection) -> Result<T, QueueError>,
+) -> Result<T, QueueError> {
+    configure(writer, durable)?;
+    schema::migrate(writer, shown)?;
+    let transaction = writer.transaction()?;
+    let found = first(&transaction)?;
+    transaction.commit()?;
+    Ok(found)
 }
 
 fn configure(connection: &Connection, durable: bool) -> Result<(), QueueError> {

@@ -376,6 +376,8 @@ pub enum Move {
 pub trait Queue: Send + Sync {
     /// Stores a job. Answered when it is stored.
     fn submit(&self, job: NewJob) -> Reply<Receipt>;
+    /// The next number of the counter is nobody's: a prompt that would have had it was refused.
+    fn skip_number(&self);
     /// The next job, which then runs; waits for one. `None` once the queue is closed.
     fn take(&self) -> Option<Arc<Job>>;
     /// Writes down how a job ended, after the files that were shown before, and forgets what of the history is not to be

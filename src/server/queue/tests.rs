@@ -122,6 +122,36 @@ fn what_ran_when_the_process_ended_waits_again_and_what_ended_does_not() {
 }
 
 #[test]
+fn numbers_that_were_skipped_stay_skipped_while_jobs_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let number = |queue: &SqliteQueue, job| queue.submit(job).wait().unwrap().number.to_string();
+    {
+        let queue = open(dir.path());
+        assert_eq!(number(&queue, job("a")), "0");
+        queue.skip_number();
+        queue.skip_number();
+        assert_eq!(number(&queue, job("b")), "3");
+        // A client's own number moves no counter.
+        assert_eq!(number(&queue, NewJob { number: Some(90.0), ..job("c") }), "90.0");
+    }
+    let queue = open(dir.path());
+    assert_eq!(number(&queue, job("d")), "4");
+    assert_eq!(pending(&queue), ["a", "b", "d", "c"]);
+}
+
+#[test]
+fn a_file_that_is_no_database_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("paraflow.db");
+    std::fs::write(&path, "no database ".repeat(100)).unwrap();
+    let Err(error) = SqliteQueue::open(&path, false, Box::new(|_| {})) else { panic!("it was opened") };
+    assert_eq!(error.to_string(), format!("cannot open `{}`: file is not a database", path.display()));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "no database ".repeat(100));
+    let hint = crate::Error::from(error).hint().unwrap();
+    assert!(hint.starts_with("a file that is damaged may be moved away"), "{hint}");
+}
+
+#[test]
 fn a_job_that_is_deadly_each_time_is_given_up() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path()).submit(job("deadly")).wait().unwrap();

@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::error::{Answer, Fail, answer};
 use crate::protocol::answers::Queued;
 use crate::protocol::{ExecInfo, QueueStatus};
-use crate::queue::NewJob;
+use crate::queue::{NewJob, QueueError};
 use crate::validation::{self, Accepted, Wanted};
 
 pub(super) fn routes() -> Router<App> {
@@ -26,7 +26,26 @@ async fn remaining(State(app): State<App>) -> Answer {
 }
 
 async fn submit(State(app): State<App>, body: Bytes) -> Answer {
-    let mut body: Json = serde_json::from_slice(&body).map_err(Fail::unexpected)?;
+    let body: Json = serde_json::from_slice(&body).map_err(Fail::unexpected)?;
+    let number = number(&body)?;
+    let (job, node_errors) = checked(&app, body, number).await.inspect_err(|_| {
+        // ComfyUI's counter goes on with every request that brings no number, whatever the prompt is like.
+        if number.is_none() {
+            app.queue.skip_number();
+        }
+    })?;
+    let receipt = app.queue.submit(job).await.map_err(|error| match error {
+        QueueError::Taken(_) => {
+            let body = validation::refusal("prompt_id_taken", "Prompt id is taken", &error.to_string(), &json!({}));
+            Fail::Json(StatusCode::CONFLICT, body)
+        }
+        other => other.into(),
+    })?;
+    Ok(answer(&json!(Queued { prompt_id: receipt.id, number: receipt.number, node_errors })))
+}
+
+/// The job that the request asks for, and the faults of outputs that are left out.
+async fn checked(app: &App, mut body: Json, number: Option<f64>) -> Result<(NewJob, Json), Fail> {
     let Some(prompt) = body.get_mut("prompt").map(Json::take) else {
         let text = "No prompt provided";
         return Err(Fail::Json(StatusCode::BAD_REQUEST, validation::refusal("no_prompt", text, text, &json!({}))));
@@ -45,7 +64,7 @@ async fn submit(State(app): State<App>, body: Bytes) -> Answer {
     let (prompt, outputs, node_errors) = checked.map_err(|body| Fail::Json(StatusCode::BAD_REQUEST, body))?;
     let job = NewJob {
         id: id(&body),
-        number: number(&body)?,
+        number,
         front: body.get("front").is_some_and(truthy),
         priority: 0,
         prompt,
@@ -56,8 +75,7 @@ async fn submit(State(app): State<App>, body: Bytes) -> Answer {
         webhook: None,
         timeout_ms: None,
     };
-    let receipt = app.queue.submit(job).await?;
-    Ok(answer(&json!(Queued { prompt_id: receipt.id, number: receipt.number, node_errors })))
+    Ok((job, node_errors))
 }
 
 /// What to run for: `partial_execution_targets` are ComfyUI's, `paraflow_targets` go as far as any node.

@@ -35,7 +35,7 @@ async fn view(State(app): State<App>, Query(query): Query<HashMap<String, String
     let (preview, channel) = (query.get("preview").cloned(), query.get("channel").cloned());
     let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
     let mut response = if preview.is_some() || matches!(channel.as_deref(), Some("rgb" | "a")) {
-        opening(move || changed(&file, preview.as_deref(), channel.as_deref().unwrap_or("rgba"))).await?
+        opening(move || changed(&file, preview.as_deref(), channel.as_deref().unwrap_or_default())).await?
     } else {
         raw(&file, request).await?
     };
@@ -122,7 +122,8 @@ fn changed(file: &Path, preview: Option<&str>, channel: &str) -> Answer {
     Ok(([(header::CONTENT_TYPE, kind)], bytes).into_response())
 }
 
-/// `FORMAT;QUALITY`. WebP is written without loss, whatever the quality.
+/// `FORMAT;QUALITY`; JPEG only where no channel with an `a` is asked for. WebP is written without loss, whatever the
+/// quality.
 fn encode_preview(picture: &DynamicImage, preview: &str, channel: &str) -> (&'static str, Option<Vec<u8>>) {
     let mut parts = preview.split(';');
     let format = parts.next().unwrap_or_default();

@@ -1,5 +1,6 @@
 //! The server without weights: its router as a function, its socket with a real client, nodes that add two numbers.
 
+mod beside_comfyui;
 mod files;
 mod own;
 mod protocol;

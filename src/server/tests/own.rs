@@ -57,7 +57,11 @@ async fn faults_are_told_all_at_once_and_nothing_is_stored() {
     for (body, status) in [
         (json!({}), 400),
         (json!({"graph": sum(1), "nonsense": 1}), 400),
+        (json!([sum(1)]), 400),
         (json!({"graph": sum(1), "timeout": 0}), 400),
+        (json!({"graph": sum(1), "id": "../x"}), 400),
+        (json!({"graph": sum(1), "id": ".."}), 400),
+        (json!({"graph": sum(1), "id": "a\u{0}b"}), 400),
         (json!({"graph": sum(1), "webhook": "http://10.0.0.1/"}), 400),
         (json!({"graph": sum(1), "set": {"Nobody.b": 1}}), 422),
         (json!({"graph": sum(1), "outputs": ["9"]}), 422),
@@ -68,6 +72,23 @@ async fn faults_are_told_all_at_once_and_nothing_is_stored() {
         assert!(got.json()["error"]["message"].is_string());
     }
     assert_eq!(bench.get("/paraflow/v1/jobs").await.json()["total"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_of_addresses_are_told_in_our_shape() {
+    let bench = Bench::new();
+    let id = submit(&bench, json!({"graph": sum(1)})).await.json()["id"].as_str().unwrap().to_owned();
+    bench.ended(&id).await;
+    for (address, status, told) in [
+        (format!("jobs/{id}/wait?timeout=soon"), 400, "timeout"),
+        ("jobs?limit=many".to_owned(), 400, "limit"),
+        (format!("jobs/{id}/artefacts/first"), 404, "has no file first"),
+    ] {
+        let got = bench.get(&format!("/paraflow/v1/{address}")).await;
+        let message = got.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert_eq!(got.status.as_u16(), status, "{address}");
+        assert!(message.contains(told) && !message.contains("deserialize"), "{message}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

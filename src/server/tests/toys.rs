@@ -14,6 +14,7 @@ struct Drawing(bool);
 pub(super) fn registry(assets: &Arc<Assets>, previews: bool) -> Registry {
     let nodes = vec![
         NodeDef::of::<ToyAdd>(),
+        NodeDef::of::<ToyScale>(),
         NodeDef::of::<ToyShow>(),
         NodeDef::of::<ToySave>(),
         NodeDef::of::<ToySteps>(),
@@ -42,6 +43,30 @@ impl Run for ToyAdd {
 
     fn run(self, _: &Context) -> Result<i64> {
         Ok(self.a + self.b)
+    }
+}
+
+/// A number times another.
+#[derive(Node)]
+#[node(category = "toys")]
+struct ToyScale {
+    /// What is scaled.
+    #[input(default = 1, range = 0..=0xff_ff_ff, step = 1, display = "color")]
+    value: u32,
+    /// By how much.
+    #[input(default = 1.0, range = 0.0..=100.0)]
+    by: f64,
+    /// A picture to look at meanwhile.
+    #[input(image_upload, image_folder = "output")]
+    file: Option<FileName>,
+}
+
+impl Run for ToyScale {
+    type Output = i64;
+
+    fn run(self, _: &Context) -> Result<i64> {
+        let seen = self.file.map_or(0, |file| file.0.len() as i64);
+        Ok((f64::from(self.value) * self.by) as i64 + seen)
     }
 }
 

@@ -83,15 +83,15 @@ fn a_spec_says_what_the_struct_says() {
     let inputs: Vec<_> = spec.inputs.iter().map(|input| (input.name, input.kind, input.widget.clone())).collect();
     let expected = [
         ("wire", "STRING", Widget::Socket),
-        ("noise seed", "INT", Widget::Integer { min: 0, max: i128::from(u64::MAX), step: 1 }),
+        ("noise seed", "INT", Widget::Integer { min: 0, max: i128::from(u64::MAX), step: None }),
         ("type", "FLOAT", Widget::Number { min: 0.0, max: 100.0, step: 0.1, round: Some(0.01) }),
         ("from_function", "COMBO", list(&["1", "2"])),
         ("from_services", "COMBO", list(&["a", "b"])),
         ("from_closure", "COMBO", list(&["b", "a"])),
         ("text", "STRING", Widget::Text { multiline: true, dynamic_prompts: true }),
         ("lazy", "IMAGE,MASK", Widget::Socket),
-        ("steps", "INT", Widget::Integer { min: 0, max: 64, step: 8 }),
-        ("optional", "INT", Widget::Integer { min: -1, max: 5, step: 1 }),
+        ("steps", "INT", Widget::Integer { min: 0, max: 64, step: Some(8) }),
+        ("optional", "INT", Widget::Integer { min: -1, max: 5, step: None }),
     ];
     assert_eq!(inputs, expected);
 

@@ -245,9 +245,46 @@ fn a_required_input_that_is_left_out_gets_its_default() {
 fn a_literal_that_cannot_become_the_kind_is_told() {
     check(
         &GOOD.replace("steps=4", "steps=\"many\"").replace("seed=18446744073709551615", "seed=18446744073709551616"),
-        "node 3 (KSampler): input `seed` expects 0 to 18446744073709551615, found 1.8446744073709552e+19
+        "node 3 (KSampler): input `seed` expects 0 to 18446744073709551615, found 18446744073709551616
          node 3 (KSampler): input `steps` expects INT, found \"many\"",
     );
+}
+
+#[test]
+fn a_number_out_of_range_is_told_as_the_input_understood_it() {
+    let digits = format!("{:.0}", -1e300);
+    check(
+        &GOOD.replace("steps=4", "steps=\"0\" denoise=2").replace("seed=18446744073709551615", "seed=-1e300"),
+        &format!(
+            "node 3 (KSampler): input `seed` expects 0 to 18446744073709551615, found {}…
+             node 3 (KSampler): input `steps` expects 1 to 10000, found 0
+             node 3 (KSampler): input `denoise` expects 0.0 to 1.0, found 2.0",
+            &digits[..60]
+        ),
+    );
+}
+
+#[test]
+fn a_list_that_is_almost_a_link_is_told_with_the_link() {
+    for (list, hint) in [
+        ("[5, 0]", "write it [\"5\",0]"),
+        ("[\"5\", \"0\"]", "write it [\"5\",0]"),
+        ("[\"5\", 0.0]", "write it [\"5\",0]"),
+        ("[\"5\", -1]", "a node's id is a text, and its outputs are counted from 0"),
+        ("[null, 0]", "a node's id is a text, and its outputs are counted from 0"),
+        ("[\"5\"]", "a list that is meant as a value is written {\"__value__\": [...]}"),
+    ] {
+        let mut graph = read(GOOD);
+        let found: Json = serde_json::from_str(list).unwrap();
+        let latent = graph.nodes.iter_mut().find(|(id, _)| id == "3").unwrap();
+        latent.1.bind("latent_image", Binding::Literal(found.clone()));
+        check_graph(
+            &graph,
+            &format!(
+                "node 3 (KSampler): input `latent_image` expects a link `[\"node\", slot]`, found {found}\nhint: {hint}"
+            ),
+        );
+    }
 }
 
 #[test]
@@ -306,11 +343,11 @@ fn a_graph_without_an_output_is_told_of_some() {
     check(
         "1 Number",
         "the graph has no output: nothing in it is saved or shown
-         hint: end it with one of SaveImage, Show, TakesEither",
+         hint: end it with one of TakesEither, SaveImage, Show",
     );
     check(
         "",
-        "the graph has no output: nothing in it is saved or shown\nhint: end it with one of SaveImage, Show, TakesEither",
+        "the graph has no output: nothing in it is saved or shown\nhint: end it with one of TakesEither, SaveImage, Show",
     );
     // The class that nobody knows may well be the output.
     check("1 SaveImages images=5", "node 1 (SaveImages): there is no such class\nhint: did you mean `SaveImage`?");

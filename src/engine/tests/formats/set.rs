@@ -17,7 +17,8 @@ fn graph() -> Graph {
 /// Applies; the input's value afterwards, or the message.
 fn check(assignment: &str, pointer: &str, expected: impl Into<Json>) {
     let mut graph = graph();
-    apply_set(&mut graph, &stock(), assignment).unwrap_or_else(|error| panic!("{assignment}: {error}"));
+    let set = apply_set(&mut graph, &stock(), assignment).unwrap_or_else(|error| panic!("{assignment}: {error}"));
+    assert_eq!(format!("/{}/inputs/{}", set.0, set.1), pointer, "{assignment}");
     assert_eq!(graph.to_prompt().pointer(pointer), Some(&expected.into()), "{assignment}");
 }
 
@@ -51,6 +52,12 @@ fn a_value_is_of_the_inputs_kind() {
     check("my.node.denoise=0.5", "/my.node/inputs/denoise", 0.5);
     refused("3.seed=1.5", "node 3 (KSampler): input `seed` expects a whole number, found `1.5`");
     refused("3.seed=", "node 3 (KSampler): input `seed` expects a whole number, found ``");
+    for whole in ["18446744073709551616", "-9223372036854775809", "99999999999999999999999999999999999999999999"] {
+        let told = "node 3 (KSampler): input `seed` expects -9223372036854775808 to 18446744073709551615";
+        refused(&format!("3.seed={whole}"), &format!("{told}, found `{whole}`"));
+    }
+    refused("3.cfg=1e400", "node 3 (KSampler): input `cfg` expects -100.0 to 100.0, found `1e400`");
+    refused("3.cfg=inf", "node 3 (KSampler): input `cfg` expects a number, found `inf`");
     refused("3.cfg=high", "node 3 (KSampler): input `cfg` expects a number, found `high`");
 }
 

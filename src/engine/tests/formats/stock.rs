@@ -32,6 +32,8 @@ fn wire(name: &'static str, kind: &'static str) -> InputSpec {
         force_input: false,
         control_after_generate: false,
         image_upload: false,
+        image_folder: None,
+        display: None,
         advanced: false,
         names_file: false,
         folder: None,
@@ -39,7 +41,7 @@ fn wire(name: &'static str, kind: &'static str) -> InputSpec {
 }
 
 fn int(name: &'static str, default: i64) -> InputSpec {
-    let widget = Widget::Integer { min: i128::from(i64::MIN), max: i128::from(u64::MAX), step: 1 };
+    let widget = Widget::Integer { min: i128::from(i64::MIN), max: i128::from(u64::MAX), step: None };
     InputSpec { widget, default: Some(default.into()), ..wire(name, "INT") }
 }
 

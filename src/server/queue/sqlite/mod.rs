@@ -177,6 +177,10 @@ impl Queue for SqliteQueue {
         )
     }
 
+    fn skip_number(&self) {
+        self.shared.memory().counter += 1;
+    }
+
     fn take(&self) -> Option<Arc<Job>> {
         let mut memory = self.shared.memory();
         loop {

@@ -29,7 +29,13 @@ pub(super) fn recover(connection: &Connection) -> Result<Memory, QueueError> {
          started IS NOT NULL FROM jobs WHERE state = 'queued'",
     )?;
     for job in waiting.query_map([], read_job)? {
-        memory.insert(Arc::new(job?));
+        let job = job?;
+        // Numbers that were skipped are not in the books; a job that comes now goes after those that wait all the same. Those
+        // of clients are floats.
+        if let Some(number) = job.number.as_i64() {
+            memory.counter = memory.counter.max(number.saturating_abs().saturating_add(1));
+        }
+        memory.insert(Arc::new(job));
     }
     Ok(memory)
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Bytes;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::IntoResponse as _;
@@ -10,7 +11,7 @@ use serde_json::json;
 
 use super::shape::{
     Accepted, ArtefactView, Change, JobList, JobQuery, JobView, Prune, QueueChange, QueueView, Refusal, Removed,
-    WaitQuery, parse,
+    WaitQuery, asked, parse,
 };
 use crate::app::App;
 use crate::artefacts;
@@ -53,11 +54,8 @@ fn waiting(job: &Job, state: JobState) -> JobView {
         (status = 400, description = "The question is not what it should be.", body = Refusal),
     )
 )]
-pub(super) async fn list(
-    State(app): State<App>,
-    query: Result<Query<JobQuery>, axum::extract::rejection::QueryRejection>,
-) -> Answer {
-    let Query(query) = query.map_err(|error| bad(error.body_text()))?;
+pub(super) async fn list(State(app): State<App>, query: Result<Query<JobQuery>, QueryRejection>) -> Answer {
+    let query = asked(query)?;
     let names = query.state.as_deref().unwrap_or("queued,running,done,failed,cancelled");
     let parse = |name: &str| JobState::parse(name.trim()).ok_or_else(|| bad(format!("there is no state `{name}`")));
     let states: Vec<JobState> = names.split(',').map(parse).collect::<Result<_, _>>()?;
@@ -120,8 +118,12 @@ pub(super) async fn one(State(app): State<App>, Path(id): Path<String>) -> Answe
         (status = 404, description = "There is no such job.", body = Refusal),
     )
 )]
-pub(super) async fn wait(State(app): State<App>, Path(id): Path<String>, Query(query): Query<WaitQuery>) -> Answer {
-    let seconds = query.timeout.unwrap_or(60.0);
+pub(super) async fn wait(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    query: Result<Query<WaitQuery>, QueryRejection>,
+) -> Answer {
+    let seconds = asked(query)?.timeout.unwrap_or(60.0);
     if seconds.is_nan() || seconds < 0.0 {
         return Err(bad("`timeout` expects seconds"));
     }
@@ -279,12 +281,13 @@ pub(super) async fn artefacts(State(app): State<App>, Path(id): Path<String>) ->
 )]
 pub(super) async fn artefact(
     State(app): State<App>,
-    Path((id, index)): Path<(String, usize)>,
+    Path((id, index)): Path<(String, String)>,
     request: Request,
 ) -> Answer {
     find(&app, &id).await?;
     let gone = || Fail::ours(StatusCode::NOT_FOUND, format!("job `{id}` has no file {index}"), None);
-    let file = app.queue.artefacts(&id).await?.into_iter().nth(index).ok_or_else(gone)?;
+    let place = index.parse().map_err(|_| gone())?;
+    let file = app.queue.artefacts(&id).await?.into_iter().nth(place).ok_or_else(gone)?;
     let path = artefacts::path(&file, &app.assets).filter(|path| path.is_file()).ok_or_else(gone)?;
     let mut response = view::raw(&path, request).await?;
     let headers = response.headers_mut();

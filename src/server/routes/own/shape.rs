@@ -1,5 +1,7 @@
 //! What our own API takes and gives.
 
+use axum::extract::Query;
+use axum::extract::rejection::QueryRejection;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use utoipa::{IntoParams, ToSchema};
@@ -253,5 +255,23 @@ pub(super) fn parse<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Fa
     let wrong = |error: serde_json::Error| {
         Fail::ours(axum::http::StatusCode::BAD_REQUEST, error.to_string(), Some("read /paraflow/v1/".into()))
     };
+    // Else a list would be taken for the fields in their order.
+    if body.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+        let text = "the body is no JSON object";
+        return Err(Fail::ours(axum::http::StatusCode::BAD_REQUEST, text, Some("read /paraflow/v1/".into())));
+    }
     serde_json::from_slice(body).map_err(wrong)
+}
+
+/// What follows the `?`, or what is wrong with it.
+pub(super) fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Fail> {
+    query.map(|Query(query)| query).map_err(|error| {
+        let text = error.body_text();
+        let fact = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
+        Fail::ours(
+            axum::http::StatusCode::BAD_REQUEST,
+            format!("what follows the `?`: {fact}"),
+            Some("read /paraflow/v1/".into()),
+        )
+    })
 }

@@ -87,6 +87,10 @@ fn check(submission: &Submission, app: &App) -> Result<(), Fail> {
             return bad(format!("`{name}` expects 1 to {LONGEST_NAME} bytes"));
         }
     }
+    let strange = |letter: char| letter.is_control() || matches!(letter, '/' | '\\');
+    if submission.id.as_ref().is_some_and(|id| id.contains(strange) || id.chars().all(|letter| letter == '.')) {
+        return bad("`id` expects a name without slashes and control characters, it stands in addresses".to_owned());
+    }
     if let Some(address) = &submission.webhook
         && let Err(error) = webhook::check(address, &app.options.webhook_hosts)
     {
