@@ -199,6 +199,7 @@ mod tests {
             advanced: false,
             names_file: false,
             folder: None,
+            dynamic: None,
         }
     }
 
