@@ -1,9 +1,9 @@
-//! Saving: a file is whole or absent, and never replaces another.
+//! Saving: a file is whole or absent, and never replaces another but where its whole name was asked for.
 //!
 //! Content is written to a hidden file beside its place, flushed to the disk, and then moved to a name that nobody has.
 //! The move fails when the name was taken meanwhile, by another thread or process; the next number is tried.
 
-use crate::names::require_inside;
+use crate::names::{RelativeName, require_inside};
 use crate::prefix::Prefix;
 use crate::{Error, Result};
 use jiff::ZonedDateTime;
@@ -122,6 +122,30 @@ impl Outputs {
         sweep(&dir);
         let counter = prefix.next_counter(&dir);
         Ok(Series { dir, prefix, place: self.place, counter, saved: 0 })
+    }
+}
+
+impl Outputs {
+    /// Writes a file of a name of its own in a folder below this one, in place of any that has it. Makes the folder.
+    ///
+    /// # Errors
+    /// [`Error::Escapes`] for a link that leads elsewhere, [`Error::ReadOnly`], [`Error::Denied`], [`Error::DiskFull`] or
+    /// [`Error::Write`]. Whatever happens, no half-written file is left.
+    pub fn write(
+        &self,
+        folder: &RelativeName,
+        name: &str,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<PathBuf> {
+        let dir = folder.below(&self.root);
+        fs::create_dir_all(&self.root).map_err(|source| Error::writing(&self.root, source))?;
+        let existing = dir.ancestors().find(|dir| dir.exists()).expect("the root was just made");
+        require_inside(&self.root, existing)?;
+        fs::create_dir_all(&dir).map_err(|source| Error::writing(&dir, source))?;
+        let path = dir.join(name);
+        let file = write_aside(&dir, write).map_err(|source| Error::writing(&path, source))?;
+        file.persist(&path).map_err(|failed| Error::writing(&path, failed.error))?;
+        Ok(path)
     }
 }
 

@@ -187,6 +187,25 @@ impl Inputs<'_> {
         T::take(given).map_err(|mismatch| RunError::Mismatch { input: input.into(), mismatch }.into())
     }
 
+    /// The wires of a field that grows, `INPUT.PREFIX0` and so on, in the order of their numbers.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Mismatch`] where something else arrived.
+    pub fn grown<T: Input>(&self, input: &'static str) -> Result<Vec<T>> {
+        let number = |name: &str| -> Option<u32> {
+            let place = name.strip_prefix(input)?.strip_prefix('.')?;
+            place.trim_start_matches(|letter: char| !letter.is_ascii_digit()).parse().ok()
+        };
+        let mut found: Vec<_> =
+            self.rest.iter().filter_map(|(name, given)| Some((number(name)?, name, *given))).collect();
+        found.sort_by_key(|(number, ..)| *number);
+        let take = |(_, name, given): (u32, &&str, Given<'_>)| {
+            T::take(given).map_err(|mismatch| RunError::Mismatch { input: (*name).to_owned(), mismatch }.into())
+        };
+        found.into_iter().map(take).collect()
+    }
+
     /// Every wire that the node did not declare, in the graph's order.
     #[must_use]
     pub fn rest(&self) -> Rest {

@@ -147,6 +147,9 @@
 //!
 //! [`Lazy<T>`](Lazy) is evaluated only where [`Run::needs`] asks for it; [`Value`] takes anything; `Vec<T>` is the
 //! whole list in a node with `input_is_list`; [`Rest`] with `#[input(rest)]` takes wires that no other field declares.
+//! A `Vec<T>` with `#[input(grows = ("image", 2, 50))]` takes as many wires as there are, `NAME.image0` and so on; an
+//! `Option<T>` with `#[input(with = ["a", "b"])]` and a name like `choice.size` is there while the choice is one of
+//! these.
 //! A type of one's own is an [`Input`], which is how a file's name brings its list, its check and its content's
 //! fingerprint, so that no node writes cache code. The attributes are listed at [`derive@Node`].
 
@@ -188,5 +191,5 @@ pub use self::python::{python_repr, python_str};
 pub use self::registry::Registry;
 pub use self::run::{Ended, Executor};
 pub use self::services::Services;
-pub use self::spec::{InputSpec, Lane, NodeSpec, OutputSpec, Specs, Widget};
+pub use self::spec::{Dynamic, InputSpec, Lane, NodeSpec, OutputSpec, Specs, Widget};
 pub use self::value::{Port, Shared, Value};

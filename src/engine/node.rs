@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::error::{Mismatch, Result};
 use crate::input::{Choices, Chosen, Input, Inputs, Numeric, Textual};
 use crate::services::Services;
-use crate::spec::{InputSpec, NodeSpec, OutputSpec, Widget};
+use crate::spec::{Dynamic, InputSpec, NodeSpec, OutputSpec, Widget};
 use crate::value::{Port, Value};
 
 /// A declared node. Write `#[derive(Node)]`, not this.
@@ -87,6 +87,7 @@ impl Field {
                 advanced: false,
                 names_file: T::NAMES_FILE,
                 folder: T::FOLDER,
+                dynamic: None,
             },
             check: T::check,
             fingerprint: T::fingerprint,
@@ -197,6 +198,28 @@ impl Field {
     #[must_use]
     pub fn advanced(mut self) -> Self {
         self.spec.advanced = true;
+        self
+    }
+
+    /// As many wires as there are, named by a prefix and a number.
+    #[must_use]
+    pub fn grows(mut self, prefix: &'static str, min: u32, max: u32) -> Self {
+        self.spec.dynamic = Some(Dynamic::Grows { prefix, min, max });
+        self
+    }
+
+    /// Only there, and then required, with these values of the choice that its name begins with.
+    #[must_use]
+    pub fn with(mut self, keys: &'static [&'static str]) -> Self {
+        self.spec.dynamic = Some(Dynamic::With(keys));
+        self.spec.required = true;
+        self
+    }
+
+    /// Of one kind with the other inputs of this template.
+    #[must_use]
+    pub fn matches(mut self, template: &'static str) -> Self {
+        self.spec.dynamic = Some(Dynamic::Matches(template));
         self
     }
 }

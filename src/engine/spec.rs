@@ -63,6 +63,24 @@ impl Widget {
     }
 }
 
+/// What makes an input more than one value of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dynamic {
+    /// As many wires as there are: a graph binds `NAME.PREFIX0`, `NAME.PREFIX1` and so on (`COMFY_AUTOGROW_V3`).
+    Grows {
+        /// What stands before the number.
+        prefix: &'static str,
+        /// How many an editor draws at first.
+        min: u32,
+        /// How many there may be.
+        max: u32,
+    },
+    /// Only there while the choice that its name begins with, `CHOICE.NAME`, is one of these (`COMFY_DYNAMICCOMBO_V3`).
+    With(&'static [&'static str]),
+    /// Of one kind with the node's other inputs of this template, and with its output (`COMFY_MATCHTYPE_V3`).
+    Matches(&'static str),
+}
+
 /// One input of a node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InputSpec {
@@ -97,6 +115,16 @@ pub struct InputSpec {
     pub names_file: bool,
     /// The folder of models that it names a file in, so that the editor finds the files' pictures.
     pub folder: Option<&'static str>,
+    /// How it changes with others.
+    pub dynamic: Option<Dynamic>,
+}
+
+impl InputSpec {
+    /// Whether the input is there at all, where `choice` tells what a choice of the node stands at.
+    pub(crate) fn is_there(&self, choice: impl FnOnce(&str) -> Option<Json>) -> bool {
+        let (Some(Dynamic::With(keys)), Some((of, _))) = (self.dynamic, self.name.split_once('.')) else { return true };
+        choice(of).and_then(|it| it.as_str().map(|it| keys.contains(&it))).unwrap_or(false)
+    }
 }
 
 /// One output of a node.
@@ -142,6 +170,26 @@ impl NodeSpec {
     #[must_use]
     pub fn input(&self, name: &str) -> Option<&InputSpec> {
         self.inputs.iter().find(|input| input.name == name)
+    }
+
+    /// The input that grows a wire of that name: `images` for `images.image7`.
+    #[must_use]
+    pub fn growing(&self, name: &str) -> Option<&InputSpec> {
+        let (of, place) = name.split_once('.')?;
+        let input = self.input(of)?;
+        let Some(Dynamic::Grows { prefix, max, .. }) = input.dynamic else { return None };
+        let place: u32 = place.strip_prefix(prefix)?.parse().ok()?;
+        (place < max).then_some(input)
+    }
+
+    /// The inputs that are there only with some of a choice's values.
+    pub fn parts_of<'s>(&'s self, choice: &'s str) -> impl Iterator<Item = (&'s InputSpec, &'static [&'static str])> {
+        self.inputs.iter().filter_map(move |input| match input.dynamic {
+            Some(Dynamic::With(keys)) if input.name.split_once('.').is_some_and(|(of, _)| of == choice) => {
+                Some((input, keys))
+            }
+            _ => None,
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Declarations of nodes in the shape of ComfyUI's `/object_info`.
 
-use paraflow_engine::spec::{InputSpec, NodeSpec, Widget};
+use paraflow_engine::spec::{Dynamic, InputSpec, NodeSpec, Widget};
 use paraflow_engine::{Json, Registry};
 use serde_json::{Map, Number, json};
 
@@ -12,9 +12,13 @@ pub(crate) fn all(registry: &Registry) -> Json {
 /// One node.
 pub(crate) fn node(spec: &NodeSpec) -> Json {
     let (mut required, mut optional) = (Map::new(), Map::new());
-    for field in &spec.inputs {
+    for field in spec.inputs.iter().filter(|field| !matches!(field.dynamic, Some(Dynamic::With(_)))) {
         let group = if field.required { &mut required } else { &mut optional };
-        group.insert(field.name.to_owned(), input(field));
+        let told = match &field.widget {
+            Widget::Choice(keys) if spec.parts_of(field.name).next().is_some() => branches(spec, field, keys),
+            _ => input(field),
+        };
+        group.insert(field.name.to_owned(), told);
     }
     let names = |group: &Map<String, Json>| group.keys().cloned().map(Json::from).collect::<Json>();
     let mut order = json!({ "required": names(&required) });
@@ -32,7 +36,7 @@ pub(crate) fn node(spec: &NodeSpec) -> Json {
     let mut info = json!({
         "input": inputs,
         "input_order": order,
-        "output": spec.outputs.iter().map(|output| output.kind).collect::<Vec<_>>(),
+        "output": spec.outputs.iter().map(|output| output_kind(spec, output.kind)).collect::<Vec<_>>(),
         "output_is_list": spec.outputs.iter().map(|output| output.is_list).collect::<Vec<_>>(),
         "output_name": spec.outputs.iter().map(|output| output.name).collect::<Vec<_>>(),
         "name": spec.name,
@@ -42,10 +46,38 @@ pub(crate) fn node(spec: &NodeSpec) -> Json {
         "category": spec.category,
         "output_node": spec.sink,
     });
+    if let Some(template) = template(spec) {
+        let matched = |kind| (kind == "*").then_some(template);
+        info["output_matchtypes"] = spec.outputs.iter().map(|output| matched(output.kind)).collect();
+    }
     if spec.deprecated {
         info["deprecated"] = true.into();
     }
     info
+}
+
+/// The template that inputs of one kind share, if the node has such.
+fn template(spec: &NodeSpec) -> Option<&'static str> {
+    spec.inputs.iter().find_map(|input| match input.dynamic {
+        Some(Dynamic::Matches(template)) => Some(template),
+        _ => None,
+    })
+}
+
+/// What may be anything is of the kind that the template's inputs turn out to be.
+fn output_kind(spec: &NodeSpec, kind: &'static str) -> &'static str {
+    if kind == "*" && template(spec).is_some() { "COMFY_MATCHTYPE_V3" } else { kind }
+}
+
+/// A choice that brings inputs of its own with each value.
+fn branches(spec: &NodeSpec, choice: &InputSpec, keys: &[String]) -> Json {
+    let option = |key: &String| {
+        let parts = spec.parts_of(choice.name).filter(|(_, with)| with.contains(&key.as_str()));
+        let own = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
+        let parts: Map<_, _> = parts.map(|(part, _)| (own(part.name), input(part))).collect();
+        json!({"key": key, "inputs": {"required": parts}})
+    };
+    json!(["COMFY_DYNAMICCOMBO_V3", {"options": keys.iter().map(option).collect::<Json>(), "tooltip": choice.doc}])
 }
 
 /// `[type]` or `[type, {options}]`; a list is its own type.
@@ -58,6 +90,18 @@ pub(crate) fn input(spec: &InputSpec) -> Json {
         set("default", default.clone());
     }
     let mut kind = Json::from(spec.kind);
+    match spec.dynamic {
+        Some(Dynamic::Grows { prefix, min, max }) => {
+            kind = "COMFY_AUTOGROW_V3".into();
+            let one = json!({"required": {prefix: [spec.kind, {}]}});
+            set("template", json!({"input": one, "prefix": prefix, "min": min, "max": max}));
+        }
+        Some(Dynamic::Matches(template)) => {
+            kind = "COMFY_MATCHTYPE_V3".into();
+            set("template", json!({"template_id": template, "allowed_types": spec.kind}));
+        }
+        Some(Dynamic::With(_)) | None => {}
+    }
     match &spec.widget {
         Widget::Socket | Widget::Toggle => {}
         Widget::Integer { min, max, step } => {

@@ -36,7 +36,10 @@ use crate::schedule::{ModelSampling, Prediction};
 use crate::text::{self, ClipText, Encoders};
 use crate::unet::{self, UNet};
 use crate::vae::Vae;
+use crate::vision::Vision;
 
+/// Where files of unCLIP keep CLIP's picture half.
+const VISION_PREFIX: &str = "embedder.model.visual.";
 /// What single-file checkpoints put before the keys of their UNet, likeliest first; the last is a file that is only a UNet.
 const UNET_PREFIXES: [&str; 4] = ["model.diffusion_model.", "model.model.", "net.", ""];
 
@@ -75,7 +78,7 @@ struct TextPlace {
 }
 
 /// Every architecture that is loaded.
-pub static LAYOUTS: &[Layout] = &[sd1::LAYOUT, sd2::LAYOUT, sdxl::REFINER, sdxl::BASE];
+pub static LAYOUTS: &[Layout] = &[sd1::LAYOUT, sd2::LAYOUT, sd2::UNCLIP, sdxl::REFINER, sdxl::BASE];
 
 impl Layout {
     /// The architecture of that short name.
@@ -230,7 +233,7 @@ impl Checkpoint {
     /// A mark cannot be read.
     pub fn sampling(&self) -> Result<ModelSampling> {
         match self.layout.id {
-            "sd2" => Ok(ModelSampling::stable_diffusion(self.prediction_of_sd2()?)),
+            "sd2" | "sd2-unclip" => Ok(ModelSampling::stable_diffusion(self.prediction_of_sd2()?)),
             "sdxl" => self.sampling_of_sdxl(),
             _ => Ok(ModelSampling::stable_diffusion(Prediction::Epsilon)),
         }
@@ -266,6 +269,14 @@ impl Checkpoint {
             (true, false) => ModelSampling::stable_diffusion(Prediction::Velocity),
             (false, _) => ModelSampling::stable_diffusion(Prediction::Epsilon),
         })
+    }
+
+    /// CLIP's picture half, of a file that brings one.
+    ///
+    /// # Errors
+    /// [`Error::MissingPart`] when the file has none, and what [`Vision::load_clip`] says.
+    pub fn vision(&self) -> Result<Vision> {
+        Vision::load_clip(&self.part(VISION_PREFIX, "CLIP vision model", "CLIPVisionLoader")?)
     }
 
     /// The autoencoder.
@@ -401,11 +412,12 @@ mod tests {
                 shape[1] = 1024;
             } else if name.contains("proj_in.weight") || name.contains("proj_out.weight") {
                 shape.truncate(2);
+            } else if name.ends_with("input_blocks.0.0.weight") {
+                shape[1] = 7;
             }
         }
-        tensors.insert("model.diffusion_model.label_emb.0.0.weight".to_owned(), vec![256, 2048]);
         let message = message(&tensors);
-        assert!(message.contains("looks like Stable Diffusion 2.1 unCLIP"), "{message}");
+        assert!(message.contains("looks like the Stable Diffusion x4 upscaler"), "{message}");
         assert!(message.contains("prompt vectors of 1024"), "{message}");
         assert!(message.contains("hint: this build loads Stable Diffusion 1.x"), "{message}");
     }

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Checkpoint, TextPlace};
 use crate::error::{Error, Result};
+use crate::guidance::Label;
 use crate::nn::Weights;
 use crate::schedule::Prediction;
 use crate::text::{self, Activation};
@@ -22,6 +23,13 @@ pub(super) struct Beside {
 /// # Errors
 /// [`Error::Inexpressible`] for a UNet that diffusers has no words for; what reading the checkpoint's marks says.
 pub(super) fn files(checkpoint: &Checkpoint) -> Result<Vec<Beside>> {
+    if checkpoint.layout.label == Some(Label::Seen) {
+        return Err(Error::Inexpressible {
+            file: checkpoint.weights.file().to_owned(),
+            fact: "a model that is told what is seen in a picture".to_owned(),
+            format: "diffusers",
+        });
+    }
     let mut files = Vec::new();
     files.push(Beside::json("unet/config.json", &unet(checkpoint)?));
     let vae_weights = checkpoint.weights.part(checkpoint.layout.vae_prefix);

@@ -15,10 +15,6 @@ struct Family {
 static FAMILIES: &[Family] = &[
     Family { name: "Stable Video Diffusion", fits: |unet| unet.input == 8 && unet.label == Some(768) },
     Family { name: "the Stable Diffusion x4 upscaler", fits: |unet| unet.input == 7 },
-    Family {
-        name: "Stable Diffusion 2.1 unCLIP",
-        fits: |unet| unet.context == Some(1024) && matches!(unet.label, Some(1536 | 2048)),
-    },
 ];
 
 /// A kind of file that is no checkpoint, or none with such a UNet.
@@ -102,9 +98,27 @@ static KINDS: &[Kind] = &[
         advice: Advice::Loader("with VAELoader"),
     },
     Kind {
+        name: "a GLIGEN model",
+        key: |key| key.contains(".fuser.") || key.starts_with("position_net."),
+        advice: Advice::Loader("with GLIGENLoader, from `models/gligen`"),
+    },
+    Kind {
+        name: "a style model",
+        key: |key| key == "style_embedding",
+        advice: Advice::Loader("with StyleModelLoader, from `models/style_models`"),
+    },
+    Kind {
         name: "a text encoder",
-        key: |key| key.contains("encoder.layers.0.self_attn.") || key.contains("transformer.resblocks.0.attn."),
+        key: |key| {
+            let is_vision = key.starts_with("vision_model.") || key.contains("visual.");
+            !is_vision && (key.contains("encoder.layers.0.self_attn.") || key.contains("transformer.resblocks.0.attn."))
+        },
         advice: Advice::Loader("with CLIPLoader"),
+    },
+    Kind {
+        name: "a CLIP vision model",
+        key: |key| key.starts_with("vision_model.") || key.starts_with("visual.transformer.resblocks."),
+        advice: Advice::Loader("with CLIPVisionLoader, from `models/clip_vision`"),
     },
 ];
 

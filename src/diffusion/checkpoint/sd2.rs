@@ -1,6 +1,8 @@
-//! Stable Diffusion 2.x, of any width: OpenCLIP's text encoder, a UNet that enters attention through Linear layers.
+//! Stable Diffusion 2.x, of any width: OpenCLIP's text encoder, a UNet that enters attention through Linear layers. And its
+//! unCLIP kind, which is told what CLIP sees in a picture.
 
 use super::{Layout, TextPlace};
+use crate::guidance::Label;
 use crate::preview::STABLE_DIFFUSION;
 use crate::text;
 use crate::unet::Config;
@@ -19,6 +21,20 @@ pub(super) const LAYOUT: Layout = Layout {
     }],
     vae_prefix: "first_stage_model.",
     fits,
+};
+
+pub(super) const UNCLIP: Layout = Layout {
+    id: "sd2-unclip",
+    name: "Stable Diffusion 2.1 unCLIP",
+    label: Some(Label::Seen),
+    fits: |config| {
+        // Wider vectors are SDXL's, except beside prompts as wide as Stable Diffusion 2's.
+        let told = |width: usize| {
+            width.is_multiple_of(2) && (width <= 1280 || (config.context == Some(1024) && matches!(width, 1536 | 2048)))
+        };
+        config.linear_projection && config.input == 4 && config.context.is_some() && config.label.is_some_and(told)
+    },
+    ..LAYOUT
 };
 
 fn fits(config: &Config) -> bool {

@@ -8,8 +8,9 @@ use candle_core::Tensor;
 use super::Model;
 use super::control::Shown;
 use super::region::{Entry, Window};
+use super::reuse::Answers;
 use crate::Result;
-use crate::unet::{Middle, Pass};
+use crate::unet::{Grounded, Middle, Pass};
 
 /// Prompts of two lengths are asked together where the shorter need not be repeated more often than this.
 const REPEATS: usize = 4;
@@ -18,7 +19,13 @@ const NO_WEIGHT: f64 = 1e-37;
 
 /// The clean latent in `x` as each side's prompts see it: the mean of their answers, weighted cell by cell. 0 where none
 /// counts.
-pub(super) fn denoise(model: &Model<'_>, sides: &[&[Entry]], x: &Tensor, pass: &Pass<'_>) -> Result<Vec<Tensor>> {
+pub(super) fn denoise(
+    model: &Model<'_>,
+    sides: &[&[Entry]],
+    x: &Tensor,
+    pass: &Pass<'_>,
+    reused: &mut Option<Answers>,
+) -> Result<Vec<Tensor>> {
     let sigma = pass.sigma;
     let active = |side: usize| {
         let entries = sides[side].iter();
@@ -38,7 +45,7 @@ pub(super) fn denoise(model: &Model<'_>, sides: &[&[Entry]], x: &Tensor, pass: &
                 together.push(waiting.remove(i));
             }
         }
-        for (question, answer) in together.iter().zip(ask(model, &together, x, pass)?) {
+        for (question, answer) in together.iter().zip(ask(model, &together, x, pass, reused)?) {
             let entry = question.entry;
             let weighted = place(&(answer * &entry.weight)?, entry.window, x)?;
             sums[question.side] = (&sums[question.side] + weighted)?;
@@ -72,17 +79,29 @@ impl Question<'_> {
             && label(ours) == label(theirs)
             && ours.beside.is_some() == theirs.beside.is_some()
             && length(&ours.control_context) == length(&theirs.control_context)
-            && match (&ours.control, &theirs.control) {
-                (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
-                (None, None) => true,
-                _ => false,
-            }
+            && shared(&ours.control, &theirs.control)
+            && shared(&ours.grounding, &theirs.grounding)
             && least_common_multiple(tokens, other_tokens) / shortest <= REPEATS)
     }
 }
 
+/// Whether both have the same or nothing.
+fn shared<T>(ours: &Option<Arc<T>>, theirs: &Option<Arc<T>>) -> bool {
+    match (ours, theirs) {
+        (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
 /// One call of the network: what it sees in each question's part of `x`.
-fn ask(model: &Model<'_>, questions: &[Question<'_>], x: &Tensor, pass: &Pass<'_>) -> Result<Vec<Tensor>> {
+fn ask(
+    model: &Model<'_>,
+    questions: &[Question<'_>],
+    x: &Tensor,
+    pass: &Pass<'_>,
+    reused: &mut Option<Answers>,
+) -> Result<Vec<Tensor>> {
     let sigma = pass.sigma;
     let parts = questions.iter().map(|question| cut(x, question.entry.window)).collect::<Result<Vec<_>>>()?;
     let tokens = questions.iter().map(|question| Ok(question.entry.context.dim(1)?)).collect::<Result<Vec<_>>>()?;
@@ -121,8 +140,18 @@ fn ask(model: &Model<'_>, questions: &[Question<'_>], x: &Tensor, pass: &Pass<'_
     }
     let watched = RefCell::new(None);
     let middle = if let Middle::Watched(_) = pass.middle { Middle::Watched(&watched) } else { pass.middle };
-    let pass_here = Pass { control: control.as_ref(), middle, groups: questions.len(), ..*pass };
-    let output = model.network.predict(&scaled, &timesteps, &context, label.as_ref(), &pass_here)?;
+    let grounding = questions.first().and_then(|question| question.entry.grounding.as_deref());
+    let grounded = grounding.map(|grounding| Grounded::new(grounding, &scaled)).transpose()?;
+    let pass_here =
+        Pass { control: control.as_ref(), grounded: grounded.as_ref(), middle, groups: questions.len(), ..*pass };
+    let predict = || model.network.predict(&scaled, &timesteps, &context, label.as_ref(), &pass_here);
+    let output = match reused {
+        Some(reused) => {
+            let places: Vec<_> = questions.iter().map(|question| std::ptr::from_ref(question.entry).addr()).collect();
+            reused.around(&scaled.narrow(1, 0, x.dim(1)?)?, &places, sigma, predict)?
+        }
+        None => predict()?,
+    };
     // Of several negative prompts in one call, the first is watched; of several calls, the last.
     let negative = questions.iter().position(|question| question.side == 1);
     if let (Middle::Watched(seen), Some(negative), Some(looked_at)) = (pass.middle, negative, watched.into_inner()) {

@@ -59,6 +59,33 @@ pub(super) fn perpendicular([positive, negative, empty]: [&Tensor; 3], cfg: f64,
     add_scaled(empty, &direction, cfg as f32)
 }
 
+/// Guidance whose scale grows over the batch from `least` to `cfg`; with `triangle`, it is `cfg` in the middle.
+pub(super) fn ramp([positive, negative]: [&Tensor; 2], cfg: f64, least: f64, triangle: bool) -> Result<Tensor> {
+    let batch = positive.dim(0)?;
+    let place = |i: usize| if batch > 1 { i as f32 / (batch - 1) as f32 } else { 0.0 };
+    let share = |i: usize| {
+        let place = place(i);
+        if triangle { 2.0 * (place - (place + 0.5).floor()).abs() } else { place }
+    };
+    let scales: Vec<f32> = (0..batch).map(|i| share(i) * (cfg - least) as f32 + least as f32).collect();
+    let scales = Tensor::from_vec(scales, (batch, 1, 1, 1), positive.device())?;
+    Ok((negative + (positive - negative)?.broadcast_mul(&scales)?)?)
+}
+
+/// Guidance where `guides`, else the positive answer; no longer than that one times `longest`, latent by latent.
+pub(super) fn renormed([positive, negative]: [&Tensor; 2], cfg: f64, guides: bool, longest: f64) -> Result<Tensor> {
+    if !guides {
+        return Ok(positive.clone());
+    }
+    let guided = add_scaled(negative, &(positive - negative)?, cfg as f32)?;
+    if longest <= 0.0 {
+        return Ok(guided);
+    }
+    let length = |x: &Tensor| -> Result<Tensor> { Ok(x.sqr()?.sum_keepdim((1, 2, 3))?.sqrt()?) };
+    let ratio = (scale(&length(positive)?, longest as f32)? / length(&guided)?)?.clamp(0.0_f32, 1.0)?;
+    Ok(guided.broadcast_mul(&ratio)?)
+}
+
 /// Further along the positive answer, the more so the less the guided answer points as the negative one does.
 pub(super) fn direction(guided: &Tensor, [positive, negative]: [&Tensor; 2], cfg: f64) -> Result<Tensor> {
     let root = |x: &Tensor| -> Result<Tensor> { Ok((x.abs()?.sqrt()? * x.sign()?)?) };

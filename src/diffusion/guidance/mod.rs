@@ -13,6 +13,7 @@ mod label;
 mod mask;
 mod operation;
 mod region;
+mod reuse;
 mod watched;
 
 use std::cell::RefCell;
@@ -22,16 +23,17 @@ use candle_core::Tensor;
 
 pub use control::{Control, ControlKind};
 pub use edit::{Edit, Picture};
-pub use label::{Label, PictureSize};
+pub use label::{Label, PictureSize, SeenPicture, seen};
 pub use mask::{Growth, KeepOutside};
 pub use operation::Operation;
 pub use region::{Area, Mask};
+pub use reuse::Reuse;
 
 use crate::noise::Generator;
 use crate::samplers::Denoiser;
 use crate::schedule::ModelSampling;
 use crate::tensors::add_scaled;
-use crate::unet::{Middle, Pass, Patch, UNet};
+use crate::unet::{Grounding, Middle, Pass, Patch, UNet};
 use crate::{Error, Result};
 use region::Entry;
 
@@ -116,6 +118,8 @@ pub struct Condition {
     pub control_context: Option<Tensor>,
     /// Whether that network also tells prompts of the other sides that have none of their own.
     pub control_everywhere: bool,
+    /// What is to be in which boxes.
+    pub grounding: Option<Arc<Grounding>>,
     /// Its weight among the prompts that share a place. Alone in its place, it has all of it.
     pub strength: f64,
     /// Only here: the network sees nothing else.
@@ -139,6 +143,7 @@ impl Condition {
             control: None,
             control_context: None,
             control_everywhere: false,
+            grounding: None,
             strength: 1.0,
             area: None,
             mask: None,
@@ -233,6 +238,24 @@ pub enum Correction {
     Direction,
     /// Divides the noise that the guided answer sees by a number. Ning et al. 2023, arXiv:2308.15321.
     Noise(f64),
+    /// The scale of guidance changes over the batch, as over the frames of a video, from a smallest one to that which was asked
+    /// for, and where it is a triangle back again. Takes the place of plain guidance.
+    Ramp {
+        /// The scale of the first latent.
+        least: f64,
+        /// Whether the last latent has it too.
+        triangle: bool,
+    },
+    /// Guidance only below a noise level, and its answer no longer than the positive one times a number; 0 for any length. Takes
+    /// the place of plain guidance.
+    Renormed {
+        /// The level.
+        below: f64,
+        /// The number.
+        longest: f64,
+    },
+    /// Some evaluations are left out, and what was found at the last one that was not is used again.
+    Reused(Reuse),
     /// Weighs the guided answer against the noisy latent by the noise level. Equation 6 of arXiv:2510.01184.
     Temporal {
         /// Below 1 for more detail, above for less.
@@ -246,7 +269,7 @@ impl Correction {
     /// Whether it takes the place of plain guidance; of several, the last does.
     #[must_use]
     pub fn replaces_guidance(&self) -> bool {
-        matches!(self, Self::Rescale(_) | Self::Perpendicular { .. })
+        matches!(self, Self::Rescale(_) | Self::Perpendicular { .. } | Self::Ramp { .. } | Self::Renormed { .. })
     }
 
     /// Whether the negative prompts have to be asked about even where guidance does not need them.
@@ -267,6 +290,9 @@ pub struct Guide<'a> {
     random: RefCell<Generator>,
     /// What [`Correction::Projected`] remembers, by its place among the corrections.
     momenta: RefCell<Vec<before::Momentum>>,
+    /// What [`Correction::Reused`] found at earlier steps: of the network, and of all of guidance.
+    reused: RefCell<Option<reuse::Answers>>,
+    reused_whole: RefCell<Option<reuse::Whole>>,
 }
 
 impl<'a> Guide<'a> {
@@ -329,7 +355,14 @@ impl<'a> Guide<'a> {
         }
         let momenta = model.corrections.iter().map(|_| before::Momentum::default()).collect();
         let (random, momenta) = (RefCell::new(Generator::new(0)), RefCell::new(momenta));
-        Ok(Self { model, sides, guidance, empty, random, momenta })
+        let reuse = model.corrections.iter().rev().find_map(|correction| match correction {
+            Correction::Reused(reuse) => Some(*reuse),
+            _ => None,
+        });
+        let answers = reuse.filter(|reuse| !reuse.whole).map(|reuse| reuse::Answers::new(reuse, model.sampling));
+        let whole = reuse.filter(|reuse| reuse.whole).map(|reuse| reuse::Whole::new(reuse, model.sampling));
+        let (reused, reused_whole) = (RefCell::new(answers), RefCell::new(whole));
+        Ok(Self { model, sides, guidance, empty, random, momenta, reused, reused_whole })
     }
 
     /// The same with patches that draw from this generator.
@@ -340,7 +373,10 @@ impl<'a> Guide<'a> {
     /// What the network says of `x` to some of the sides, with the middle of the network as told.
     fn ask(&self, sides: &[&[Entry]], x: &Tensor, sigma: f32, middle: Middle<'_>) -> Result<Vec<Tensor>> {
         let (patches, random) = (self.model.patches, Some(&self.random));
-        batch::denoise(&self.model, sides, x, &Pass { sigma, patches, random, middle, ..Pass::PLAIN })
+        let pass = Pass { sigma, patches, random, middle, ..Pass::PLAIN };
+        let mut reused = self.reused.borrow_mut();
+        reused.iter_mut().for_each(reuse::Answers::begin);
+        batch::denoise(&self.model, sides, x, &pass, &mut reused)
     }
 
     /// The answers to positive and negative prompts as corrections want them before guidance. Guidance between more than these
@@ -399,6 +435,12 @@ impl<'a> Guide<'a> {
         let own = self.model.corrections.iter().rev().find(|correction| correction.replaces_guidance());
         let guided = match own {
             Some(Correction::Rescale(share)) => correct::rescale([positive, negative], at.x, at.sigma, scale, *share)?,
+            Some(Correction::Ramp { least, triangle }) => {
+                correct::ramp([positive, negative], scale, *least, *triangle)?
+            }
+            Some(Correction::Renormed { below, longest }) => {
+                correct::renormed([positive, negative], scale, f64::from(at.sigma) < *below, *longest)?
+            }
             Some(Correction::Perpendicular { negative: weight, .. }) => {
                 let empty = self.ask(&[&self.empty], at.x, at.sigma, Middle::Attends)?;
                 correct::perpendicular([positive, negative, &empty[0]], scale, *weight)?
@@ -422,6 +464,9 @@ impl<'a> Guide<'a> {
             guided = match correction {
                 Correction::Rescale(_)
                 | Correction::Perpendicular { .. }
+                | Correction::Ramp { .. }
+                | Correction::Renormed { .. }
+                | Correction::Reused(_)
                 | Correction::Operation(_)
                 | Correction::Projected { .. }
                 | Correction::Damped
@@ -465,6 +510,20 @@ impl Denoiser for Guide<'_> {
     }
 
     fn denoise_apart(&self, x: &Tensor, sigma: f32) -> Result<[Tensor; 2]> {
+        let mut reused = self.reused_whole.borrow_mut();
+        let Some(whole) = reused.as_mut() else { return self.evaluate(x, sigma) };
+        if let Some(answers) = whole.again(x, sigma)? {
+            return Ok(answers);
+        }
+        let answers = self.evaluate(x, sigma)?;
+        whole.keep(x, sigma, &answers)?;
+        Ok(answers)
+    }
+}
+
+impl Guide<'_> {
+    /// Guidance as it is, with nothing used again.
+    fn evaluate(&self, x: &Tensor, sigma: f32) -> Result<[Tensor; 2]> {
         let sides: Vec<&[Entry]> = self.sides.iter().map(Vec::as_slice).collect();
         let seen = RefCell::new(None);
         let watches = self.model.corrections.iter().any(|c| matches!(c, Correction::SelfAttention { .. }));

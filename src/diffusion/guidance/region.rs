@@ -8,6 +8,7 @@ use super::{Condition, Control};
 use crate::resize::{Method, resize};
 use crate::schedule::ModelSampling;
 use crate::tensors::repeat_to_batch;
+use crate::unet::Grounding;
 use crate::{Error, Result};
 
 /// A rectangle of a picture.
@@ -94,6 +95,8 @@ pub(super) struct Entry {
     pub(super) control: Option<Arc<Control>>,
     /// What it reads instead of the prompt, `[batch, tokens, width]`.
     pub(super) control_context: Option<Tensor>,
+    /// What is to be in which boxes.
+    pub(super) grounding: Option<Arc<Grounding>>,
     /// What the network sees beside the latent, `[batch, channels, height, width]` of the whole picture.
     pub(super) beside: Option<Tensor>,
     /// What the network sees of the latent; all of it if `None`.
@@ -129,7 +132,15 @@ pub(super) fn prepare(sides: &[&[Condition]], sampling: &ModelSampling, latent: 
         }
     }
     if let Some((positive, others)) = sides.split_first_mut() {
-        others.iter_mut().for_each(|side| share_control(positive, side));
+        others.iter_mut().for_each(|side| {
+            share(
+                positive,
+                side,
+                |condition| condition.control.clone().filter(|_| condition.control_everywhere),
+                |condition| &mut condition.control,
+            );
+            share(positive, side, |condition| condition.grounding.clone(), |condition| &mut condition.grounding);
+        });
     }
     let finish = |resolved: Vec<Resolved>| {
         resolved.into_iter().map(|resolved| resolved.entry(sampling, latent)).collect::<Result<Vec<_>>>()
@@ -155,21 +166,26 @@ fn mirror_areas(conditions: &[Resolved], others: &mut Vec<Resolved>) {
     }
 }
 
-/// Gives prompts without control those of `positive` that are for everyone, unless one of them has its own. Of more controls
-/// than prompts, the last count.
-fn share_control(positive: &[Resolved], others: &mut [Resolved]) {
+/// Gives prompts without something, such as control, what those of `positive` have of it for everyone, unless one of them has
+/// its own. Of more than there are prompts, the last count.
+fn share<T>(
+    positive: &[Resolved],
+    others: &mut [Resolved],
+    of: impl Fn(&Condition) -> Option<T>,
+    place: impl Fn(&mut Condition) -> &mut Option<T>,
+) {
     let whole = |resolved: &&Resolved| resolved.window.is_none();
-    let shared = positive.iter().filter(whole).map(|resolved| &resolved.condition);
-    let shared = shared.filter(|condition| condition.control_everywhere).filter_map(|c| c.control.clone());
-    if others.iter().filter(whole).any(|resolved| resolved.condition.control.is_some()) {
+    let shared = positive.iter().filter(whole).filter_map(|resolved| of(&resolved.condition));
+    let has_own = |resolved: &mut Resolved| resolved.window.is_none() && place(&mut resolved.condition).is_some();
+    if others.iter_mut().any(has_own) {
         return;
     }
     let free: Vec<usize> = (0..others.len()).filter(|i| others[*i].window.is_none()).collect();
     if free.is_empty() {
         return;
     }
-    for (i, control) in shared.enumerate() {
-        others[free[i % free.len()]].condition.control = Some(control);
+    for (i, shared) in shared.enumerate() {
+        *place(&mut others[free[i % free.len()]].condition) = Some(shared);
     }
 }
 
@@ -196,8 +212,9 @@ impl Resolved {
         let (batch, channels, rows, columns) = latent.dims4()?;
         let window = self.window.map(|window| window.clip(rows, columns)).transpose()?;
         let seen = window.unwrap_or(Window { height: rows, width: columns, y: 0, x: 0 });
-        let Condition { context, label, picture, control, control_context, strength, mask, start, end, .. } =
-            self.condition;
+        let Condition {
+            context, label, picture, control, control_context, grounding, strength, mask, start, end, ..
+        } = self.condition;
         let weight = match (&self.mask, &mask) {
             (Some(values), Some(mask)) => {
                 let values = values.narrow(1, seen.y, seen.height)?.narrow(2, seen.x, seen.width)?;
@@ -221,6 +238,7 @@ impl Resolved {
             picture,
             control,
             control_context: control_context.map(|context| bring(&context)).transpose()?,
+            grounding,
             beside: None,
             window,
             weight: weight.to_device(latent.device())?,

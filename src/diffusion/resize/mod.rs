@@ -101,6 +101,22 @@ pub fn resize_smoothly(x: &Tensor, width: usize, height: usize) -> Result<Tensor
     Ok(Tensor::from_vec(resized, (grid.batch, grid.channels, height, width), x.device())?)
 }
 
+/// The same filter on numbers as they are, as torch's antialiased bicubic interpolation does.
+///
+/// # Shapes
+/// As [`resize`].
+///
+/// # Errors
+/// As [`resize`].
+pub fn resize_finely(x: &Tensor, width: usize, height: usize) -> Result<Tensor> {
+    let grid = Grid::of(x)?;
+    if width == 0 || height == 0 {
+        return Err(Error::EmptySize { width, height });
+    }
+    let resized = pillow::resize_numbers(&grid, width, height, pillow::CUBIC);
+    Ok(Tensor::from_vec(resized, (grid.batch, grid.channels, height, width), x.device())?)
+}
+
 /// Cuts equal margins off two sides until width and height are in the proportion of a new size.
 ///
 /// # Shapes

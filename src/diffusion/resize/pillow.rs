@@ -1,4 +1,5 @@
-//! Pillow's filters on 8-bit pictures, exact: fixed-point weights, and bytes between the two passes.
+//! Pillow's filters on 8-bit pictures, exact: fixed-point weights, and bytes between the two passes. And the same filters on
+//! numbers as they are, as torch has them.
 
 use rayon::prelude::*;
 
@@ -39,6 +40,25 @@ pub(super) fn resize(grid: &Grid, width: usize, height: usize, filter: Filter) -
         (0..channels).flat_map(plane)
     });
     entries.collect()
+}
+
+/// Every plane, rows first, without rounding.
+pub(super) fn resize_numbers(grid: &Grid, width: usize, height: usize, filter: Filter) -> Vec<f32> {
+    let (across, down) = (shares(grid.columns, width, filter), shares(grid.rows, height, filter));
+    let planes = grid.values.par_chunks(grid.rows * grid.columns).flat_map_iter(|plane| {
+        let sum = |(start, weights): &(usize, Vec<f64>), value: &dyn Fn(usize) -> f32| {
+            let products = weights.iter().enumerate().map(|(i, weight)| value(start + i) * *weight as f32);
+            products.sum::<f32>()
+        };
+        let wide: Vec<f32> = plane
+            .chunks_exact(grid.columns)
+            .flat_map(|row| across.iter().map(move |window| sum(window, &|at| row[at])))
+            .collect();
+        down.iter()
+            .flat_map(|window| (0..width).map(|x| sum(window, &|at| wide[at * width + x])).collect::<Vec<_>>())
+            .collect::<Vec<_>>()
+    });
+    planes.collect()
 }
 
 /// Resizes one picture, pixel after pixel in memory.
@@ -97,6 +117,16 @@ impl Window {
 }
 
 fn windows(old: usize, new: usize, filter: Filter) -> Vec<Window> {
+    let fixed = |weight: f64| {
+        let weight = weight * f64::from(1 << PRECISION);
+        (weight + 0.5_f64.copysign(weight)) as i32
+    };
+    let fix = |(start, weights): (usize, Vec<f64>)| Window { start, weights: weights.into_iter().map(fixed).collect() };
+    shares(old, new, filter).into_iter().map(fix).collect()
+}
+
+/// For each new cell, the first old one that it is made of and how much of each; all of them together are 1.
+fn shares(old: usize, new: usize, filter: Filter) -> Vec<(usize, Vec<f64>)> {
     let scale = old as f64 / new as f64;
     // Made smaller, the filter grows to cover all that falls into a cell.
     let stretch = scale.max(1.0);
@@ -108,11 +138,8 @@ fn windows(old: usize, new: usize, filter: Filter) -> Vec<Window> {
         let weight = |at: usize| (filter.weight)((at as f64 - centre + 0.5) * (1.0 / stretch));
         let weights: Vec<f64> = (start..end).map(weight).collect();
         let sum: f64 = weights.iter().sum();
-        let fixed = |weight: f64| {
-            let weight = if sum == 0.0 { weight } else { weight / sum } * f64::from(1 << PRECISION);
-            (weight + 0.5_f64.copysign(weight)) as i32
-        };
-        Window { start, weights: weights.into_iter().map(fixed).collect() }
+        let share = |weight: f64| if sum == 0.0 { weight } else { weight / sum };
+        (start, weights.into_iter().map(share).collect())
     };
     (0..new).map(window).collect()
 }

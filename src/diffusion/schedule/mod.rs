@@ -8,10 +8,12 @@ mod beta;
 pub mod curves;
 mod gits;
 mod levels;
+mod optimal;
 
 pub use aligned::{Aligned, align_your_steps};
 pub use gits::by_geometry;
 pub use levels::{ModelSampling, Prediction};
+pub use optimal::{Optimal, optimal_steps};
 
 use crate::{Error, Result};
 

@@ -155,6 +155,12 @@ impl ClipText {
         self.family
     }
 
+    /// The same encoder, whose pooled state does not go through the last matrix.
+    #[must_use]
+    pub fn unprojected(&self) -> Self {
+        Self { projection: None, ..self.clone() }
+    }
+
     /// Length of the vectors that it makes.
     #[must_use]
     pub fn width(&self) -> usize {

@@ -5,6 +5,7 @@
 mod config;
 mod control;
 mod control_lora;
+mod gligen;
 mod image_adapter;
 mod pass;
 pub mod patches;
@@ -18,6 +19,7 @@ use candle_core::{DType, Device, Tensor};
 pub use config::{Config, Down, Up};
 pub use control::{ControlNet, control_to_latent_diffusion};
 pub use control_lora::ControlLora;
+pub use gligen::{BoxedWords, Gligen, Grounded, Grounding};
 pub use image_adapter::{ImageAdapter, image_adapter_names};
 pub use pass::{Back, Controls, Middle, Pass, Patch, Regrouped};
 use residual::Residual;
@@ -82,9 +84,10 @@ impl UNet {
         let embedded = TIME_WIDENING * config.channels;
         let pair = |place: &str, input| load_pair(weights, place, input, embedded);
         let loader = Loader { weights, config: &config, embedded };
-        let (down, mut widths) = loader.down()?;
+        let (mut down, mut widths) = loader.down()?;
         let width = widths.last().copied().unwrap_or(config.channels);
-        let (middle, up) = (loader.middle(width)?, loader.up(width, &mut widths)?);
+        let (mut middle, mut up) = (loader.middle(width)?, loader.up(width, &mut widths)?);
+        number(&mut down, &mut middle, &mut up);
         let last = config.up.last().map_or(width, |block| block.width);
         Ok(Self {
             time: pair("time_embed", config.channels)?,
@@ -328,6 +331,18 @@ fn added(h: Tensor, more: Option<Tensor>, place: &str) -> Result<Tensor> {
     // A control network may compute elsewhere.
     let more = more.to_device(h.device())?.to_dtype(h.dtype())?;
     Ok((h + more)?)
+}
+
+/// Counts the transformers in the order in which they run.
+fn number(down: &mut [DownBlock], middle: &mut MiddleBlock, up: &mut [UpBlock]) {
+    let of_down = down.iter_mut().filter_map(|block| match block {
+        DownBlock::Residual(block) => block.1.as_mut(),
+        DownBlock::Halve(_) => None,
+    });
+    let of_up = up.iter_mut().filter_map(|block| block.transformer.as_mut());
+    for (index, transformer) in of_down.chain(middle.1.as_mut()).chain(of_up).enumerate() {
+        transformer.index = index;
+    }
 }
 
 /// Builds the blocks from one file.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
+use super::gligen::Grounded;
 use crate::error::Result;
 use crate::noise::Generator;
 
@@ -18,6 +19,8 @@ pub struct Pass<'a> {
     pub patches: &'a [Arc<dyn Patch>],
     /// What is added on the way up.
     pub control: Option<&'a Controls>,
+    /// What is to be in which boxes.
+    pub grounded: Option<&'a Grounded<'a>>,
     /// What the self-attention of the middle does.
     pub middle: Middle<'a>,
     /// Where patches draw from: the generator that drew the noise which sampling started from.
@@ -34,6 +37,7 @@ impl Pass<'_> {
         sigma: 0.0,
         patches: &[],
         control: None,
+        grounded: None,
         middle: Middle::Attends,
         random: None,
         groups: 1,
@@ -51,6 +55,16 @@ impl Pass<'_> {
 
     pub(super) fn after_skip(&self, h: Tensor, block: usize) -> Result<Tensor> {
         self.patches.iter().try_fold(h, |h, patch| patch.after_skip(h, block, self))
+    }
+
+    /// What attention makes keys and values of, where patches change that.
+    pub(super) fn looked_at(&self, context: &Tensor) -> Result<Option<[Tensor; 2]>> {
+        let mut changed = None;
+        for patch in self.patches.iter().filter(|patch| patch.changes_what_is_looked_at()) {
+            let both = changed.take().unwrap_or_else(|| [context.clone(), context.clone()]);
+            changed = Some(patch.looked_at(both)?);
+        }
+        Ok(changed)
     }
 
     pub(super) fn joining(&self, h: Tensor, skip: Tensor) -> Result<(Tensor, Tensor)> {
@@ -117,6 +131,19 @@ pub trait Patch: Send + Sync {
     fn joining(&self, h: Tensor, skip: Tensor, pass: &Pass<'_>) -> Result<(Tensor, Tensor)> {
         let _ = pass;
         Ok((h, skip))
+    }
+
+    /// Whether [`looked_at`](Self::looked_at) does anything.
+    fn changes_what_is_looked_at(&self) -> bool {
+        false
+    }
+
+    /// What attention makes keys and values of, `[batch, tokens, channels]` each: the picture's own tokens, or the prompt's.
+    ///
+    /// # Errors
+    /// They do not fit.
+    fn looked_at(&self, keys_and_values: [Tensor; 2]) -> Result<[Tensor; 2]> {
+        Ok(keys_and_values)
     }
 
     /// The tokens `[batch, tokens, channels]` that self-attention makes queries of; `None` leaves them. A result of `n` times

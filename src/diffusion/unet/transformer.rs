@@ -21,6 +21,8 @@ pub(super) struct SpatialTransformer {
     proj_in: Linear,
     blocks: Vec<Block>,
     proj_out: Linear,
+    /// Which one it is in its network, in the order in which they run.
+    pub(super) index: usize,
 }
 
 impl SpatialTransformer {
@@ -32,6 +34,7 @@ impl SpatialTransformer {
             proj_in: Linear::load(&weights.at("proj_in"), width, width)?,
             blocks: (0..depth).map(block).collect::<Result<_>>()?,
             proj_out: Linear::load(&weights.at("proj_out"), width, width)?,
+            index: 0,
         })
     }
 
@@ -48,7 +51,7 @@ impl SpatialTransformer {
                 Middle::Watched(_) if index > 0 => Middle::Attends,
                 middle => middle,
             };
-            h = block.forward(&h, context, &Pass { middle, ..*pass })?;
+            h = block.forward(&h, context, self.index, &Pass { middle, ..*pass })?;
         }
         Ok(self.proj_out.forward_add(&h, &pixels)?.reshape((batch, height, width, channels))?)
     }
@@ -90,10 +93,13 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: &Tensor, context: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, context: &Tensor, transformer: usize, pass: &Pass<'_>) -> Result<Tensor> {
         let h = self.norm1.forward(x)?;
-        let x = self.attn1.forward_self(&h, x, pass)?;
-        let x = self.attn2.forward_prompt(&self.norm2.forward(&x)?, context, &x)?;
+        let mut x = self.attn1.forward_self(&h, x, pass)?;
+        if let Some(grounded) = pass.grounded {
+            x = grounded.apply(transformer, &x)?;
+        }
+        let x = self.attn2.forward_prompt(&self.norm2.forward(&x)?, context, &x, pass)?;
         let h = geglu(&self.widen.forward(&self.norm3.forward(&x)?)?)?;
         self.narrow.forward_add(&h, &x)
     }
@@ -141,8 +147,11 @@ impl Attention {
 
     /// What `x` `[batch, queries, width]` finds in `prompt` `[batch, keys, context]`, which stays the same for many calls,
     /// added to `residual`.
-    fn forward_prompt(&self, x: &Tensor, prompt: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        let keys_and_values = self.prompt.of(prompt, || self.keys_and_values(prompt))?;
+    fn forward_prompt(&self, x: &Tensor, prompt: &Tensor, residual: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
+        let keys_and_values = match pass.looked_at(prompt)? {
+            Some([keys, values]) => [self.to_k.forward(&keys)?, self.to_v.forward(&values)?],
+            None => self.prompt.of(prompt, || self.keys_and_values(prompt))?,
+        };
         self.find(x, &keys_and_values, residual)
     }
 
@@ -168,7 +177,8 @@ impl Attention {
                 ways_back.push(regrouped.back);
             }
         }
-        let (q, mut k, mut v) = (self.to_q.forward(&tokens)?, self.to_k.forward(x)?, self.to_v.forward(x)?);
+        let [keys, values] = pass.looked_at(x)?.unwrap_or_else(|| [x.clone(), x.clone()]);
+        let (q, mut k, mut v) = (self.to_q.forward(&tokens)?, self.to_k.forward(&keys)?, self.to_v.forward(&values)?);
         if let Middle::Watched(seen) = pass.middle {
             *seen.borrow_mut() = Some(self.looked_at(&q, &k)?);
         }

@@ -108,6 +108,9 @@ impl Layout {
             let layout = if weights.contains("blocks.0.ls1.gamma") { &DINO2 } else { &AUTHORS_DINO };
             return Some((layout, weights.renamed(|name| rename(name, layout))));
         }
+        if let Some(place) = OPEN_CLIP.iter().find(|place| weights.contains(&format!("{place}conv1.weight"))) {
+            return Some((&CLIP, weights.part(place).renamed(rename_open_clip)));
+        }
         let layout = Self::ALL.into_iter().find(|layout| weights.contains(layout.marker))?;
         Some((layout, weights.renamed(|name| vec![Renamed::whole(name)])))
     }
@@ -115,6 +118,43 @@ impl Layout {
     /// Whether it is CLIP's, which has a text half.
     pub(super) fn is_clip(&self) -> bool {
         self.projection.is_some()
+    }
+}
+
+/// Where OpenCLIP's files keep the picture half.
+const OPEN_CLIP: [&str; 2] = ["", "visual."];
+
+/// OpenCLIP's name in transformers' spelling.
+fn rename_open_clip(name: &str) -> Vec<Renamed> {
+    let whole = |name: String| vec![Renamed::whole(name)];
+    if let Some((block, rest)) = name.strip_prefix("transformer.resblocks.").and_then(|rest| rest.split_once('.')) {
+        let place = format!("{}.{block}", CLIP.blocks);
+        if let Some(kind) = rest.strip_prefix("attn.in_proj_") {
+            let third = |part: usize| Renamed {
+                part: (3, part),
+                ..Renamed::whole(format!("{place}.{}.{kind}", CLIP.attention[part]))
+            };
+            return (0..3).map(third).collect();
+        }
+        let parts = [
+            ("ln_1.", CLIP.norms[0]),
+            ("ln_2.", CLIP.norms[1]),
+            ("attn.out_proj.", CLIP.attention[3]),
+            ("mlp.c_fc.", CLIP.products[0]),
+            ("mlp.c_proj.", CLIP.products[1]),
+        ];
+        let part = parts.iter().find_map(|(theirs, ours)| Some((ours, rest.strip_prefix(theirs)?)));
+        return part.map_or_else(Vec::new, |(ours, kind)| whole(format!("{place}.{ours}.{kind}")));
+    }
+    match name {
+        "class_embedding" => whole(CLIP.class.to_owned()),
+        "positional_embedding" => whole(CLIP.positions.to_owned()),
+        "proj" => vec![Renamed { transposed: true, ..Renamed::whole("visual_projection.weight") }],
+        _ => {
+            let parts = [("conv1.", CLIP.patch), ("ln_pre.", "vision_model.pre_layrnorm"), ("ln_post.", CLIP.after)];
+            let part = parts.iter().find_map(|(theirs, ours)| Some((ours, name.strip_prefix(theirs)?)));
+            part.map_or_else(Vec::new, |(ours, kind)| whole(format!("{ours}.{kind}")))
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! Dosovitskiy et al. 2021, arXiv:2010.11929; Radford et al. 2021, arXiv:2103.00020. Knows no folders.
 
 mod layout;
+mod style;
 #[cfg(test)]
 mod tests;
 
@@ -11,9 +12,20 @@ use candle_core::{DType, Tensor};
 
 use crate::error::{Error, Result};
 use crate::nn::{Conv2d, Geometry, LayerNorm, Linear, Mask, Weights, attention, gelu, quick_gelu};
-use crate::resize::{self, resize_smoothly};
+use crate::resize::{self, resize_finely, resize_smoothly};
 use crate::text::{self, Activation, BEGIN, CONTEXT, Chunk, Chunks, ClipText, END, Family, Token};
 use layout::Layout;
+
+pub use style::StyleModel;
+
+/// What a network sees in pictures.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// One vector a picture, of any length, `[batch, width]`.
+    pub embeds: Tensor,
+    /// What the last block makes of every token, `[batch, tokens, width]`.
+    pub last: Tensor,
+}
 
 /// A vision transformer. Cheap to clone; clones share the weights.
 #[derive(Clone)]
@@ -79,6 +91,25 @@ impl Vision {
         })
     }
 
+    /// CLIP's picture half in a file of its own, of OpenAI's or OpenCLIP's spelling. What its blocks compute with follows from how
+    /// many there are: OpenAI's largest has 24.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load); [`Error::MissingPart`] for a network of another family.
+    pub fn load_clip(weights: &Weights) -> Result<Self> {
+        let found = Layout::find(weights).filter(|(layout, _)| layout.is_clip());
+        let Some((_, renamed)) = found else {
+            return Err(Error::MissingPart {
+                file: weights.file().to_owned(),
+                part: "picture half of CLIP",
+                hint: "a file of CLIP's has `vision_model.embeddings.class_embedding`, or OpenCLIP's `visual.conv1.weight`"
+                    .to_owned(),
+            });
+        };
+        let deep = renamed.contains("vision_model.encoder.layers.24.layer_norm1.weight");
+        Self::load(&renamed, if deep { Activation::Gelu } else { Activation::QuickGelu })
+    }
+
     /// What it is: `CLIP`, `DINO`, `DINOv2`.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -99,6 +130,33 @@ impl Vision {
         unit(&self.forward(&self.prepare(pictures)?)?)
     }
 
+    /// What it sees in pictures, prepared as ComfyUI does: numbers are resized as they are, and rounded to those of a picture
+    /// of 8 bits afterwards. With `cut`, the middle of a picture is seen; without, all of it, made square.
+    ///
+    /// # Shapes
+    /// - `pictures`: `[batch, height, width, 3 or more]`, 0 to 1
+    ///
+    /// # Errors
+    /// Out of memory; pictures of fewer than three channels.
+    pub fn look(&self, pictures: &Tensor, cut: bool) -> Result<Seen> {
+        let (_, height, width, _) = pictures.dims4()?;
+        let mut planes = pictures.narrow(3, 0, 3)?.permute((0, 3, 1, 2))?.contiguous()?;
+        if (height, width) != (self.side, self.side) {
+            let scale = self.side as f64 / height.min(width) as f64;
+            let scaled = |size: usize| if cut { (scale * size as f64).round_ties_even() as usize } else { self.side };
+            let (rows, columns) = (scaled(height), scaled(width));
+            planes = resize_finely(&planes, columns, rows)?;
+            let margin = |size: usize| (size - self.side) / 2;
+            planes = planes.narrow(2, margin(rows), self.side)?.narrow(3, margin(columns), self.side)?;
+        }
+        let pixels = planes.permute((0, 2, 3, 1))?.contiguous()?;
+        let bytes: Vec<f32> = pixels.flatten_all()?.to_vec1()?;
+        let byte = |value: f32| (255.0 * value).clamp(0.0, 255.0).round_ties_even() / 255.0;
+        let pixels = Tensor::from_vec(bytes.into_iter().map(byte).collect::<Vec<_>>(), pixels.dims(), pixels.device())?;
+        let last = self.hidden(&self.normalised(&pixels)?)?;
+        Ok(Seen { embeds: self.summary(&last)?, last })
+    }
+
     /// What the network sees, `[batch, side, side, 3]`.
     fn prepare(&self, pictures: &Tensor) -> Result<Tensor> {
         let (_, height, width, _) = pictures.dims4()?;
@@ -112,7 +170,10 @@ impl Vision {
         let planes = resize_smoothly(&planes, new_width, new_height)?;
         let margin = |side: usize| ((side - self.side) as f64 / 2.0).round_ties_even() as usize;
         let cut = planes.narrow(2, margin(new_height), self.side)?.narrow(3, margin(new_width), self.side)?;
-        let pixels = cut.permute((0, 2, 3, 1))?.contiguous()?;
+        self.normalised(&cut.permute((0, 2, 3, 1))?.contiguous()?)
+    }
+
+    fn normalised(&self, pixels: &Tensor) -> Result<Tensor> {
         let (mean, deviation) = (&self.layout.mean[..], &self.layout.deviation[..]);
         let (mean, deviation) = (Tensor::new(mean, pixels.device())?, Tensor::new(deviation, pixels.device())?);
         Ok(pixels.broadcast_sub(&mean)?.broadcast_div(&deviation)?)
@@ -120,6 +181,11 @@ impl Vision {
 
     /// From what [`prepare`](Self::prepare) gives to vectors of any length.
     fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
+        self.summary(&self.hidden(pixels)?)
+    }
+
+    /// What the last block makes of every token.
+    fn hidden(&self, pixels: &Tensor) -> Result<Tensor> {
         let patches = self.patch.forward(pixels)?;
         let (batch, rows, columns, width) = patches.dims4()?;
         let patches = patches.reshape((batch, rows * columns, width))?;
@@ -131,6 +197,12 @@ impl Vision {
         for block in &self.blocks {
             x = block.forward(&x)?;
         }
+        Ok(x)
+    }
+
+    /// The first token's vector, normalised and projected.
+    fn summary(&self, x: &Tensor) -> Result<Tensor> {
+        let (batch, _, width) = x.dims3()?;
         let summary = self.after.forward(&x.narrow(1, 0, 1)?.contiguous()?.reshape((batch, width))?)?;
         self.projection.as_ref().map_or(Ok(summary.clone()), |projection| projection.forward(&summary))
     }

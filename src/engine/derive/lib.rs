@@ -18,7 +18,9 @@ use syn::{Attribute, Data, DeriveInput, Error, Expr, Fields, Lit, Meta, Result, 
 /// On a field, `#[input(…)]`: `name` (else the field's), `default`, `range`, `step`, `round`, `choices`, `multiline`,
 /// `dynamic_prompts`, `kind = "IMAGE,MASK"`, `force_input`, `control_after_generate`, `image_upload`, `image_folder`
 /// (where its pictures lie), `display` (how it is drawn: `"color"`, `"number"`, `"slider"`), `advanced` (folded away while
-/// it stands at its default), and `rest` for the field that takes the wires which no other does.
+/// it stands at its default), `rest` for the field that takes the wires which no other does,
+/// `grows = ("image", 2, 50)` for a `Vec<_>` of as many wires as there are, `with = ["a", "b"]` for an `Option<_>` that is
+/// there while the choice which its name begins with is one of these, and `matches = "a"` for inputs of one kind.
 #[proc_macro_derive(Node, attributes(node, input))]
 pub fn derive_node(item: proc_macro::TokenStream) -> proc_macro::TokenStream {
     let item = parse_macro_input!(item as DeriveInput);
@@ -179,6 +181,7 @@ struct InputField<'a> {
     /// Calls that narrow the field, in the order in which they were written.
     calls: Vec<TokenStream>,
     rest: bool,
+    grows: bool,
 }
 
 impl<'a> InputField<'a> {
@@ -193,7 +196,7 @@ impl<'a> InputField<'a> {
             ));
         }
         let name = quote!(#own_name);
-        let mut input = Self { ident, ty: &field.ty, name, doc, calls: Vec::new(), rest: false };
+        let mut input = Self { ident, ty: &field.ty, name, doc, calls: Vec::new(), rest: false, grows: false };
         for attribute in field.attrs.iter().filter(|attribute| attribute.path().is_ident("input")) {
             attribute.parse_nested_meta(|meta| input.read_one(&meta))?;
         }
@@ -225,11 +228,18 @@ impl<'a> InputField<'a> {
             "image_folder" => with(meta, |it| quote!(.image_folder(#it)))?,
             "display" => with(meta, |it| quote!(.display(#it)))?,
             "advanced" => quote!(.advanced()),
+            "grows" => {
+                self.grows = true;
+                with(meta, |it| quote!(.grows #it))?
+            }
+            "with" => with(meta, |it| quote!(.with(&#it)))?,
+            "matches" => with(meta, |it| quote!(.matches(#it)))?,
             other => {
                 return Err(meta.error(format!(
                     "`{other}` is no attribute of an input; there are name, default, range, step, round, choices, kind, \
                      multiline, dynamic_prompts, force_input, control_after_generate, image_upload, image_folder, display, \
-                     advanced, rest (a lazy input is a `Lazy<_>`, one that may be left out an `Option<_>`)"
+                     advanced, grows, with, matches, rest (a lazy input is a `Lazy<_>`, one that may be left out an \
+                     `Option<_>`)"
                 )));
             }
         };
@@ -255,6 +265,9 @@ impl<'a> InputField<'a> {
         let Self { ident, ty, name, .. } = self;
         if self.rest {
             return quote!(#ident: inputs.rest());
+        }
+        if self.grows {
+            return quote_spanned!(self.span() => #ident: inputs.grown(#name)?);
         }
         quote_spanned!(self.span() => #ident: inputs.take::<#ty>(#name)?)
     }

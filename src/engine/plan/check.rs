@@ -15,7 +15,7 @@ use crate::plan::literal::{self, Refusal};
 use crate::plan::suggest::Suggestions;
 use crate::plan::{Source, Warning, Wire};
 use crate::registry::{NodeType, Registry};
-use crate::spec::{InputSpec, Widget};
+use crate::spec::{Dynamic, InputSpec, NodeSpec, Widget};
 use crate::value::Value;
 
 /// An entry of the graph that is needed, its inputs resolved. Wires name entries by position.
@@ -237,6 +237,17 @@ impl<'a> Checker<'a> {
     fn resolve(&mut self, at: usize, node: &NodeType, position: usize) -> Result<Source, Box<Fault>> {
         let spec = &node.spec.inputs[position];
         let (_, entry) = self.entry(at);
+        if let Some(Dynamic::Grows { prefix, .. }) = spec.dynamic {
+            let grown = entry.inputs.iter().any(|(name, _)| node.spec.growing(name) == Some(spec));
+            return if grown {
+                Ok(Source::Absent)
+            } else {
+                Err(self.missing(at, node, spec, format!("{}.{prefix}0", spec.name)))
+            };
+        }
+        if !spec.is_there(|choice| standing(entry, &node.spec, choice)) {
+            return Ok(Source::Absent);
+        }
         match entry.inputs.iter().find(|(name, _)| name == spec.name) {
             None => self.fill(at, node, spec),
             Some((_, Binding::Link { node: from, slot })) => {
@@ -269,15 +280,20 @@ impl<'a> Checker<'a> {
             self.edits.push((at, spec.name.to_owned(), written));
             return Ok(Source::Literal(value));
         }
+        Err(self.missing(at, node, spec, spec.name.to_owned()))
+    }
+
+    /// The fault of an input that is neither wired nor given.
+    fn missing(&mut self, at: usize, node: &NodeType, spec: &InputSpec, input: String) -> Box<Fault> {
         let (_, entry) = self.entry(at);
         let undeclared =
             entry.inputs.iter().map(|(name, _)| name.as_str()).filter(|name| node.spec.input(name).is_none());
-        Err(Box::new(Fault::MissingInput {
-            input: spec.name.to_owned(),
+        Box::new(Fault::MissingInput {
             expected: spec.kind.to_owned(),
-            misspelt: nearest(spec.name, undeclared).map(str::to_owned),
+            misspelt: nearest(&input, undeclared).map(str::to_owned),
             source_class: self.suggest.source(spec.kind),
-        }))
+            input,
+        })
     }
 
     /// A link, from a node that is there and gives what fits.
@@ -353,18 +369,22 @@ impl<'a> Checker<'a> {
             if node.spec.input(input).is_some() {
                 continue;
             }
-            match binding {
-                Binding::Link { node: from, slot } if node.def.variadic => {
-                    match self.wire((input, "*", false), from, *slot) {
+            let kind = match node.spec.growing(input) {
+                Some(grown) => Some(grown.kind),
+                None => node.def.variadic.then_some("*"),
+            };
+            match (binding, kind) {
+                (Binding::Link { node: from, slot }, Some(kind)) => {
+                    match self.wire((input, kind, false), from, *slot) {
                         Ok(wire) => rest.push((position, wire)),
                         Err(fault) => self.fault(at, *fault),
                     }
                 }
-                Binding::Link { .. } => {
+                (Binding::Link { .. }, None) => {
                     let nearest = nearest(input, declared()).map(str::to_owned);
                     self.fault(at, Fault::UnknownInput { input: input.clone(), nearest });
                 }
-                Binding::Literal(_) => {
+                (Binding::Literal(_), _) => {
                     let left_out = declared().filter(|name| entry.inputs.iter().all(|(given, _)| given != name));
                     if let Some(meant) = nearest(input, left_out) {
                         self.warn(at, format!("it has no input `{input}`; did you mean `{meant}`?"));
@@ -419,6 +439,15 @@ impl<'a> Checker<'a> {
             }
         }
         vec![first]
+    }
+}
+
+/// What a choice of the node stands at: what the graph says, else what it starts with.
+fn standing(entry: &Entry, spec: &NodeSpec, choice: &str) -> Option<Json> {
+    match entry.inputs.iter().find(|(name, _)| name == choice) {
+        Some((_, Binding::Literal(literal))) => Some(literal::unwrapped(literal).clone()),
+        Some((_, Binding::Link { .. })) => None,
+        None => spec.input(choice)?.default.clone(),
     }
 }
 

@@ -206,6 +206,7 @@ mod tests {
             advanced: false,
             names_file: false,
             folder: None,
+            dynamic: None,
         }
     }
 

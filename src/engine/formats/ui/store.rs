@@ -17,7 +17,7 @@ pub(in crate::formats) fn store(workflow: &mut Json, specs: &dyn Specs, id: &str
     let Some(spec) = node["type"].as_str().and_then(|class| specs.spec(class)) else { return };
     match node.get_mut("widgets_values") {
         Some(Json::Array(values)) => {
-            let index = widgets::index_of(spec, values.len(), input);
+            let index = widgets::index_of(spec, values, input);
             if let Some(stored) = index.and_then(|index| values.get_mut(index)) {
                 *stored = value.clone();
             }

@@ -108,10 +108,18 @@ enum Slot<'s> {
     Editor,
 }
 
-/// The entries of a class. Before frontend 1.16 inputs that only take a wire had one too, `with_forced`.
-fn slots(spec: &NodeSpec, with_forced: bool) -> Vec<Slot<'_>> {
+/// The entries of a class, of which `values` are stored. Before frontend 1.16 inputs that only take a wire had one too,
+/// `with_forced`.
+fn slots<'s>(spec: &'s NodeSpec, with_forced: bool, values: &[Json]) -> Vec<Slot<'s>> {
     let mut slots = Vec::new();
     for input in &spec.inputs {
+        let choice = |name: &str| {
+            let stored = place_of(&slots, name).and_then(|place| values.get(place)).cloned();
+            stored.or_else(|| initial(spec.input(name)?))
+        };
+        if !input.is_there(choice) {
+            continue;
+        }
         match (input.force_input, input.widget.has_value()) {
             (false, true) => slots.push(Slot::Value(input)),
             (true, _) if with_forced => slots.push(Slot::Editor),
@@ -137,22 +145,26 @@ pub(super) fn control_entries(input: &InputSpec) -> usize {
     }
 }
 
-/// The entries of a list of that length.
-fn slots_of(spec: &NodeSpec, length: usize) -> Vec<Slot<'_>> {
-    let with_forced = slots(spec, true);
-    if with_forced.len() == length { with_forced } else { slots(spec, false) }
+/// The entries of a list of stored values.
+fn slots_of<'s>(spec: &'s NodeSpec, values: &[Json]) -> Vec<Slot<'s>> {
+    let with_forced = slots(spec, true, values);
+    if with_forced.len() == values.len() { with_forced } else { slots(spec, false, values) }
 }
 
-/// Where in a list of `length` stored values that of an input stands.
-pub(super) fn index_of(spec: &NodeSpec, length: usize, input: &str) -> Option<usize> {
-    slots_of(spec, length).iter().position(|slot| matches!(slot, Slot::Value(found) if found.name == input))
+/// Where among the stored values that of an input stands.
+pub(super) fn index_of(spec: &NodeSpec, values: &[Json], input: &str) -> Option<usize> {
+    place_of(&slots_of(spec, values), input)
+}
+
+fn place_of(slots: &[Slot<'_>], input: &str) -> Option<usize> {
+    slots.iter().position(|slot| matches!(slot, Slot::Value(found) if found.name == input))
 }
 
 /// All widgets of a class with their values: the stored one, else what the editor starts with.
 fn named(spec: &NodeSpec, values: Option<&Json>) -> Vec<(String, Json)> {
     let empty = Vec::new();
     let list = values.and_then(Json::as_array).unwrap_or(&empty);
-    let slots = slots_of(spec, list.len());
+    let slots = slots_of(spec, list);
     let value = |(index, slot)| {
         let Slot::Value(input) = slot else { return None };
         let stored = list.get(index).or_else(|| values?.as_object()?.get(input.name)).cloned();

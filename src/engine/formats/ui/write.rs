@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::widgets::{control_entries, has_upload, initial};
 use crate::graph::{Binding, Entry, Graph};
-use crate::spec::{InputSpec, NodeSpec, Specs, Widget};
+use crate::spec::{Dynamic, InputSpec, NodeSpec, Specs, Widget};
 
 /// The workflow of version 0.4. Values of nodes that nobody knows stand by the names of their inputs.
 pub(in crate::formats) fn workflow(graph: &Graph, specs: &dyn Specs) -> Json {
@@ -53,7 +53,9 @@ struct Place {
 impl<'g> Drawn<'g> {
     fn new(id: &'g str, entry: &'g Entry, spec: Option<&'g NodeSpec>) -> Self {
         let inputs = spec.map(|spec| spec.inputs.as_slice()).unwrap_or_default();
-        let socket = |input: &&InputSpec| !has_widget(input);
+        let socket = |input: &&InputSpec| {
+            !has_widget(input) && !matches!(input.dynamic, Some(Dynamic::Grows { .. } | Dynamic::With(_)))
+        };
         let inputs = inputs.iter().filter(socket).map(|input| {
             let mut slot = json!({"name": input.name, "type": input.kind, "link": null});
             if !input.required {
@@ -72,9 +74,10 @@ impl<'g> Drawn<'g> {
             return position;
         }
         let spec = self.spec.and_then(|spec| spec.inputs.iter().find(|input| input.name == name));
-        self.inputs.push(match spec {
+        let grown = self.spec.and_then(|spec| spec.growing(name));
+        self.inputs.push(match spec.filter(|input| has_widget(input)) {
             Some(input) => json!({"name": name, "type": input.kind, "link": null, "widget": {"name": name}}),
-            None => json!({"name": name, "type": "*", "link": null}),
+            None => json!({"name": name, "type": spec.or(grown).map_or("*", |input| input.kind), "link": null}),
         });
         self.inputs.len() - 1
     }
@@ -94,8 +97,10 @@ impl<'g> Drawn<'g> {
             return Json::Object(named.collect());
         };
         let mut values = Vec::new();
-        for input in spec.inputs.iter().filter(|input| has_widget(input)) {
-            let value = self.literal(input.name).or_else(|| initial(input)).unwrap_or(Json::Null);
+        let standing = |input: &InputSpec| self.literal(input.name).or_else(|| initial(input));
+        let is_there = |input: &&InputSpec| input.is_there(|choice| standing(spec.input(choice)?));
+        for input in spec.inputs.iter().filter(|input| has_widget(input)).filter(is_there) {
+            let value = standing(input).unwrap_or(Json::Null);
             values.push(escaped(input, value));
             // The same numbers in every run, as the graph says; of a list, all of it.
             values.extend(["fixed", ""].into_iter().take(control_entries(input)).map(Json::from));

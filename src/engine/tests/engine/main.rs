@@ -6,6 +6,7 @@ mod cache;
 mod cancel;
 mod declare;
 mod deep;
+mod dynamic;
 mod faults;
 mod lists;
 mod parallel;

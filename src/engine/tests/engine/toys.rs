@@ -374,6 +374,48 @@ impl Run for Deflate {
     }
 }
 
+/// The numbers of as many wires as there are, written one after another.
+#[derive(Node)]
+#[node(category = "toys")]
+pub(crate) struct Row {
+    /// The numbers.
+    #[input(grows = ("number", 2, 4))]
+    numbers: Vec<i64>,
+}
+
+impl Run for Row {
+    type Output = String;
+
+    fn run(self, _: &Context) -> Result<String> {
+        Ok(self.numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+    }
+}
+
+/// A number made larger, in one of two ways.
+#[derive(Node)]
+#[node(category = "toys")]
+pub(crate) struct Enlarge {
+    /// The way.
+    #[input(choices = ["times", "plus"], default = "times")]
+    how: Choice<String>,
+    /// How many times.
+    #[input(name = "how.factor", default = 2, range = 0..=9, with = ["times"])]
+    factor: Option<i64>,
+    /// What to add.
+    #[input(name = "how.more", with = ["plus"])]
+    more: Option<i64>,
+    /// The number.
+    value: i64,
+}
+
+impl Run for Enlarge {
+    type Output = i64;
+
+    fn run(self, _: &Context) -> Result<i64> {
+        Ok(self.value * self.factor.unwrap_or(1) + self.more.unwrap_or(0))
+    }
+}
+
 /// Every toy.
 pub(crate) fn toys() -> Vec<NodeDef> {
     vec![
@@ -394,6 +436,8 @@ pub(crate) fn toys() -> Vec<NodeDef> {
         NodeDef::of::<ReadFile>(),
         NodeDef::of::<Inflate>(),
         NodeDef::of::<Deflate>(),
+        NodeDef::of::<Row>(),
+        NodeDef::of::<Enlarge>(),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! The stock nodes that the test files use, as far as a file's conversion depends on them.
 
 use paraflow_engine::graph::Graph;
-use paraflow_engine::spec::{InputSpec, Lane, NodeSpec, OutputSpec, Specs, Widget};
+use paraflow_engine::spec::{Dynamic, InputSpec, Lane, NodeSpec, OutputSpec, Specs, Widget};
 use serde_json::{Value as Json, json};
 
 /// A list of specs, looked up by class.
@@ -37,6 +37,7 @@ fn wire(name: &'static str, kind: &'static str) -> InputSpec {
         advanced: false,
         names_file: false,
         folder: None,
+        dynamic: None,
     }
 }
 
@@ -193,9 +194,35 @@ fn own() -> Vec<NodeSpec> {
     vec![node("ForcedBetween", "", between, &[]), node("ControlledList", "", list, &[])]
 }
 
+/// Classes whose inputs change.
+fn dynamic() -> Vec<NodeSpec> {
+    let with = |input: InputSpec, keys| InputSpec { dynamic: Some(Dynamic::With(keys)), ..input };
+    let grows = Some(Dynamic::Grows { prefix: "image", min: 2, max: 50 });
+    let matches = Some(Dynamic::Matches("input_type"));
+    let resize = vec![
+        InputSpec { dynamic: matches, ..wire("input", "IMAGE,MASK") },
+        choice("resize_type", &["scale by multiplier", "scale dimensions", "match size"]),
+        with(float("resize_type.multiplier", 1.0), &["scale by multiplier"]),
+        with(int("resize_type.width", 512), &["scale dimensions"]),
+        with(int("resize_type.height", 512), &["scale dimensions"]),
+        with(wire("resize_type.match", "IMAGE,MASK"), &["match size"]),
+        with(choice("resize_type.crop", &["disabled", "center"]), &["scale dimensions", "match size"]),
+        choice("scale_method", &["nearest-exact", "area"]),
+    ];
+    vec![
+        node(
+            "BatchImagesNode",
+            "Batch Images",
+            vec![InputSpec { dynamic: grows, ..wire("images", "IMAGE") }],
+            &["IMAGE"],
+        ),
+        node("ResizeImageMaskNode", "Resize Image/Mask", resize, &["*"]),
+    ]
+}
+
 /// All of them.
 pub(crate) fn stock() -> Stock {
-    Stock([samplers(), latents_and_images(), models_and_conditioning(), primitives(), own()].concat())
+    Stock([samplers(), latents_and_images(), models_and_conditioning(), primitives(), own(), dynamic()].concat())
 }
 
 /// A prompt without its titles, which most tests do not care about.
