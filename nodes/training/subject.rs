@@ -73,6 +73,8 @@ impl std::str::FromStr for Fit {
 
 /// A picture before it has a size and a caption.
 struct Raw {
+    /// Its place among the folder's pictures, those that cannot be read among them.
+    index: usize,
     pixels: Tensor,
     caption: Option<String>,
     hash: String,
@@ -93,10 +95,10 @@ impl Run for LoadSubject {
         let class = if self.class_word.trim().is_empty() { described.class } else { self.class_word.clone() };
         let subject = Subject { pictures: Vec::new(), class, unique: self.unique_token.clone() };
         let take = if self.count == 0 { raw.len() } else { self.count as usize };
-        let mut lines = self.captions.lines().map(str::trim);
+        let lines: Vec<&str> = self.captions.lines().map(str::trim).collect();
         let (mut own, mut of_template) = (0, 0);
         let picture = |raw: Raw| -> Result<SubjectPicture, Error> {
-            let line = lines.next().filter(|line| !line.is_empty()).map(str::to_owned);
+            let line = lines.get(raw.index).filter(|line| !line.is_empty()).map(|line| (*line).to_owned());
             let caption = line.or(raw.caption);
             *(if caption.is_some() { &mut own } else { &mut of_template }) += 1;
             let caption = caption.unwrap_or_else(|| self.caption.clone());
@@ -187,7 +189,7 @@ fn split(images: &Image) -> Result<Vec<Raw>, Error> {
     let one = |index| -> Result<Raw, Error> {
         let pixels = colours.narrow(0, index, 1)?.contiguous()?;
         let numbers: Vec<u8> = pixels.flatten_all()?.to_vec1::<f32>()?.iter().flat_map(|x| x.to_le_bytes()).collect();
-        Ok(Raw { pixels, caption: None, hash: blake3::hash(&numbers).to_hex().to_string() })
+        Ok(Raw { index, pixels, caption: None, hash: blake3::hash(&numbers).to_hex().to_string() })
     };
     (0..batch).map(one).collect()
 }
@@ -206,7 +208,7 @@ fn read(folder: &FolderName, cx: &Context<'_>) -> Result<(Description, Vec<Raw>)
         match picture(path, cx.services()) {
             Ok((pixels, hash)) => {
                 let caption = caption(path)?.or_else(|| described.captions.get(index).cloned());
-                raw.push(Raw { pixels, caption, hash });
+                raw.push(Raw { index, pixels, caption, hash });
             }
             Err(error) => faults.push(error.to_string()),
         }

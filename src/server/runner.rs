@@ -17,7 +17,7 @@ use crate::hub::{Hub, Keep, To};
 use crate::kept::Kept;
 use crate::nodes::Nodes;
 use crate::options::PreviewMethod;
-use crate::queue::{End, Job, Queue, Retention, State};
+use crate::queue::{End, Job, Queue, QueueError, Retention, State};
 use crate::time::now_ms;
 use crate::webhook::Webhooks;
 use crate::why::Memory;
@@ -37,6 +37,10 @@ pub(crate) struct Runner {
     webhooks: Webhooks,
     running: Mutex<Runs>,
     free: AtomicBool,
+    /// The server goes down.
+    closing: AtomicBool,
+    /// Whether an end waits to be written down.
+    waiting: AtomicBool,
 }
 
 /// What is under way.
@@ -78,7 +82,7 @@ impl Runner {
         let Parts { queue, hub, feed, kept, nodes, assets, cache, default_previews, keep, webhooks } = parts;
         let executor = Executor::new(cache);
         let running = Mutex::default();
-        let free = AtomicBool::new(false);
+        let (free, closing, waiting) = (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
         Self {
             queue,
             hub,
@@ -93,6 +97,8 @@ impl Runner {
             webhooks,
             running,
             free,
+            closing,
+            waiting,
         }
     }
 
@@ -157,6 +163,7 @@ impl Runner {
 
     /// Stops all that runs; it waits again.
     pub(crate) fn park_all(&self) {
+        self.closing.store(true, Ordering::Relaxed);
         #[expect(clippy::iter_over_hash_type, reason = "all are told the same")]
         for run in self.running().by_id.values() {
             run.park.store(true, Ordering::Relaxed);
@@ -229,7 +236,11 @@ impl Runner {
             told.error = Some(format!("out of time after {} ms", job.timeout_ms.unwrap_or_default()));
         }
         tracing::info!(state = state.as_str(), seconds = begun.elapsed().as_secs_f64(), "job ends");
-        self.write_down(job, state, told);
+        if !self.write_down(job, state, told) {
+            // Nobody is told an end that the next start does not know.
+            self.kept.end(&job.id);
+            return;
+        }
         report.end();
         self.hub.send(To::All, &status(self.queue.remaining(), None), Keep::Always);
         report.over();
@@ -252,8 +263,11 @@ impl Runner {
         })
     }
 
-    /// Puts the end into the books, and returns when it is there.
-    fn write_down(&self, job: &Arc<Job>, state: State, told: Told) {
+    /// Puts the end into the books, and returns when it is there. While they cannot be written, as on a full disk, it tries again.
+    /// `false`: the server goes down before that.
+    fn write_down(&self, job: &Arc<Job>, state: State, told: Told) -> bool {
+        /// The longest pause between two tries.
+        const MOST: Duration = Duration::from_secs(5);
         let Told { outputs, messages, meta, error, ran } = told;
         let done = state == State::Done;
         let artefacts = artefacts::of(&outputs, &self.assets);
@@ -262,9 +276,28 @@ impl Runner {
         let end = End { state, outputs, status, meta, error, artefacts };
         let since = self.keep.1.map(|age| now_ms() - i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
         let keep = Retention { count: self.keep.0, since };
-        if let Err(error) = self.queue.finish(job, end, keep).wait() {
-            tracing::error!(%error, "the end of the job is not in the books; it runs again at the next start");
+        let mut pause = Duration::from_millis(50);
+        loop {
+            let Err(error) = self.queue.finish(job, end.clone(), keep).wait() else { break };
+            if matches!(error, QueueError::Closed) || self.closing.load(Ordering::Relaxed) {
+                tracing::error!(%error, "the end of the job is not in the books; it runs again at the next start");
+                return false;
+            }
+            if !self.waiting.swap(true, Ordering::Relaxed) {
+                tracing::error!(%error, "the end of the job cannot be written down; it waits until it can: make room on the disk");
+            }
+            thread::sleep(pause);
+            pause = (2 * pause).min(MOST);
         }
+        if self.waiting.swap(false, Ordering::Relaxed) {
+            tracing::info!("the end of the job is written down");
+        }
+        true
+    }
+
+    /// Whether the end of a job cannot be written down.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     fn running(&self) -> MutexGuard<'_, Runs> {

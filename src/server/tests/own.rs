@@ -396,3 +396,27 @@ async fn a_server_whose_database_fails_is_not_ready() {
     file.execute_batch("ALTER TABLE lost RENAME TO jobs").unwrap();
     assert_eq!(bench.get("/paraflow/v1/ready").await.status, StatusCode::OK, "it is asked anew each time");
 }
+
+/// As on a disk that fills up while a job runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_cannot_be_written_is_told_to_nobody_until_it_can() {
+    let bench = Bench::new();
+    let file = rusqlite::Connection::open(bench.dir.path().join("user/paraflow.db")).unwrap();
+    file.execute_batch(
+        "CREATE TRIGGER full BEFORE UPDATE ON jobs WHEN NEW.state = 'done' BEGIN SELECT RAISE(ABORT, 'full'); END",
+    )
+    .unwrap();
+    assert_eq!(submit(&bench, json!({"graph": sum(2), "id": "j"})).await.status, StatusCode::CREATED);
+    while bench.get("/paraflow/v1/ready").await.status == StatusCode::OK {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(bench.get("/paraflow/v1/jobs/j").await.json()["state"], "running");
+    assert_eq!(bench.get("/history").await.json(), json!({}));
+    assert_eq!(bench.get("/queue").await.json()["queue_running"][0][1], "j");
+    file.execute_batch("DROP TRIGGER full").unwrap();
+    while bench.get("/paraflow/v1/jobs/j").await.json()["state"] != "done" {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(bench.get("/paraflow/v1/ready").await.status, StatusCode::OK);
+    assert_eq!(bench.get("/history").await.json()["j"]["status"]["completed"], true);
+}

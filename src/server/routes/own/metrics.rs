@@ -51,7 +51,7 @@ pub(super) async fn health() -> Response {
     answer(&json!({"status": "alive"}))
 }
 
-/// Tells whether jobs are run: the database answers, and the server is not going down.
+/// Tells whether jobs are run: the database answers and takes what is written, and the server is not going down.
 #[utoipa::path(
     get, path = "/ready", tag = "operations",
     responses((status = 200, description = "It is ready."), (status = 503, description = "It is not, and why."))
@@ -62,6 +62,8 @@ pub(super) async fn ready(State(app): State<App>) -> Response {
     } else if let Err(error) = app.queue.find("").await {
         tracing::error!(%error, "not ready");
         "the job database does not answer; the log says why"
+    } else if app.runner.is_stuck() {
+        "the end of a job cannot be written down; make room on the disk, the log says more"
     } else {
         return answer(&json!({"status": "ready"}));
     };
