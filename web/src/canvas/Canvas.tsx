@@ -26,6 +26,8 @@ import { WireView, WireBeingDrawn } from "./WireView.tsx";
 const NODE_TYPES = { node: NodeView, note: NoteView, reroute: RerouteView, border: BorderView, frame: FrameView };
 const EDGE_TYPES = { wire: WireView };
 const EMPTY = new Set<string>();
+/** Ours, and that of hands from ComfyUI. */
+const BOX_KEYS = ["Shift", "Control"];
 const SNAP: [number, number] = [20, 20];
 
 export function Canvas() {
@@ -176,7 +178,7 @@ export function Canvas() {
         onSelectionStart={levels.onSelectionStart}
         onSelectionEnd={levels.onSelectionEnd}
         deleteKeyCode={null}
-        selectionKeyCode="Shift"
+        selectionKeyCode={BOX_KEYS}
         multiSelectionKeyCode={["Meta", "Control", "Shift"]}
         selectionMode={SelectionMode.Partial}
         snapToGrid={snap}
