@@ -64,6 +64,7 @@ export function Canvas() {
   const levels = useLevels(nodes, edges, selectedEdges);
   const drawn = useMemo(() => levels.edges.map((edge) => (selectedEdges.has(edge.id) ? { ...edge, selected: true } : edge)), [levels.edges, selectedEdges]);
   view.selectedWires = selectedEdges;
+  view.unmarkWires = () => setSelectedEdges(EMPTY);
 
   useEffect(() => {
     if (wanted.length === 0) {
