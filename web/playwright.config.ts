@@ -13,7 +13,8 @@ export default defineConfig({
   // A path waits for states, never for times: how long it may take is for machines that do much else.
   timeout: 240_000,
   expect: { timeout: 30_000 },
-  workers: 1,
+  // One path waits for the page, its server or the model while the other computes: two cores are busy all the time.
+  workers: 2,
   // A machine that is busy with something else now and then drops a key press; what passes only then is listed as flaky.
   retries: 2,
   reporter: [["list"]],

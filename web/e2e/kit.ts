@@ -43,6 +43,17 @@ export async function openTemplate(page: Page, name: RegExp): Promise<void> {
   await settled(page);
 }
 
+/** Whether the browser keeps some words of what is open: it does so a moment after each change. */
+export const kept = (page: Page, words: string): Promise<boolean> =>
+  page.evaluate(async (words) => {
+    const open = indexedDB.open("paraflow", 1);
+    await new Promise((resolve) => (open.onsuccess = resolve));
+    const all = open.result.transaction("windows").objectStore("windows").getAll();
+    await new Promise((resolve) => (all.onsuccess = resolve));
+    open.result.close();
+    return JSON.stringify(all.result).includes(words);
+  }, words);
+
 /** Waits until nothing moves. */
 export async function settled(page: Page): Promise<void> {
   await page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(resolve, 60)))));

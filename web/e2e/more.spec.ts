@@ -1,7 +1,7 @@
 // Widgets, files, the form on a phone, and looks.
 
 import { devices } from "@playwright/test";
-import { addByKeys, dragTo, expect, field, node, openTemplate, output, settled, shot, test, watched } from "./kit.ts";
+import { addByKeys, dragTo, expect, field, kept, node, openTemplate, output, settled, shot, test, watched } from "./kit.ts";
 
 test("numbers by drag and by typing, choices by search, weights by keys", async ({ editor: page }) => {
   await openTemplate(page, /^text to image/i);
@@ -246,16 +246,7 @@ test("a window that crashed is taken over by the next, and a copy of a window ha
   await openTemplate(page, /^text to image/i);
   await node(page, "Prompt").getByRole("textbox").fill("not saved anywhere");
   await expect(page.locator(".unsaved")).toHaveCount(1);
-  // Kept a moment after the change.
-  const kept = () => page.evaluate(async () => {
-    const open = indexedDB.open("paraflow", 1);
-    await new Promise((resolve) => (open.onsuccess = resolve));
-    const all = open.result.transaction("windows").objectStore("windows").getAll();
-    await new Promise((resolve) => (all.onsuccess = resolve));
-    open.result.close();
-    return JSON.stringify(all.result).includes("not saved anywhere");
-  });
-  await expect.poll(kept).toBe(true);
+  await expect.poll(() => kept(page, "not saved anywhere")).toBe(true);
   const [copy] = await Promise.all([context.waitForEvent("page"), page.evaluate(() => void window.open(location.href))]);
   await expect(copy.locator(".app[data-ready=true]")).toBeVisible();
   await expect(copy.getByRole("tab")).toHaveCount(0);

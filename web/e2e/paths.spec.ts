@@ -1,10 +1,11 @@
 // What people do with the editor, from the first run on.
 
 import { buildByKeyboard, buildByMouse, comfy } from "./hands.ts";
-import { dragTo, drop, expect, field, input, node, openTemplate, output, settled, shot, test, wires } from "./kit.ts";
+import { dragTo, drop, expect, field, input, kept, node, openTemplate, output, settled, shot, test, wires } from "./kit.ts";
 import { picture } from "./mock/png.mjs";
 
-test("first run: change the prompt of a ready graph, run it, watch the picture form", async ({ editor: page }) => {
+test("first run: change the prompt of a ready graph, run it, watch the picture form", async ({ editor: page, mock }) => {
+  mock.world.until = 3;
   await shot(page, "start");
   await openTemplate(page, /^text to image/i);
   const prompt = node(page, "Prompt").getByRole("textbox", { name: "text" });
@@ -13,6 +14,7 @@ test("first run: change the prompt of a ready graph, run it, watch the picture f
   await expect(node(page, "Sampler").getByAltText("The picture as it forms")).toBeVisible();
   await expect(page.getByRole("progressbar", { name: /Run of/ })).toBeVisible();
   await shot(page, "running");
+  mock.world.until = Infinity;
   await expect(node(page, "Save").getByAltText(/^Result 1/)).toBeVisible();
   await expect(node(page, "Sampler").locator(".time")).toContainText(/\d+ ms|\d s/);
   await expect(node(page, "Sampler").getByAltText("The picture as it forms")).toHaveCount(0);
@@ -91,7 +93,7 @@ test("a node that fails says what to do", async ({ editor: page }) => {
 });
 
 test("cancel what runs and what waits", async ({ editor: page, mock }) => {
-  mock.world.step = 120;
+  mock.world.until = 3;
   await openTemplate(page, /^text to image/i);
   await node(page, "Sampler").getByRole("radio", { name: "+1" }).click();
   await page.getByRole("spinbutton", { name: "How many runs" }).fill("3");
@@ -103,7 +105,7 @@ test("cancel what runs and what waits", async ({ editor: page, mock }) => {
   await expect(page.locator(".queue li.queued")).toHaveCount(1);
   await page.getByRole("button", { name: "Cancel", exact: true }).first().click();
   await expect(page.locator(".queue li.cancelled")).toHaveCount(2);
-  mock.world.step = 5;
+  mock.world.until = Infinity;
   await expect(page.locator(".queue li.done")).toHaveCount(1);
   await expect(field(page, "Sampler", "seed")).toHaveValue("10");
 });
@@ -187,38 +189,41 @@ test("undo everything, and redo it", async ({ editor: page }) => {
 });
 
 test("a reload in the middle of a run shows the run, and unsaved work is still there", async ({ editor: page, mock }) => {
-  mock.world.step = 150;
+  mock.world.until = 3;
   await openTemplate(page, /^text to image/i);
   await node(page, "Prompt").getByRole("textbox").fill("a boat at night");
   await page.keyboard.press("Control+Enter");
   await expect(node(page, "Sampler").getByAltText("The picture as it forms")).toBeVisible();
-  await page.waitForTimeout(600);
+  await expect.poll(() => kept(page, "a boat at night")).toBe(true);
   await page.reload();
   await expect(node(page, "Prompt").getByRole("textbox")).toHaveValue("a boat at night");
   await expect(page.locator(".unsaved")).toHaveCount(1);
   await expect(node(page, "Sampler").locator(".pf-node")).toHaveClass(/is-running/);
+  mock.world.until = 6;
   await expect(node(page, "Sampler").locator("header .time")).toHaveText(/\d+\/20/);
-  mock.world.step = 5;
+  mock.world.until = Infinity;
   await expect(node(page, "Save").getByAltText(/^Result 1/)).toBeVisible();
 });
 
 test("no event is lost or doubled when the socket drops and returns", async ({ editor: page, mock }) => {
-  mock.world.step = 60;
+  mock.world.until = 3;
   await openTemplate(page, /^text to image/i);
   await page.keyboard.press("Control+Enter");
   await expect(node(page, "Sampler").locator("header .time")).toHaveText(/\d+\/20/);
   for (const socket of mock.world.sockets.values()) socket.drop();
   await expect(page.getByText("offline")).toBeVisible();
   await expect(page.getByText("offline")).toHaveCount(0);
+  mock.world.until = Infinity;
   await expect(node(page, "Save").getByAltText(/^Result 1/)).toHaveCount(1);
   // And once more over the end of a run.
+  mock.world.until = 3;
   await field(page, "Sampler", "seed").fill("8");
   await page.keyboard.press("Enter");
   await page.keyboard.press("Control+Enter");
   await expect(node(page, "Sampler").locator("header .time")).toHaveText(/\d+\/20/);
   await page.context().setOffline(true);
   for (const socket of mock.world.sockets.values()) socket.drop();
-  mock.world.step = 1;
+  mock.world.until = Infinity;
   await expect.poll(() => mock.world.history.size).toBe(2);
   await page.context().setOffline(false);
   await page.getByRole("button", { name: /Show the queue/ }).click();

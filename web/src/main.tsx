@@ -5,7 +5,7 @@ import "./style.css";
 import { createRoot } from "react-dom/client";
 import * as api from "./api.ts";
 import { App } from "./App.tsx";
-import { app, setSpecs, toast, update } from "./state/app.ts";
+import { activeTab, firstView, setSpecs, toast, update } from "./state/app.ts";
 import { autosave, restore } from "./state/files.ts";
 import { follow, recall } from "./state/running.ts";
 import { claimWindow } from "./state/window.ts";
@@ -23,7 +23,8 @@ async function begin(): Promise<void> {
   await claimWindow();
   await restore().catch(() => undefined);
   // Not sooner, or what is opened meanwhile would be lost from view.
-  update({ view: app.get().tabs.length ? "canvas" : "start", ready: true });
+  const tab = activeTab();
+  update({ view: tab ? firstView(tab.doc) : "start", ready: true });
   autosave();
   follow();
   await recall().catch((error: unknown) => toast(error instanceof Error ? error.message : String(error), "error"));

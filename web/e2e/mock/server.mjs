@@ -16,9 +16,10 @@ const graphs = join(here, "../../../graphs");
 const TYPES = { ".html": "text/html", ".js": "application/javascript", ".css": "text/css", ".webp": "image/webp", ".png": "image/png" };
 const TEMPLATES = ["image-to-image", "inpaint", "sdxl-text-to-image", "text-to-image"];
 
-/** Starts a server of its own; `step` is the pause between steps in milliseconds. */
+/** Starts a server of its own; `step` is the pause between steps in milliseconds. No node goes beyond the
+ * step `world.until`, so that a path may look at a run for as long as its machine takes. */
 export function start({ port = 0, step = 25 } = {}) {
-  const world = { step, files: new Map(), pictures: new Map(), history: new Map(), pending: [], running: undefined, sockets: new Map(), cache: new Map(), number: 0, made: 0, sent: [] };
+  const world = { step, until: Infinity, files: new Map(), pictures: new Map(), history: new Map(), pending: [], running: undefined, sockets: new Map(), cache: new Map(), number: 0, made: 0, sent: [] };
   for (const name of ["bear.png", "bear-cut-out.png"]) world.pictures.set(`input//${name}`, readFileSync(join(graphs, "input", name)));
   const server = createServer((request, response) => void answer(world, request, response).catch((error) => respond(response, 500, String(error))));
   server.on("upgrade", (request, socket) => open(world, request, socket));
@@ -234,6 +235,7 @@ async function runNode(world, job, id) {
   for (let step = 1; step <= steps; step++) {
     if (job.stopped) return { kind: "cancelled", data: { node_id: id, node_type: node.class_type, executed: [] } };
     await pause(world.step);
+    while (step > world.until && !job.stopped) await pause(10);
     if (steps === 1) continue;
     table(world, job, id, step, steps, "running");
     if (step % 2 === 0) preview(world, job, id, picture(seed, step / steps));

@@ -309,7 +309,10 @@ test("on the canvas: box, group, note, reroute, colour, fold, mute, copies with 
   await page.keyboard.press("Control+g");
   await expect(page.locator(".frame")).toHaveCount(1);
   await page.keyboard.press("Control+z");
+  // Nothing is selected any more, no wire either.
+  await expect(page.locator(".react-flow__edge.selected")).not.toHaveCount(0);
   await page.keyboard.press("Escape");
+  await expect(page.locator(".react-flow__edge.selected, .react-flow__node.selected")).toHaveCount(0);
   // A colour by the menu, and a reroute in a wire by its menu.
   await node(page, "Prompt").locator("header .title").click({ button: "right" });
   await page.getByRole("menuitem", { name: "green" }).click();

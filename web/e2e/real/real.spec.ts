@@ -4,7 +4,7 @@ import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import type { Page } from "@playwright/test";
 import { buildByKeyboard, buildByMouse, comfy } from "../hands.ts";
-import { dragTo, drop, expect, field, input, node, openTemplate, output, settled, shot, wireByKeys, wires } from "../kit.ts";
+import { dragTo, drop, expect, field, input, kept, node, openTemplate, output, settled, shot, wireByKeys, wires } from "../kit.ts";
 import { LONG, result, test, type } from "./server.ts";
 
 test.setTimeout(600_000);
@@ -153,8 +153,7 @@ test("a reload in the middle of a run shows the run, and unsaved work is still t
   await page.keyboard.press("Control+Enter");
   await expect(node(page, "Sampler").locator("header .time")).toHaveText(/\d+\/5000/, LONG);
   await expect(page.locator(".unsaved")).toHaveCount(1);
-  // What is open is kept a moment after it changed.
-  await page.waitForTimeout(1500);
+  await expect.poll(() => kept(page, "a green cat by the sea")).toBe(true);
   await page.reload();
   await expect(node(page, "Prompt").getByRole("textbox", { name: "text" })).toHaveValue("a green cat by the sea", LONG);
   await expect(page.locator(".unsaved")).toHaveCount(1);

@@ -26,6 +26,8 @@ import { WireView, WireBeingDrawn } from "./WireView.tsx";
 const NODE_TYPES = { node: NodeView, note: NoteView, reroute: RerouteView, border: BorderView, frame: FrameView };
 const EDGE_TYPES = { wire: WireView };
 const EMPTY = new Set<string>();
+/** Ours, and that of hands from ComfyUI. */
+const BOX_KEYS = ["Shift", "Control"];
 const SNAP: [number, number] = [20, 20];
 
 export function Canvas() {
@@ -62,6 +64,7 @@ export function Canvas() {
   const levels = useLevels(nodes, edges, selectedEdges);
   const drawn = useMemo(() => levels.edges.map((edge) => (selectedEdges.has(edge.id) ? { ...edge, selected: true } : edge)), [levels.edges, selectedEdges]);
   view.selectedWires = selectedEdges;
+  view.unmarkWires = () => setSelectedEdges(EMPTY);
 
   useEffect(() => {
     if (wanted.length === 0) {
@@ -176,7 +179,7 @@ export function Canvas() {
         onSelectionStart={levels.onSelectionStart}
         onSelectionEnd={levels.onSelectionEnd}
         deleteKeyCode={null}
-        selectionKeyCode="Shift"
+        selectionKeyCode={BOX_KEYS}
         multiSelectionKeyCode={["Meta", "Control", "Shift"]}
         selectionMode={SelectionMode.Partial}
         snapToGrid={snap}

@@ -10,6 +10,8 @@ interface View {
   flow?: Flow;
   store?: ReturnType<typeof useStoreApi>;
   selectedWires: ReadonlySet<string>;
+  /** Takes the marks off all wires. */
+  unmarkWires?: () => void;
   /** Where the pointer is, on the page. */
   pointer: [number, number];
   /** The wire at a point of the page, where wires are not on the page themselves. */

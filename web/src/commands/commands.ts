@@ -45,7 +45,7 @@ export const COMMANDS: readonly Command[] = [
   { id: "delete", label: "Delete", group: "Edit", keys: ["Delete", "Backspace"], when: () => hasSelection() || view.selectedWires.size > 0, run: () => graph.remove(false) },
   { id: "delete-heal", label: "Delete and join what it joined", group: "Edit", keys: ["Ctrl+Delete", "Ctrl+Backspace"], when: hasNodes, run: () => graph.remove(true) },
   { id: "select-all", label: "Select all", group: "Edit", keys: ["Ctrl+A"], when: hasTab, run: graph.selectAll },
-  { id: "deselect", label: "Select nothing", group: "Edit", keys: ["Escape"], when: hasTab, run: () => select([]) },
+  { id: "deselect", label: "Select nothing", group: "Edit", keys: ["Escape"], when: hasTab, run: () => { select([]); view.unmarkWires?.(); } },
 
   { id: "add", label: "Add a node", group: "Nodes", keys: ["/", "Tab"], when: hasTab, run: () => show({ kind: "palette" }) },
   { id: "connect", label: "Wire the selected node", group: "Nodes", keys: ["W"], when: () => hasTab() && activeTab()!.selected.size === 1, run: () => show({ kind: "connect", node: [...activeTab()!.selected][0]! }) },

@@ -10,6 +10,9 @@ const NOTHING: ReadonlySet<string> = new Set();
 const GAP_X = 70;
 const GAP_Y = 34;
 
+/** Whether a text of several lines has its name over it: that of a prompt says nothing that its node does not. */
+export const isCaptioned = (name: string): boolean => name !== "text";
+
 /** About how large a node is drawn. */
 export function estimateSize(node: GraphNode, specs: Specs): [number, number] {
   if (node.collapsed) return [node.size?.[0] ?? NODE_WIDTH, 34];
@@ -21,9 +24,10 @@ export function estimateSize(node: GraphNode, specs: Specs): [number, number] {
   const sockets = Math.max(inputs.filter((input) => !input.widget).length, spec?.outputs.length ?? 1);
   const widgets = inputs.filter((input) => input.widget);
   const tall = widgets.filter((input) => input.widget?.kind === "text" && input.widget.multiline).length;
+  const captions = widgets.filter((input) => input.widget?.kind === "text" && input.widget.multiline && isCaptioned(input.name)).length;
   const controls = widgets.filter((input) => input.control).length;
-  const pictures = widgets.some((input) => input.upload) || spec?.sink ? 150 : 0;
-  const height = 44 + sockets * 24 + (widgets.length - tall + controls) * 30 + tall * 92 + pictures + (folds ? 28 : 0);
+  const pictures = widgets.some((input) => input.upload) || spec?.sink ? NODE_WIDTH - 10 : 0;
+  const height = 44 + sockets * 24 + (widgets.length - tall + controls) * 30 + tall * 92 + captions * 20 + pictures + (folds ? 28 : 0);
   return [Math.max(node.size?.[0] ?? 0, NODE_WIDTH), Math.max(height, node.size?.[1] ?? 0)];
 }
 

@@ -108,6 +108,23 @@ test("binary frames are pictures of nodes; others are nothing", async () => {
   expect(readBinary(new ArrayBuffer(4))).toBeUndefined();
 });
 
+test("a window that comes back in the middle of a long step is told of its node before it knows the run", () => {
+  const returned = reduce(NO_RUNS, { type: "executing", data: { node: "2" } }, 10);
+  const queue = { queue_running: [[1, "p", { 2: {} }, {}, []]], queue_pending: [] } as unknown as Parameters<typeof settleQueue>[1];
+  const settled = settleQueue(returned, queue);
+  expect(settled).toMatchObject({ active: "p", runs: { p: { status: "running", current: "2", nodes: { 2: { state: "running" } } } } });
+  expect("told" in settled).toBe(false);
+  // Nothing runs any more: it is forgotten.
+  expect(settleQueue(returned, { queue_running: [], queue_pending: [] }).told).toBeUndefined();
+});
+
+test("a start that is told again, after the end, leaves nothing on its way", () => {
+  const over = play(start(), RUN);
+  expect(over.active).toBeUndefined();
+  expect(reduce(over, RUN[0]!, 9999).active).toBeUndefined();
+  expect(reduce(start(), RUN[0]!, 1).active).toBe("p");
+});
+
 test("knows from the server how long a node took, what it keeps and why it ran, live and from the history", () => {
   const told = { node: "5", elapsed_ms: 1234.5, bytes: 4096, why: "changed", inputs: ["seed"], nodes: ["1"], prompt_id: "p" };
   const live = reduce(withRun(NO_RUNS, newRun("p", "d", "n", 2, 1)), { type: "paraflow.ran", data: told }, 10);

@@ -77,6 +77,8 @@ export interface RunState {
   remaining: number;
   /** The prompt that runs. */
   active?: string;
+  /** The node that runs, told to a window that comes back without saying of which prompt. */
+  told?: string;
   connected: boolean;
 }
 
@@ -115,7 +117,8 @@ export function reduce(state: RunState, frame: Frame, now: number): RunState {
     }
     case "execution_start": {
       const started = change(state, id, (run) => (run.status === "queued" ? { ...run, status: "running", started: time(data, now), nodes: {} } : run));
-      return id && state.runs[id] ? { ...started, active: id } : started;
+      // Told late, of a run whose end is known already, it makes no run the one that is on its way.
+      return id && started.runs[id] && !isOver(started.runs[id]) ? { ...started, active: id } : started;
     }
     case "execution_cached":
       return change(state, id, (run) => ({ ...run, nodes: { ...run.nodes, ...cached(run, asList(data["nodes"])) } }));
@@ -194,6 +197,7 @@ function cached(run: Run, ids: Json[]): Record<string, NodeRun> {
 
 function executing(state: RunState, id: string | undefined, node: string | undefined, now: number): RunState {
   if (node === undefined) return state.active === id ? { ...state, active: undefined } : state;
+  if (id === undefined) return { ...state, told: node };
   const running = change(state, id, (run) => {
     if (isOver(run) || run.nodes[node]?.state === "done") return run;
     const known = run.nodes[node];
@@ -286,7 +290,8 @@ export function settleQueue(state: RunState, queue: Queue): RunState {
       else settled = change(settled, id, (it) => (it.place === place ? it : { ...it, place }));
     }
   }
-  return { ...settled, remaining: queue.queue_running.length + queue.queue_pending.length };
+  const { told, ...rest } = { ...settled, remaining: queue.queue_running.length + queue.queue_pending.length };
+  return told === undefined || rest.active === undefined ? rest : executing(rest, rest.active, told, Date.now());
 }
 
 /** Runs that we think are on their way but the queue does not have: their end was missed. `asked` is what was known when the

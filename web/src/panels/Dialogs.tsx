@@ -31,7 +31,7 @@ const MOUSE: readonly [string, string][] = [
   ["Drag from a socket", "Wire; into empty space: nodes that fit; onto a node: the socket that fits"],
   ["Drag the end of a wire", "Move it, or take it off"],
   ["Drop a node on a wire", "Put it in between"],
-  ["Shift + drag", "Select in a box"],
+  ["Shift or Ctrl + drag", "Select in a box"],
   ["Drag the canvas, wheel", "Pan, zoom"],
   ["Drag a number", "Change it; Shift for ten times as fast; click to type, sums too: 512+64"],
   ["Double click a title", "Rename; of a subgraph: open it"],

@@ -7,7 +7,7 @@ import { setNodeValue, useApp, useTab, updateTab } from "../state/app.ts";
 import { cancel, faults, outputOf, queueRun, shownRun, useRuns } from "../state/running.ts";
 import { useStore } from "../state/store.ts";
 import { Control, WidgetView } from "../widgets/Widget.tsx";
-import { useEffect, useMemo } from "react";
+import { type RefObject, useEffect, useMemo, useRef } from "react";
 
 export function Form() {
   const doc = useTab((tab) => tab.doc)!;
@@ -18,9 +18,16 @@ export function Form() {
   const run = useRuns((state) => shownRun(state, doc.id));
   useEffect(() => updateTab((tab) => (tab.path.length ? { ...tab, path: [] } : tab)), []);
   const running = run?.status === "running";
+  const results = useRef<HTMLElement>(null);
+  const asked = useRef(false);
+  // On a phone they lie below the values: who asked for them is taken there.
+  useEffect(() => {
+    if (asked.current && run && matchMedia("(max-width: 720px)").matches) results.current?.scrollIntoView();
+    asked.current = false;
+  }, [run?.id]);
   return (
     <div className="form">
-      <form onSubmit={(event) => { event.preventDefault(); void queueRun(); }}>
+      <form onSubmit={(event) => { event.preventDefault(); asked.current = true; void queueRun(); }}>
         <h1>{name}</h1>
         {inputs.map((it) => <Field key={it.name} it={it} bad={marks?.[it.node.id]?.find((error) => error.input === it.input.name)?.message} />)}
         {inputs.length === 0 && <p className="quiet">This graph has no values to set. Select nodes on the canvas and press F to show theirs here.</p>}
@@ -30,7 +37,7 @@ export function Form() {
         </div>
         {run?.error && <p className="bad" role="alert">{run.error.message}{run.error.hint && <em>{run.error.hint}</em>}</p>}
       </form>
-      <Results doc={doc.id} />
+      <Results doc={doc.id} box={results} />
     </div>
   );
 }
@@ -50,13 +57,13 @@ function Field({ it, bad }: { it: FormInput; bad?: string }) {
 }
 
 /** Whatever the graph's nodes show, the pictures first. */
-function Results({ doc }: { doc: string }) {
+function Results({ doc, box }: { doc: string; box: RefObject<HTMLElement | null> }) {
   const nodes = useTab((tab) => tab.doc.scopes[""]!.nodes)!;
   const ids = Object.keys(nodes).join(" ");
   const shown = useRuns((state) => ids.split(" ").filter((id) => outputOf(state, doc, id)).join(" "));
   const current = useRuns((state) => shownRun(state, doc)?.current);
   return (
-    <section className="results" aria-label="Results" aria-live="polite">
+    <section ref={box} className="results" aria-label="Results" aria-live="polite">
       {current && <Preview doc={doc} path={current} />}
       {shown.split(" ").filter(Boolean).map((id) => <Result key={id} doc={doc} id={id} />)}
       {!shown && !current && <p className="quiet">What it makes appears here.</p>}

@@ -21,13 +21,17 @@ export function Start() {
   return (
     <div className="start">
       <div className="start-inner">
-        <h1>What will you make?</h1>
-        <p className="quiet">Choose a graph to begin with, change its prompt, press Run. Or drop a workflow, or a picture made by one.</p>
+        <div className="start-head">
+          <div>
+            <h1>What will you make?</h1>
+            <p className="quiet">Choose a graph to begin with, change its prompt, press Run. Or drop a workflow, or a picture made by one.</p>
+          </div>
+          <button onClick={() => newTab()} title="Build it node by node">Empty graph</button>
+          <button onClick={chooseFile} title="JSON, PNG or WebP">Open a file…</button>
+        </div>
         {error && <p className="bad" role="alert">{error}</p>}
         <div className="cards">
           {cards.map((card) => <Card key={card.name} card={card} ready={ready} />)}
-          <button className="card plain" onClick={() => newTab()}><span className="plus">+</span><b>Empty graph</b><small>Build it node by node</small></button>
-          <button className="card plain" onClick={chooseFile}><span className="plus">↥</span><b>Open a file</b><small>JSON, PNG or WebP</small></button>
         </div>
         {files.length > 0 && <><h2>Saved</h2><ul className="saved">{[...files].sort((a, b) => b.modified - a.modified).slice(0, 24).map((file) => <li key={file.path}><button onClick={() => void openStored(file.path)}>{file.path.replace(/\.json$/, "")}</button></li>)}</ul></>}
         {tabs > 0 && <p><button onClick={() => update({ view: "canvas" })}>Back to the open graphs</button></p>}

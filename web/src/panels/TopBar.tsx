@@ -1,5 +1,6 @@
 // The bar at the top: tabs, files, and the run with its progress.
 
+import { useEffect, useRef } from "react";
 import { command, showKeys } from "../commands/commands.ts";
 import { fraction, type Run } from "../graph/run.ts";
 import { app, closeTab, isUnsaved, leaveScope, show, update, updateTab, useApp, useTab } from "../state/app.ts";
@@ -45,9 +46,13 @@ function Tabs() {
   const close = (key: string, unsaved: boolean, name: string) => {
     if (!unsaved || confirm(`“${name}” has changes that are not saved. Close it?`)) closeTab(key);
   };
+  const list = useRef<HTMLDivElement>(null);
+  useEffect(() => {
+    void list.current?.querySelector(".active")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  }, [active, view, tabs.length]);
   return (
     <div className="tabs">
-      <div className="tab-list" role="tablist" aria-label="Open graphs">
+      <div ref={list} className="tab-list" role="tablist" aria-label="Open graphs">
         {tabs.map((tab) => (
           <div key={tab.key} role="presentation" className={`tab${tab.key === active && view !== "start" ? " active" : ""}`}>
           <button role="tab" aria-selected={tab.key === active} onKeyDown={(event) => { if (event.key === "Delete") { event.stopPropagation(); close(tab.key, isUnsaved(tab), tab.name); } }} onClick={() => update({ active: tab.key, view: view === "start" ? "canvas" : view })} onAuxClick={(event) => event.button === 1 && close(tab.key, isUnsaved(tab), tab.name)} onDoubleClick={() => rename(tab.key, tab.name)}>

@@ -125,13 +125,18 @@ export function updateTab(change: (tab: Tab) => Tab, key = app.get().active): vo
   changeTab(key, change);
 }
 
+/** How a graph is shown first: on a phone, and if there is something to fill in, as a form. */
+export function firstView(doc: Doc): View {
+  return matchMedia("(max-width: 720px)").matches && Object.keys(scopeOf(doc, ROOT).nodes).length > 0 ? "form" : "canvas";
+}
+
 let lastKey = 0;
 
 export function newTab(doc: Doc = emptyDoc(), name = "Untitled", rest: Partial<Tab> = {}): Tab {
   const tab: Tab = {
     key: `${Date.now().toString(36)}-${++lastKey}`, name, doc, saved: doc, log: emptyLog(), path: [], selected: new Set(), selectedGroups: new Set(), ...rest,
   };
-  app.set((state) => ({ ...state, tabs: [...state.tabs, tab], active: tab.key, view: "canvas", overlay: undefined }));
+  app.set((state) => ({ ...state, tabs: [...state.tabs, tab], active: tab.key, view: firstView(doc), overlay: undefined }));
   return tab;
 }
 

@@ -2,6 +2,7 @@
 
 import { type KeyboardEvent, useRef } from "react";
 import type { Widget } from "../graph/specs.ts";
+import { isCaptioned } from "../graph/layout.ts";
 import { changeWeight } from "../graph/weights.ts";
 import type { WidgetProps } from "./Widget.tsx";
 
@@ -23,10 +24,13 @@ export function TextWidget({ input, value, set, label, disabled, widget }: Widge
   };
   if (widget.multiline) {
     return (
-      <textarea
-        ref={area} className="widget prompt nodrag nowheel" aria-label={label} placeholder={widget.placeholder || label} title={input.tooltip} spellCheck={false}
-        disabled={disabled} value={text} onChange={(event) => set(event.target.value)} onKeyDown={onKey}
-      />
+      <>
+        {isCaptioned(label) && <span className="caption" aria-hidden>{label}</span>}
+        <textarea
+          ref={area} className="widget prompt nodrag nowheel" aria-label={label} placeholder={widget.placeholder || label} title={input.tooltip} spellCheck={false}
+          disabled={disabled} value={text} onChange={(event) => set(event.target.value)} onKeyDown={onKey}
+        />
+      </>
     );
   }
   return (
