@@ -2,7 +2,7 @@
 
 use crate::error::{Error, tell};
 use crate::files::{Checkpoints, ModelName, StyleModels, VisionModels};
-use crate::loaders::{bytes, open, parts, precision, unless_missing};
+use crate::loaders::{bytes, compute, open, parts, unless_missing};
 use crate::wires::{Clip, ClipVision, ClipVisionOutput, Conditioning, Image, Model, Style, Vae};
 use candle_core::Tensor;
 use paraflow_diffusion::checkpoint::Checkpoint;
@@ -55,7 +55,7 @@ impl Run for UnClipCheckpointLoader {
     fn run(self, cx: &Context<'_>) -> Result<(Model, Clip, Vae, ClipVision)> {
         let load = || -> Result<_, Error> {
             let place = self.ckpt_name.find(cx.services())?;
-            let checkpoint = Checkpoint::from_weights(open(&place)?.multiplying_in(precision(cx.services())))?;
+            let checkpoint = Checkpoint::from_weights(open(&place)?.on(&compute(cx.services())))?;
             let (model, clip, vae) = parts(&checkpoint, place.origin())?;
             let weights = checkpoint.weights().part("embedder.");
             let vision = ClipVision::new(unless_missing(checkpoint.vision())?, bytes(&weights));
