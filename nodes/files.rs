@@ -74,6 +74,14 @@ folders! {
     TinyAutoencoders = "vae_approx",
     /// `models/upscale_models`.
     Upscalers = "upscale_models",
+    /// `models/clip_vision`.
+    VisionModels = "clip_vision",
+    /// `models/style_models`.
+    StyleModels = "style_models",
+    /// `models/gligen`.
+    GligenModels = "gligen",
+    /// `models/hypernetworks`.
+    Hypernetworks = "hypernetworks",
 }
 
 /// The name of a model in a folder, or of one that the program brings.
@@ -469,14 +477,19 @@ impl FolderName {
     /// # Errors
     /// That of [`paraflow_assets::Inputs::find_folder`], or a folder that cannot be read.
     pub(crate) fn files(&self, services: &Services) -> Result<Vec<PathBuf>, Error> {
-        let folder = services.expect::<Arc<Assets>>().inputs().find_folder(&self.0)?;
-        let entries = std::fs::read_dir(&folder)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|source| paraflow_assets::Error::Read { path: folder, source })?;
-        let mut files: Vec<PathBuf> =
-            entries.iter().map(std::fs::DirEntry::path).filter(|path| path.is_file()).collect();
-        files.sort();
-        Ok(files)
+        self.entries(services, Path::is_file)
+    }
+
+    /// The folders directly in it, sorted by name.
+    ///
+    /// # Errors
+    /// As [`files`](Self::files).
+    pub(crate) fn folders(&self, services: &Services) -> Result<Vec<PathBuf>, Error> {
+        self.entries(services, Path::is_dir)
+    }
+
+    fn entries(&self, services: &Services, wanted: impl Fn(&Path) -> bool) -> Result<Vec<PathBuf>, Error> {
+        entries(&services.expect::<Arc<Assets>>().inputs().find_folder(&self.0)?, wanted)
     }
 }
 
@@ -498,8 +511,14 @@ impl Input for FolderName {
     fn fingerprint(literal: &Value, services: &Services) -> paraflow_engine::Result<Option<Vec<u8>>> {
         let name = literal.get::<String>().map_or("", String::as_str);
         let mut print = Vec::new();
-        for file in Self(name.to_owned()).files(services).map_err(tell)? {
-            print.extend(file.file_name().unwrap_or_default().as_encoded_bytes());
+        let folder = Self(name.to_owned());
+        let mut files = folder.files(services).map_err(tell)?;
+        for within in folder.folders(services).map_err(tell)? {
+            files.extend(files_of(&within).map_err(tell)?);
+        }
+        for file in files {
+            let place = file.iter().rev().take(2).flat_map(std::ffi::OsStr::as_encoded_bytes);
+            print.extend(place);
             print.extend(fingerprint(&file).map_err(tell)?.as_bytes());
         }
         Ok(Some(print))
@@ -508,6 +527,23 @@ impl Input for FolderName {
     fn take(given: Given<'_>) -> Result<Self, Mismatch> {
         String::take(given).map(Self)
     }
+}
+
+/// The files directly in a folder, sorted by name.
+///
+/// # Errors
+/// The folder cannot be read.
+pub(crate) fn files_of(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    entries(folder, Path::is_file)
+}
+
+fn entries(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<PathBuf>, Error> {
+    let entries = std::fs::read_dir(folder)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|source| paraflow_assets::Error::Read { path: folder.to_owned(), source })?;
+    let mut found: Vec<PathBuf> = entries.iter().map(std::fs::DirEntry::path).filter(|path| wanted(path)).collect();
+    found.sort();
+    Ok(found)
 }
 
 /// A name that is no file's, told before anything runs.

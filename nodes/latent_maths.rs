@@ -225,10 +225,7 @@ impl Run for LatentBatch {
         let join = || -> Result<Latent, Error> {
             let first = self.samples1.samples();
             let second = fit(self.samples2.samples(), first, false)?;
-            let places = |latent: &Latent| {
-                latent.batch_index().map_or_else(|| (0..latent.dims().0).collect(), <[usize]>::to_vec)
-            };
-            let places = [places(&self.samples1), places(&self.samples2)].concat();
+            let places = [self.samples1.places(), self.samples2.places()].concat();
             Ok(self.samples1.with_samples(Tensor::cat(&[first, &second], 0)?)?.with_places(places))
         };
         join().map_err(tell)
@@ -546,7 +543,7 @@ fn composite(
 }
 
 /// Latents of the size of others, and as many if asked for.
-fn fit(samples: &Tensor, like: &Tensor, as_many: bool) -> Result<Tensor, Error> {
+pub(crate) fn fit(samples: &Tensor, like: &Tensor, as_many: bool) -> Result<Tensor, Error> {
     let (batch, _, rows, columns) = like.dims4()?;
     let mut fitted = samples.clone();
     if fitted.dims()[1..] != like.dims()[1..] {

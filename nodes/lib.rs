@@ -4,6 +4,7 @@
 //! no HTTP.
 
 mod animation;
+mod batches;
 #[cfg(test)]
 mod behaviour;
 mod canny;
@@ -11,6 +12,7 @@ mod composite;
 mod conditioning;
 mod control;
 mod custom_sampling;
+mod dataset;
 mod embedded;
 #[cfg(test)]
 mod end_to_end;
@@ -29,12 +31,15 @@ mod latent;
 mod latent_files;
 mod latent_maths;
 mod loaders;
+mod logic;
 mod masks;
 mod memory;
 mod merging;
 mod model_patches;
 mod morphology;
 mod network_patches;
+mod patch_loaders;
+mod patterns;
 mod personalize;
 mod pictures;
 mod planes;
@@ -48,6 +53,7 @@ mod save_models;
 mod scaling;
 mod schedulers;
 mod sdxl;
+mod step_patches;
 mod strings;
 #[cfg(test)]
 mod testing;
@@ -56,8 +62,10 @@ mod tiny;
 #[cfg(test)]
 mod toyland;
 mod training;
+mod transform;
 mod upscale;
 mod vae;
+mod vision;
 pub mod wires;
 
 pub use embedded::{embedded_file, embedded_names};
@@ -90,11 +98,13 @@ pub fn registry(services: Services) -> Registry {
 fn all_nodes() -> impl Iterator<Item = NodeDef> {
     families![
         animation,
+        batches,
         canny,
         composite,
         conditioning,
         control,
         custom_sampling,
+        dataset,
         folder_loaders,
         guidance_patches,
         image,
@@ -103,11 +113,14 @@ fn all_nodes() -> impl Iterator<Item = NodeDef> {
         latent_files,
         latent_maths,
         loaders,
+        logic,
         masks,
         merging,
         model_patches,
         morphology,
         network_patches,
+        patch_loaders,
+        patterns,
         personalize,
         primitives,
         quantize,
@@ -117,9 +130,12 @@ fn all_nodes() -> impl Iterator<Item = NodeDef> {
         scaling,
         schedulers,
         sdxl,
+        step_patches,
         strings,
         training,
+        transform,
         upscale,
         vae,
+        vision,
     ]
 }

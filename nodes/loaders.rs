@@ -285,7 +285,9 @@ fn numbers_per_pixel(vae: &Weights) -> usize {
 }
 
 /// A part that the file does not have is a fault of those who use it, and any other fault one of the file.
-fn unless_missing<T>(part: paraflow_diffusion::Result<T>) -> Result<Result<T, Arc<paraflow_diffusion::Error>>, Error> {
+pub(crate) fn unless_missing<T>(
+    part: paraflow_diffusion::Result<T>,
+) -> Result<Result<T, Arc<paraflow_diffusion::Error>>, Error> {
     match part {
         Ok(part) => Ok(Ok(part)),
         Err(missing @ paraflow_diffusion::Error::MissingPart { .. }) => Ok(Err(Arc::new(missing))),

@@ -175,9 +175,9 @@ impl Sampling<'_> {
         cx.check()?;
         let batch_limit = batch_limit(self.model, self.latent, 2, cx)?;
         let pixels = pixels(self.latent);
-        let corrections = self.model.corrections_at(pixels).map_err(tell)?;
-        let positive = self.positive.conditions(self.model, pixels, false).map_err(tell)?;
-        let negative = self.negative.conditions(self.model, pixels, true).map_err(tell)?;
+        let corrections = self.model.corrections_at(pixels, self.seed).map_err(tell)?;
+        let positive = self.positive.conditions(self.model, pixels, false, self.seed).map_err(tell)?;
+        let negative = self.negative.conditions(self.model, pixels, true, self.seed).map_err(tell)?;
         let request = SampleRequest {
             model: self.model.as_guided(&corrections, batch_limit),
             positive: &positive,
@@ -237,10 +237,10 @@ pub(crate) fn run(job: &Job<'_>, cx: &Context<'_>) -> Result<(Latent, Latent)> {
     cx.check()?;
     let (guider, model) = (job.guider, &job.guider.model);
     let pixels = pixels(job.latent);
-    let corrections = model.corrections_at(pixels).map_err(tell)?;
+    let corrections = model.corrections_at(pixels, job.seed).map_err(tell)?;
     let guided = model.as_guided(&corrections, batch_limit(model, job.latent, guider.sides.len(), cx)?);
     // The second side is the negative one.
-    let side = |(i, side): (usize, &Conditioning)| side.conditions(model, pixels, i == 1);
+    let side = |(i, side): (usize, &Conditioning)| side.conditions(model, pixels, i == 1, job.seed);
     let sides = guider.sides.iter().enumerate().map(side).collect::<Result<Vec<_>, _>>().map_err(tell)?;
     let sides: Vec<&[_]> = sides.iter().map(Vec::as_slice).collect();
     let fitted = fit_channels(job.latent.samples(), &guided).map_err(tell)?;

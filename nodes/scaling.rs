@@ -192,7 +192,7 @@ fn join(first: &Image, second: &Image, cx: &Context<'_>) -> Result<Image, Error>
 }
 
 /// The pixels with further channels of ones, as an opaque picture has them.
-fn with_channels(pixels: &Tensor, channels: usize) -> Result<Tensor, Error> {
+pub(crate) fn with_channels(pixels: &Tensor, channels: usize) -> Result<Tensor, Error> {
     let (batch, height, width, found) = pixels.dims4()?;
     if found == channels {
         return Ok(pixels.clone());

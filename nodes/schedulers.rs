@@ -2,7 +2,9 @@
 
 use crate::error::{Error, tell};
 use crate::wires::{Model, Sigmas};
-use paraflow_diffusion::schedule::{self, Schedule, Span, align_your_steps, beta_quantiles, by_geometry, curves};
+use paraflow_diffusion::schedule::{
+    self, Schedule, Span, align_your_steps, beta_quantiles, by_geometry, curves, optimal_steps,
+};
 use paraflow_engine::{Choice, Context, Node, NodeDef, Result, Run, Shared};
 
 pub(crate) fn nodes() -> Vec<NodeDef> {
@@ -17,6 +19,7 @@ pub(crate) fn nodes() -> Vec<NodeDef> {
         NodeDef::of::<KarrasScheduler>(),
         NodeDef::of::<LaplaceScheduler>(),
         NodeDef::of::<ManualSigmas>(),
+        NodeDef::of::<OptimalStepsScheduler>(),
         NodeDef::of::<PolyexponentialScheduler>(),
         NodeDef::of::<SDTurboScheduler>(),
         NodeDef::of::<SamplingPercentToSigma>(),
@@ -46,22 +49,46 @@ impl Run for AlignYourStepsScheduler {
     type Output = Sigmas;
 
     fn run(self, _: &Context<'_>) -> Result<Sigmas> {
-        let steps = self.steps as usize;
-        let total = if self.denoise < 1.0 {
-            if self.denoise <= 0.0 {
-                return Ok(Sigmas(Vec::new()));
-            }
-            (steps as f64 * self.denoise).round_ties_even() as usize
-        } else {
-            steps
-        };
-        let mut sigmas = align_your_steps(*self.model_type, steps);
-        sigmas.drain(..sigmas.len() - (total + 1).min(sigmas.len()));
-        if let Some(last) = sigmas.last_mut() {
-            *last = 0.0;
-        }
-        Ok(Sigmas(sigmas))
+        Ok(last_part(self.steps as usize, self.denoise, |steps| align_your_steps(*self.model_type, steps)))
     }
+}
+
+/// The levels that Pei et al. 2025 (arXiv:2503.21774) found best for models of flow, which are not loaded here; their levels go
+/// from 1 to 0.
+#[derive(Node)]
+#[node(category = "sampling/custom_sampling/schedulers")]
+struct OptimalStepsScheduler {
+    /// The model.
+    #[input(choices = ["FLUX", "Wan", "Chroma"])]
+    model_type: Choice<schedule::Optimal>,
+    /// How many steps.
+    #[input(default = 20, range = 3..=1000)]
+    steps: u32,
+    /// How much of a picture to repaint: below 1, only the last of more steps.
+    #[input(default = 1.0, range = 0.0..=1.0, step = 0.01)]
+    denoise: f64,
+}
+
+impl Run for OptimalStepsScheduler {
+    type Output = Sigmas;
+
+    fn run(self, _: &Context<'_>) -> Result<Sigmas> {
+        Ok(last_part(self.steps as usize, self.denoise, |steps| optimal_steps(*self.model_type, steps)))
+    }
+}
+
+/// The last levels of a table for so many steps, as many as are left of them, and 0 for the last.
+fn last_part(steps: usize, denoise: f64, levels: impl FnOnce(usize) -> Vec<f32>) -> Sigmas {
+    if denoise <= 0.0 {
+        return Sigmas(Vec::new());
+    }
+    let total = if denoise < 1.0 { (steps as f64 * denoise).round_ties_even() as usize } else { steps };
+    let mut sigmas = levels(steps);
+    sigmas.drain(..sigmas.len() - (total + 1).min(sigmas.len()));
+    if let Some(last) = sigmas.last_mut() {
+        *last = 0.0;
+    }
+    Sigmas(sigmas)
 }
 
 /// The levels that Chen et al. 2024 (arXiv:2405.11326) found for few steps.

@@ -69,6 +69,13 @@ pub(crate) fn drawn_as(tensors: &Tensors, factor: f32, names: &BTreeMap<String, 
     safetensors::serialize(views, None).unwrap()
 }
 
+/// The same file with words beside its tensors.
+pub(crate) fn told(file: &[u8], words: &[(&str, &str)]) -> Vec<u8> {
+    let tensors = safetensors::SafeTensors::deserialize(file).unwrap();
+    let words = words.iter().map(|(key, word)| ((*key).to_owned(), (*word).to_owned())).collect();
+    safetensors::serialize(tensors.tensors(), Some(words)).unwrap()
+}
+
 /// Numbers in [-1, 1): a splitmix64 stream seeded by the FNV-1a hash of a key.
 pub(crate) fn uniform(key: &str, count: usize) -> Vec<f64> {
     let seed = key

@@ -1,6 +1,6 @@
 //! The declarations of all nodes: documented, consistent, and ComfyUI's where ComfyUI has the node.
 
-use paraflow_engine::{InputSpec, NodeSpec, Registry, Services, Specs as _, Widget, formats};
+use paraflow_engine::{Dynamic, InputSpec, NodeSpec, Registry, Services, Specs as _, Widget, formats};
 use serde_json::{Map, Value, json};
 
 fn registry() -> Registry {
@@ -60,23 +60,47 @@ fn stock_nodes_are_declared_as_in_comfyui() {
 
 /// A declaration in the shape of the recording.
 fn describe(spec: &NodeSpec) -> Value {
+    let matches = spec.inputs.iter().any(|input| matches!(input.dynamic, Some(Dynamic::Matches(_))));
+    let kind = |kind| if kind == "*" && matches { "COMFY_MATCHTYPE_V3" } else { kind };
     let outputs: Vec<_> = spec
         .outputs
         .iter()
-        .map(|output| json!({"kind": output.kind, "name": output.name, "is_list": output.is_list}))
+        .map(|output| json!({"kind": kind(output.kind), "name": output.name, "is_list": output.is_list}))
         .collect();
     json!({
         "display_name": spec.display_name.unwrap_or(spec.name),
         "category": spec.category,
         "output_node": spec.sink,
         "deprecated": spec.deprecated,
-        "inputs": spec.inputs.iter().map(describe_input).collect::<Vec<_>>(),
+        "inputs": in_order_of_parts(spec.inputs.iter().map(|input| describe_input(spec, input)).collect()),
         "outputs": outputs,
     })
 }
 
-fn describe_input(input: &InputSpec) -> Value {
+/// What a choice brings stands in the order of its values there, in ours where several share it: by name for both.
+fn in_order_of_parts(mut inputs: Vec<Value>) -> Vec<Value> {
+    for run in inputs.chunk_by_mut(|a, b| a.get("with").is_some() && b.get("with").is_some()) {
+        run.sort_by_key(|input| input["name"].to_string());
+    }
+    inputs
+}
+
+fn describe_input(spec: &NodeSpec, input: &InputSpec) -> Value {
     let mut told = json!({"name": input.name, "kind": input.kind, "required": input.required});
+    match input.dynamic {
+        Some(Dynamic::Grows { prefix, min, max }) => {
+            told["kind"] = "COMFY_AUTOGROW_V3".into();
+            let one = json!({"required": {prefix: [input.kind, {}]}});
+            told["template"] = json!({"input": one, "prefix": prefix, "min": min, "max": max});
+        }
+        Some(Dynamic::Matches(template)) => {
+            told["kind"] = "COMFY_MATCHTYPE_V3".into();
+            told["template"] = json!({"template_id": template, "allowed_types": input.kind});
+        }
+        Some(Dynamic::With(keys)) => told["with"] = json!(keys),
+        None if spec.parts_of(input.name).next().is_some() => told["kind"] = "COMFY_DYNAMICCOMBO_V3".into(),
+        None => {}
+    }
     let mut tell = |key: &str, value: Value| {
         if value != Value::Bool(false) && !value.is_null() {
             told[key] = value;
@@ -114,6 +138,8 @@ fn describe_input(input: &InputSpec) -> Value {
 
 /// The recording with what it leaves to defaults filled in, and with the lists cut to what we have.
 fn adjusted(spec: &NodeSpec, mut theirs: Value) -> Value {
+    let inputs = theirs["inputs"].as_array().expect("a list was recorded").clone();
+    theirs["inputs"] = in_order_of_parts(inputs).into();
     for input in theirs["inputs"].as_array_mut().expect("a list was recorded") {
         let ours = spec.inputs.iter().find(|ours| input["name"] == ours.name);
         match input["kind"].as_str().expect("a name was recorded") {

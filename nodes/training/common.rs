@@ -152,7 +152,7 @@ impl Common<'_> {
         let encoders = self.clip.encoders().map_err(tell)?;
         let prompts: Vec<&str> = encoders.parts().iter().map(|_| text).collect();
         let prompt = encode(self.clip, &prompts, PictureSize::default(), cx)?;
-        let conditions = Conditioning(vec![prompt]).conditions(self.model, pixels, false).map_err(tell)?;
+        let conditions = Conditioning(vec![prompt]).conditions(self.model, pixels, false, 0).map_err(tell)?;
         Ok(conditions.into_iter().next().expect("one prompt gives one condition"))
     }
 

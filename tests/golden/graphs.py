@@ -1,6 +1,6 @@
 """Records what ComfyUI makes of small graphs: patches of a model, guiders, control networks, tiles, tiny models.
 
-    PYTHONPATH=<ComfyUI> python tests/golden/graphs.py
+    PYTHONPATH=<ComfyUI> python tests/golden/graphs.py [CASE...]
 
 Recorded with ComfyUI 0.8.0 (commit 618b803d), torch 2.15.0, spandrel 0.4, on x86-64 with AVX-512, in f32.
 
@@ -10,6 +10,7 @@ Recorded with ComfyUI 0.8.0 (commit 618b803d), torch 2.15.0, spandrel 0.4, on x8
 """
 
 import functools
+import inspect
 import json
 import re
 import sys
@@ -17,8 +18,10 @@ import tempfile
 import types
 from pathlib import Path
 
-from drawing import parameter, transformers, value
+from drawing import open_clip, parameter, transformers, value
 
+# With names of cases only these are recorded anew, and all others stay as they are.
+only = sys.argv[1:]
 sys.argv = [sys.argv[0], "--cpu"]
 # ComfyUI's `nodes` is wanted, not the script beside this one.
 sys.path.remove(str(Path(__file__).resolve().parent))
@@ -31,7 +34,9 @@ import importlib
 # Before `nodes`, which puts another module of that name in the way.
 import utils.install_util
 import comfy.cldm.cldm
+import comfy.clip_vision
 import comfy.controlnet
+import comfy.gligen
 import comfy.model_base
 import comfy.model_patcher
 import comfy.ops
@@ -44,12 +49,12 @@ import comfy.utils
 import nodes
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 HERE = Path(__file__).resolve().parent
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 EXTRAS = ("advanced_samplers apg attention_multiply canny cond controlnet eps fresca gits lora_extract mahiro model_merging "
-          "model_merging_model_specific rebatch tcfg "
+          "model_merging_model_specific rebatch tcfg easycache hypernetwork lumina2 video_model "
           "custom_sampler model_advanced freelunch hypertile tomesd model_downscale pag sag perpneg cfg differential_diffusion "
           "upscale_model images post_processing latent mask compositing morphology ip2p")
 THIN = 7
@@ -194,6 +199,62 @@ def tiny_autoencoder():
     return comfy.sd.VAE(sd=weights, device=torch.device("cpu")), files
 
 
+def vision_shapes(width, layers, patch, side, projected):
+    """Names and shapes of CLIP's picture half as OpenCLIP spells them."""
+    shapes = {
+        "class_embedding": [width], "positional_embedding": [(side // patch) ** 2 + 1, width], "proj": [width, projected],
+        "conv1.weight": [width, 3, patch, patch],
+    }
+    for norm in ("ln_pre", "ln_post"):
+        shapes |= {f"{norm}.weight": [width], f"{norm}.bias": [width]}
+    blocks = open_clip("", width, layers, 2 * width)
+    shapes |= {key: shape for key, shape in blocks.items() if key.startswith("transformer.")}
+    return {f"visual.{key}": shape for key, shape in shapes.items()}
+
+
+def vision(shapes, width, layers, patch, side, projected):
+    """ComfyUI's CLIP vision model, of a narrow network."""
+    config = {
+        "hidden_size": width, "image_size": side, "intermediate_size": 2 * width, "num_attention_heads": width // 64,
+        "num_channels": 3, "num_hidden_layers": layers, "patch_size": patch, "projection_dim": projected,
+        "hidden_act": "quick_gelu", "model_type": "clip_vision_model",
+    }
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(config, file)
+        file.flush()
+        model = comfy.clip_vision.ClipVisionModel(file.name)
+    # On a CPU it would keep the weights in half precision.
+    model.model.float()
+    missing, unexpected = model.load_sd(comfy.clip_vision.convert_to_transformers(drawn(shapes), "visual."))
+    assert not missing and set(unexpected) <= {"vision_model.embeddings.position_ids"}, (missing, unexpected)
+    return model
+
+
+def text_boxes(unet, words):
+    """Names and shapes of GLIGEN's layers for a UNet that reads words of that width."""
+    found = {"position_net.null_positive_feature": [words], "position_net.null_position_feature": [64]}
+    for layer, (out, into) in {0: (512, words + 64), 2: (512, 512), 4: (words, 512)}.items():
+        found |= {f"position_net.linears.{layer}.weight": [out, into], f"position_net.linears.{layer}.bias": [out]}
+    for key, [width] in ((key, shape) for key, shape in unet.items() if key.endswith("transformer_blocks.0.norm1.weight")):
+        place = key.removeprefix(UNET).removesuffix("norm1.weight") + "fuser."
+        found |= {f"{place}linear.weight": [width, words], f"{place}linear.bias": [width], f"{place}alpha_attn": [1],
+                  f"{place}alpha_dense": [1], f"{place}attn.to_out.0.weight": [width, width], f"{place}attn.to_out.0.bias": [width],
+                  f"{place}ff.net.0.proj.weight": [8 * width, width], f"{place}ff.net.0.proj.bias": [8 * width],
+                  f"{place}ff.net.2.weight": [width, 4 * width], f"{place}ff.net.2.bias": [width]}
+        found |= {f"{place}attn.to_{name}.weight": [width, width] for name in "qkv"}
+        found |= {f"{place}{norm}.{kind}": [width] for norm in ("norm1", "norm2") for kind in ("weight", "bias")}
+    return found
+
+
+def hypernetwork(shapes):
+    """A hypernetwork as its pickled file nests it."""
+    nested = {"activation_func": "mish", "is_layer_norm": True, "activate_output": True}
+    for key, weight in drawn(shapes).items():
+        width, half, name = key.split(".", 2)
+        nested.setdefault(int(width), ({}, {}))[int(half)][name] = weight
+    return nested
+
+
 def small(key, shape):
     """Drawn as ever, and smaller: dozens of layers without normalisation would run off."""
     return parameter(key, shape) * SMALLER
@@ -287,6 +348,25 @@ given["one"] = patcher(comfy.supported_models.SD15, one_unet, models["one"], com
 union = control_config(one_unet) | {"union_controlnet_num_control_type": 6}
 models["union"] = shapes_of(comfy.cldm.cldm.ControlNet(**union, operations=comfy.ops.disable_weight_init))
 given["union"] = control(union | {"out_channels": 4}, models["union"])
+# One that is told what is seen in a picture, what sees it, and what makes words of that.
+told_unet = unet_config(64, [1, 2], [0, 1], 64, True, 128)
+models["unclip"] = shapes_of(unet_module(told_unet), UNET)
+noise = {"noise_schedule_config": {"timesteps": 1000, "beta_schedule": "squaredcos_cap_v2"}, "timestep_dim": 64}
+build_told = lambda config, kind, device: comfy.model_base.SD21UNCLIP(config, noise, model_type=kind, device=device)
+given["unclip"] = patcher(comfy.supported_models.SD21UnclipL, told_unet, models["unclip"], build_told)
+eye = {"width": 128, "layers": 2, "patch": 8, "side": 32, "projected": 64}
+models["vision"] = vision_shapes(**eye)
+given["vision"] = vision(models["vision"], **eye)
+look = comfy.t2i_adapter.adapter.StyleAdapter(width=128, context_dim=64, num_head=8, n_layes=2, num_token=4)
+models["style"] = shapes_of(look)
+look.load_state_dict(drawn(models["style"]))
+given["style"] = comfy.sd.StyleModel(look)
+models["gligen"] = text_boxes(models["sdxl"], 64)
+given["gligen"] = comfy.model_patcher.ModelPatcher(
+    comfy.gligen.load_gligen(drawn(models["gligen"])), torch.device("cpu"), torch.device("cpu"))
+models["hyper"] = {f"{width}.{half}.linear.{layer}.{kind}": shape[:1] if kind == "bias" or len(shape) == 1 else shape
+                   for width in (32, 64) for half in (0, 1) for kind in ("weight", "bias")
+                   for layer, shape in enumerate(([2 * width, width], [2 * width], [width, 2 * width], [width]))}
 given["vae"], models["vae"] = autoencoder()
 # A norm over the grey half of a picture, whose groups are one channel each, is off by 1e-4 in single precision in torch.
 exact_vae = autoencoder()[0]
@@ -314,7 +394,7 @@ VALUES = {
     "empty": ["CONDITIONING", "empty", 9, 64, None], "other": ["CONDITIONING", "other", 9, 64, None],
     "positive_xl": ["CONDITIONING", "positive_xl", 9, 192, 128], "negative_xl": ["CONDITIONING", "negative_xl", 9, 192, 128],
     "latent": ["LATENT", "latent", [1, 4, 12, 16]], "pair": ["LATENT", "pair", [2, 4, 8, 12]],
-    "large": ["LATENT", "large", [1, 4, 21, 30]],
+    "large": ["LATENT", "large", [1, 4, 21, 30]], "frames": ["LATENT", "frames", [5, 4, 8, 8]],
     "hint": ["IMAGE", "hint", [1, 50, 70, 3]], "other_hint": ["IMAGE", "other_hint", [1, 96, 128, 3]],
     "picture": ["IMAGE", "picture", [1, 168, 240, 3]], "small_picture": ["IMAGE", "small_picture", [2, 9, 13, 3]],
     "clear": ["IMAGE", "clear", [1, 7, 10, 4]], "mask": ["MASK", "mask", [1, 20, 20]],
@@ -366,6 +446,20 @@ def controlled(**inputs):
 def led(control, more=None):
     return {"control_1": control,
             "end": sampler(["model", 0], positive=["control_1", 0], negative=["control_1", 1], **(more or {}))}
+
+
+def seen(image="picture", crop="center"):
+    return ["CLIPVisionEncode", {"clip_vision": ["vision", 0], "image": [image, 0], "crop": crop}]
+
+
+def told(prompt, noise, picture="seen", strength=0.8):
+    return ["unCLIPConditioning", {"conditioning": [prompt, 0], "clip_vision_output": [picture, 0], "strength": strength,
+                                   "noise_augmentation": noise}]
+
+
+def boxed(prompt, text, width, height, x, y):
+    return ["GLIGENTextBoxApply", {"conditioning_to": [prompt, 0], "clip": ["clip", 0], "gligen_textbox_model": ["gligen", 0],
+                                   "text": text, "width": width, "height": height, "x": x, "y": y}]
 
 
 def merged(name, **inputs):
@@ -629,6 +723,35 @@ CASES = {
        for how, colors in (("none", 9), ("floyd-steinberg", 17), ("bayer-2", 32), ("bayer-8", 6), ("bayer-16", 256))},
     **{f"gits_{steps}": {"end": ["GITSScheduler", {"coeff": coeff, "steps": steps, "denoise": denoise}]}
        for coeff, steps, denoise in ((1.2, 10, 1.0), (0.8, 33, 1.0), (1.35, 16, 0.4))},
+    "vision_center": {"end": ["CLIPVisionEncode", {"clip_vision": ["vision", 0], "image": ["picture", 0], "crop": "center"}]},
+    "vision_whole": {"end": ["CLIPVisionEncode", {"clip_vision": ["vision", 0], "image": ["small_picture", 0], "crop": "none"}]},
+    "unclip_none": {"end": sampler(["unclip", 0])},
+    "unclip": {"seen": seen(), "told": told("positive", 0.3), "end": sampler(["unclip", 0], positive=["told", 0])},
+    "unclip_many": {
+        "seen": seen(), "seen_2": seen("small_picture"), "told_1": told("positive", 0.1),
+        "told": told("told_1", 0.6, "seen_2", -0.5),
+        "end": sampler(["unclip", 0], positive=["told", 0], seed=3),
+    },
+    "style": {
+        "seen": seen(), "told": ["StyleModelApply", {
+            "conditioning": ["positive", 0], "style_model": ["style", 0], "clip_vision_output": ["seen", 0], "strength": 0.7,
+            "strength_type": "multiply"}],
+        "end": sampler(["model", 0], positive=["told", 0]),
+    },
+    "boxes": {
+        "box": boxed("positive_xl", "a bear", 48, 32, 16, 8), "boxes": boxed("box", "snow", 64, 40, 64, 56),
+        "end": sampler(["xl", 0], positive=["boxes", 0], negative=["negative_xl", 0]),
+    },
+    "hyper": {"patch": ["HypernetworkLoader", {"model": ["model", 0], "hypernetwork_name": "hyper.safetensors",
+                                               "strength": 0.6}], "end": sampler(["patch", 0])},
+    "ramp": patched("VideoLinearCFGGuidance", min_cfg=1.5, more={"latent_image": ["frames", 0], "steps": 2}),
+    "ramp_triangle": patched("VideoTriangleCFGGuidance", min_cfg=1.5, more={"latent_image": ["frames", 0], "steps": 2}),
+    "renormed": patched("RenormCFG", cfg_trunc=5.0, renorm_cfg=0.9),
+    "renormed_any": patched("RenormCFG", cfg_trunc=100.0, renorm_cfg=1.1, more={"cfg": 9.0}),
+    **{f"{name.lower()}_{number}": patched(name, reuse_threshold=threshold, start_percent=0.1, end_percent=0.95, verbose=False,
+                                           more={"steps": 12, "sampler_name": how})
+       for name in ("EasyCache", "LazyCache")
+       for number, (threshold, how) in enumerate(((0.3, "euler"), (1.2, "dpmpp_2m")))},
     "cut_to_batch": {"end": ["LatentCutToBatch", {"samples": ["latent", 0], "dim": "x", "slice_size": 5}]},
 }
 
@@ -656,6 +779,8 @@ def run(graph):
 
 def plain(output):
     """The tensor of an output: of prompts, the picture to change, or what was made of the words."""
+    if isinstance(output, comfy.clip_vision.Output):
+        return torch.cat([output.image_embeds.flatten(), output.last_hidden_state.flatten()])
     if isinstance(output, dict):
         return output["samples"]
     if isinstance(output, list):
@@ -668,17 +793,29 @@ async def load():
     for name in EXTRAS.split():
         module = importlib.import_module(f"comfy_extras.nodes_{name}")
         if hasattr(module, "comfy_entrypoint"):
-            for node in await (await module.comfy_entrypoint()).get_node_list():
+            extension = module.comfy_entrypoint()
+            extension = await extension if inspect.isawaitable(extension) else extension
+            for node in await extension.get_node_list():
                 found[node.define_schema().node_id] = node
         found |= getattr(module, "NODE_CLASS_MAPPINGS", {})
     return found
 
 
 classes = asyncio.run(load())
+# The file is a pickle there, and none that is kept here.
+of_hypernetworks = sys.modules["comfy_extras.nodes_hypernetwork"]
+of_hypernetworks.folder_paths = types.SimpleNamespace(get_full_path_or_raise=lambda kind, name: name)
+read = types.SimpleNamespace(load_torch_file=lambda path, safe_load: hypernetwork(models["hyper"]))
+of_hypernetworks.comfy = types.SimpleNamespace(utils=read)
 folder = HERE / "graphs"
 folder.mkdir(exist_ok=True)
 tensors, cases = {}, {}
+if only:
+    tensors = load_file(folder / "tensors.safetensors")
+    cases = json.loads((folder / "cases.json").read_text())
 for name, graph in CASES.items():
+    if only and name not in only:
+        continue
     with torch.inference_mode():
         if name == "inpaint_conditioning":
             given["vae"], single = exact_vae, given["vae"]
@@ -698,11 +835,12 @@ save_file(tensors, folder / "tensors.safetensors")
 (folder / "cases.json").write_text("{\n" + ",\n".join(f"{json.dumps(name)}: {json.dumps(case)}" for name, case in cases.items()) + "\n}\n")
 listing = {"values": VALUES, "models": models, "names": names, "smaller": SMALLER, "thin": THIN}
 (folder / "models.json").write_text(json.dumps(listing) + "\n")
+if only:
+    sys.exit()
 
 # What `LoraSave` writes of what two models differ by: of products of factors and of whole differences, every so manieth number.
 with torch.inference_mode(), tempfile.TemporaryDirectory() as temporary:
     import folder_paths
-    from safetensors.torch import load_file
 
     folder_paths.set_output_directory(temporary)
     less = classes["ModelMergeSubtract"]().merge(given["model"], given["model_2"], 1.0)[0]

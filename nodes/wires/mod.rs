@@ -3,12 +3,13 @@
 //! Every value is checked where it is made, so that who reads one can count on its shape, and none ever changes: a node
 //! that alters something makes a new one, which shares what stayed.
 
+mod conditioning;
+mod networks;
+
 use crate::error::Error;
 use candle_core::{DType, Tensor};
 use paraflow_diffusion::checkpoint::Layout;
-use paraflow_diffusion::guidance::{
-    self, Condition, ControlKind, Correction, Edit, Guidance, Label, Picture, PictureSize,
-};
+use paraflow_diffusion::guidance::{self, Correction, Edit, Guidance, Label};
 use paraflow_diffusion::noise;
 use paraflow_diffusion::preview::Look;
 use paraflow_diffusion::samplers::Walk;
@@ -19,6 +20,8 @@ use paraflow_engine::Port;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use self::conditioning::{Conditioning, Prompt};
+pub use self::networks::{ClipVision, ClipVisionOutput, Control, Style, TextBoxes, UpscaleModel};
 pub use crate::personalize::wires::{Lora, Para, SpectralShifts};
 
 /// The largest width and height in pixels, ComfyUI's `MAX_RESOLUTION`.
@@ -86,10 +89,10 @@ impl Model {
     ///
     /// # Errors
     /// Its own empty prompt does not fit it.
-    pub(crate) fn corrections_at(&self, pixels: (u32, u32)) -> Result<Vec<Correction>, Error> {
+    pub(crate) fn corrections_at(&self, pixels: (u32, u32), seed: u64) -> Result<Vec<Correction>, Error> {
         let mut corrections = self.corrections.clone();
         if let Some((empty, negative)) = &self.empty_prompt {
-            let empty = empty.conditions(self, pixels, true)?;
+            let empty = empty.conditions(self, pixels, true, seed)?;
             corrections.push(Correction::Perpendicular { empty, negative: *negative });
         }
         Ok(corrections)
@@ -231,128 +234,6 @@ impl Port for Vae {
     }
 }
 
-/// A network that tells another what to add, led by a picture. Clones share the weights.
-#[derive(Clone)]
-pub struct Control {
-    /// The network.
-    pub network: ControlKind,
-    /// Of which kind the picture is, for networks that were trained on several.
-    pub kinds: Vec<usize>,
-    /// Whether each channel of its answer is its mean over the picture.
-    pub averaged: bool,
-    /// Memory of its weights.
-    pub bytes: usize,
-}
-
-impl Port for Control {
-    const KIND: &'static str = "CONTROL_NET";
-
-    fn bytes(&self) -> usize {
-        self.bytes
-    }
-}
-
-/// A network that enlarges pictures. Clones share the weights.
-#[derive(Clone)]
-pub struct UpscaleModel {
-    /// The network.
-    pub network: paraflow_diffusion::upscale::Upscaler,
-    /// Memory of its weights.
-    pub bytes: usize,
-}
-
-impl Port for UpscaleModel {
-    const KIND: &'static str = "UPSCALE_MODEL";
-
-    fn bytes(&self) -> usize {
-        self.bytes
-    }
-}
-
-/// Prompts as a model reads them: what to show, or what not to. Several share the picture.
-#[derive(Clone, Debug)]
-pub struct Conditioning(pub Vec<Prompt>);
-
-/// One prompt.
-#[derive(Clone, Debug)]
-pub struct Prompt {
-    /// Its tokens, `[1, tokens, width]`, and where, when and how strongly they count.
-    pub condition: Condition,
-    /// What sums it up, `[1, width]`, for models that read that too.
-    pub pooled: Option<Tensor>,
-    /// What it says of the picture's size, for models that are told.
-    pub size: PictureSize,
-}
-
-impl Prompt {
-    /// A prompt for the whole picture.
-    #[must_use]
-    pub fn new(context: Tensor, pooled: Option<Tensor>) -> Self {
-        Self { condition: Condition::new(context), pooled, size: PictureSize::default() }
-    }
-}
-
-impl Conditioning {
-    /// The same with every prompt changed.
-    #[must_use]
-    pub fn map(&self, change: impl Fn(&mut Condition)) -> Self {
-        let mut changed = self.clone();
-        changed.0.iter_mut().for_each(|prompt| change(&mut prompt.condition));
-        changed
-    }
-
-    /// The same with another picture to change.
-    #[must_use]
-    pub fn with_picture(&self, picture: &Picture) -> Self {
-        self.map(|condition| condition.picture = picture.clone())
-    }
-
-    /// The prompts as guidance takes them, for a model and a latent of so many pixels; `negative` says on which side.
-    ///
-    /// # Errors
-    /// The model is told a summary that a prompt does not have, or was made for prompts of another width.
-    pub(crate) fn conditions(
-        &self,
-        model: &Model,
-        pixels: (u32, u32),
-        negative: bool,
-    ) -> Result<Vec<Condition>, Error> {
-        let condition = |prompt: &Prompt| {
-            let mut condition = prompt.condition.clone();
-            let (width, wanted) = (condition.context.dim(candle_core::D::Minus1)?, model.unet.config().context);
-            if wanted.is_some_and(|wanted| wanted != width) {
-                return Err(Error::Unfit {
-                    what: "the model",
-                    expected: format!("prompts of width {}, from its own text encoder", wanted.unwrap_or_default()),
-                    found: format!("width {width}"),
-                });
-            }
-            if let Some(label) = model.label {
-                let pooled = prompt.pooled.as_ref().ok_or_else(|| Error::Unfit {
-                    what: "the model",
-                    expected: "prompts with a summary, as SDXL's text encoders make them".to_owned(),
-                    found: "a prompt without".to_owned(),
-                })?;
-                condition.label = Some(label.vector(pooled, prompt.size, pixels, negative)?);
-            }
-            Ok(condition)
-        };
-        self.0.iter().map(condition).collect()
-    }
-}
-
-impl Port for Conditioning {
-    const KIND: &'static str = "CONDITIONING";
-
-    fn bytes(&self) -> usize {
-        let of_prompt = |prompt: &Prompt| {
-            let mask = prompt.condition.mask.as_ref().map_or(0, |mask| bytes(&mask.values));
-            bytes(&prompt.condition.context) + prompt.pooled.as_ref().map_or(0, bytes) + mask
-        };
-        self.0.iter().map(of_prompt).sum()
-    }
-}
-
 /// A batch of pictures.
 #[derive(Clone, Debug)]
 pub struct Image(Tensor);
@@ -481,6 +362,12 @@ impl Latent {
     #[must_use]
     pub fn batch_index(&self) -> Option<&[usize]> {
         self.batch_index.as_deref()
+    }
+
+    /// The place of each latent in the batch it was taken from, or in this one.
+    #[must_use]
+    pub fn places(&self) -> Vec<usize> {
+        self.batch_index().map_or_else(|| (0..self.dims().0).collect(), <[usize]>::to_vec)
     }
 
     /// The same mask and history with other samples.

@@ -1,0 +1,133 @@
+//! What a model is asked for.
+
+use super::{Model, bytes};
+use crate::error::Error;
+use candle_core::{DType, Tensor};
+use paraflow_diffusion::guidance::{self, Condition, Label, Picture, PictureSize, SeenPicture};
+use paraflow_engine::Port;
+
+/// Prompts as a model reads them: what to show, or what not to. Several share the picture.
+#[derive(Clone, Debug)]
+pub struct Conditioning(pub Vec<Prompt>);
+
+/// One prompt.
+#[derive(Clone, Debug)]
+pub struct Prompt {
+    /// Its tokens, `[1, tokens, width]`, and where, when and how strongly they count.
+    pub condition: Condition,
+    /// What sums it up, `[1, width]`, for models that read that too.
+    pub pooled: Option<Tensor>,
+    /// What it says of the picture's size, for models that are told.
+    pub size: PictureSize,
+    /// Pictures that it brings along, for models that are told what is seen in them.
+    pub seen: Vec<SeenPicture>,
+}
+
+impl Prompt {
+    /// A prompt for the whole picture.
+    #[must_use]
+    pub fn new(context: Tensor, pooled: Option<Tensor>) -> Self {
+        Self { condition: Condition::new(context), pooled, size: PictureSize::default(), seen: Vec::new() }
+    }
+
+    /// What sums the prompt up for a model that is told so many numbers: its words, or the pictures that it brings along.
+    ///
+    /// # Errors
+    /// It has neither, or what CLIP sees in its pictures is of another width than the model is told.
+    fn summary(&self, label: Label, told: usize, seed: u64) -> Result<Tensor, Error> {
+        /// Noise on top of several pictures, where nothing else is told of them.
+        const MERGED_NOISE: f64 = 0.05;
+        let unfit = |expected: String, found: String| Error::Unfit { what: "the model", expected, found };
+        let of_words = told - label.width().min(told);
+        match (label, self.seen.as_slice()) {
+            (Label::Seen, []) => Ok(Tensor::zeros((1, told), DType::F32, &candle_core::Device::Cpu)?),
+            (Label::Seen, seen) => {
+                let vector = guidance::seen(seen, MERGED_NOISE, seed)?;
+                let width = vector.dim(1)?;
+                if width == told {
+                    return Ok(vector);
+                }
+                Err(unfit(
+                    format!("pictures seen by a CLIP vision model of width {}", told / 2),
+                    format!("one of width {}", width / 2),
+                ))
+            }
+            (_, []) => self.pooled.clone().ok_or_else(|| {
+                unfit(
+                    "prompts with a summary, as SDXL's text encoders make them".to_owned(),
+                    "a prompt without".to_owned(),
+                )
+            }),
+            (_, seen) => {
+                let vector = guidance::seen(seen, 0.0, seed)?;
+                let width = vector.dim(1)? / 2;
+                if width < of_words {
+                    return Err(unfit(
+                        format!("pictures seen by a CLIP vision model of width {of_words}"),
+                        format!("one of width {width}"),
+                    ));
+                }
+                Ok(vector.narrow(1, 0, of_words)?)
+            }
+        }
+    }
+}
+
+impl Conditioning {
+    /// The same with every prompt changed.
+    #[must_use]
+    pub fn map(&self, change: impl Fn(&mut Condition)) -> Self {
+        let mut changed = self.clone();
+        changed.0.iter_mut().for_each(|prompt| change(&mut prompt.condition));
+        changed
+    }
+
+    /// The same with another picture to change.
+    #[must_use]
+    pub fn with_picture(&self, picture: &Picture) -> Self {
+        self.map(|condition| condition.picture = picture.clone())
+    }
+
+    /// The prompts as guidance takes them, for a model and a latent of so many pixels; `negative` says on which side, and `seed`
+    /// is the sampling's.
+    ///
+    /// # Errors
+    /// The model is told a summary that a prompt does not have, or was made for prompts of another width.
+    pub(crate) fn conditions(
+        &self,
+        model: &Model,
+        pixels: (u32, u32),
+        negative: bool,
+        seed: u64,
+    ) -> Result<Vec<Condition>, Error> {
+        let condition = |prompt: &Prompt| {
+            let mut condition = prompt.condition.clone();
+            let (width, wanted) = (condition.context.dim(candle_core::D::Minus1)?, model.unet.config().context);
+            if wanted.is_some_and(|wanted| wanted != width) {
+                return Err(Error::Unfit {
+                    what: "the model",
+                    expected: format!("prompts of width {}, from its own text encoder", wanted.unwrap_or_default()),
+                    found: format!("width {width}"),
+                });
+            }
+            if let Some(label) = model.label {
+                let pooled = prompt.summary(label, model.unet.config().label.unwrap_or_default(), seed)?;
+                condition.label = Some(label.vector(&pooled, prompt.size, pixels, negative)?);
+            }
+            Ok(condition)
+        };
+        self.0.iter().map(condition).collect()
+    }
+}
+
+impl Port for Conditioning {
+    const KIND: &'static str = "CONDITIONING";
+
+    fn bytes(&self) -> usize {
+        let of_prompt = |prompt: &Prompt| {
+            let mask = prompt.condition.mask.as_ref().map_or(0, |mask| bytes(&mask.values));
+            bytes(&prompt.condition.context) + prompt.pooled.as_ref().map_or(0, bytes) + mask
+        };
+        self.0.iter().map(of_prompt).sum()
+    }
+}
