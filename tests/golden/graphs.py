@@ -54,7 +54,7 @@ from safetensors.torch import load_file, save_file
 HERE = Path(__file__).resolve().parent
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 EXTRAS = ("advanced_samplers apg attention_multiply canny cond controlnet eps fresca gits lora_extract mahiro model_merging "
-          "model_merging_model_specific rebatch tcfg easycache hypernetwork lumina2 video_model sd3 "
+          "model_merging_model_specific rebatch tcfg easycache hypernetwork lumina2 video_model "
           "custom_sampler model_advanced freelunch hypertile tomesd model_downscale pag sag perpneg cfg differential_diffusion "
           "upscale_model images post_processing latent mask compositing morphology ip2p")
 THIN = 7
@@ -717,7 +717,6 @@ CASES = {
         "control_1": controlled(positive=["told", 0]),
         "end": sampler(["model", 0], positive=["control_1", 0], negative=["control_1", 1]),
     },
-    "control_vae": led(["ControlNetApplySD3", controlled(vae=["vae", 0], strength=0.8, start_percent=0.2)[1]]),
     "edges": {"end": ["Canny", {"image": ["picture", 0], "low_threshold": 0.6, "high_threshold": 0.95}]},
     "edges_few": {"end": ["Canny", {"image": ["small_picture", 0], "low_threshold": 0.1, "high_threshold": 0.99}]},
     **{f"quantized_{how}": {"end": ["ImageQuantize", {"image": ["hint", 0], "colors": colors, "dither": how}]}
