@@ -244,11 +244,14 @@ test("pause the queue, let another run go first, and go on", async ({ editor: pa
   await openTemplate(page, /^text to image/i);
   await page.keyboard.press("q");
   await page.getByRole("button", { name: "Pause the queue" }).click();
+  await expect(page.getByRole("button", { name: "Go on" })).toBeVisible();
   await node(page, "Sampler").getByRole("radio", { name: "+1" }).click();
   await page.getByRole("spinbutton", { name: "How many runs" }).fill("2");
   await page.getByRole("button", { name: "Run", exact: true }).click();
   await expect(page.locator(".queue li.queued")).toHaveCount(2);
   await page.getByRole("button", { name: "Run next" }).last().click();
+  // Two requests may overtake each other.
+  await expect.poll(() => JSON.stringify(mock.world.pending[0])).toContain('"seed":8');
   await page.getByRole("button", { name: "Go on" }).click();
   await expect.poll(() => mock.world.history.size).toBe(2);
   const seeds = [...mock.world.history.values()].map((it) => (it as { prompt: [number, string, Record<string, { inputs: { seed: number } }>] }).prompt[2]["5"]!.inputs.seed);
