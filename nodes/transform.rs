@@ -29,16 +29,16 @@ struct ResizeImageMaskNode {
     #[input(name = "resize_type.multiplier", default = 1.0, range = 0.01..=8.0, step = 0.01, with = ["scale by multiplier"])]
     multiplier: Option<f64>,
     /// The new width in pixels; 0: whatever keeps the shape.
-    #[input(name = "resize_type.width", default = 512, range = 0..=MAX_SIZE, with = ["scale dimensions", "scale width"])]
+    #[input(name = "resize_type.width", default = 512, range = 0..=MAX_SIZE, step = 1, with = ["scale dimensions", "scale width"])]
     width: Option<u32>,
     /// The new height in pixels; 0: whatever keeps the shape.
-    #[input(name = "resize_type.height", default = 512, range = 0..=MAX_SIZE, with = ["scale dimensions", "scale height"])]
+    #[input(name = "resize_type.height", default = 512, range = 0..=MAX_SIZE, step = 1, with = ["scale dimensions", "scale height"])]
     height: Option<u32>,
     /// The longer side in pixels.
-    #[input(name = "resize_type.longer_size", default = 512, range = 0..=MAX_SIZE, with = ["scale longer dimension"])]
+    #[input(name = "resize_type.longer_size", default = 512, range = 0..=MAX_SIZE, step = 1, with = ["scale longer dimension"])]
     longer_size: Option<u32>,
     /// The shorter side in pixels.
-    #[input(name = "resize_type.shorter_size", default = 512, range = 0..=MAX_SIZE, with = ["scale shorter dimension"])]
+    #[input(name = "resize_type.shorter_size", default = 512, range = 0..=MAX_SIZE, step = 1, with = ["scale shorter dimension"])]
     shorter_size: Option<u32>,
     /// How many times 1024 x 1024 pixels.
     #[input(name = "resize_type.megapixels", default = 1.0, range = 0.01..=16.0, step = 0.01, with = ["scale total pixels"])]

@@ -44,7 +44,7 @@ fn every_default_is_inside_its_range() {
 fn a_graph_that_ends_nowhere_is_sent_to_pictures() {
     let faults = Plan::new(Graph::default(), &registry()).unwrap_err();
     let hint = faults[0].hint().expect("there are nodes to end with");
-    assert_eq!(hint, "end it with one of PreviewImage, SaveImage, SaveAnimatedPNG");
+    assert!(hint.starts_with("end it with one of PreviewImage, SaveImage, "), "{hint}");
 }
 
 /// Recorded from ComfyUI 0.8.0; see `tests/golden/nodes.py`.

@@ -43,10 +43,20 @@ LatentApplyOperationCFG LatentOperationSharpen LatentOperationTonemapReinhard Lo
 MaskPreview ModelComputeDtype ModelMergeAdd ModelMergeBlocks ModelMergeSD1 ModelMergeSD2 ModelMergeSDXL ModelMergeSimple
 ModelMergeSubtract PreviewAny RebatchLatents SamplerEulerCFGpp SaveAnimatedPNG SaveAnimatedWEBP SaveLatent SetUnionControlNetType TCFG TemporalScoreRescaling
 UNetCrossAttentionMultiply UNetSelfAttentionMultiply UNetTemporalAttentionMultiply
-""".split() + ["Epsilon Scaling"]
+""".split() + ["Epsilon Scaling"] + """
+BatchImagesNode BatchLatentsNode BatchMasksNode CLIPVisionEncode CLIPVisionLoader ComfySwitchNode CustomCombo
+EasyCache GLIGENLoader GLIGENTextBoxApply HypernetworkLoader LazyCache OptimalStepsScheduler RegexExtract RegexMatch
+RegexReplace RenormCFG ResizeImageMaskNode StyleModelApply StyleModelLoader unCLIPCheckpointLoader unCLIPConditioning
+VideoLinearCFGGuidance VideoTriangleCFGGuidance AddTextPrefix AddTextSuffix AdjustBrightness AdjustContrast
+CenterCropImages ImageDeduplication ImageGrid LoadImageDataSetFromFolder LoadImageTextDataSetFromFolder
+MakeTrainingDataset MergeImageLists NormalizeImages RandomCropImages ReplaceText ResizeImagesByLongerEdge
+ResizeImagesByShorterEdge ResolutionBucket SaveImageDataSetToFolder SaveImageTextDataSetToFolder ShuffleDataset
+ShuffleImageTextDataset StripWhitespace TextToLowercase TextToUppercase TruncateText
+""".split()
 # Inputs whose choices are files.
 FILES = {"ckpt_name", "image", "clip_name", "clip_name1", "clip_name2", "unet_name", "vae_name", "model_path",
-         "control_net_name", "model_name", "config_name", "latent", "lora_name"}
+         "control_net_name", "model_name", "config_name", "latent", "lora_name", "gligen_name", "hypernetwork_name",
+         "style_model_name", "folder"}
 
 
 def kind_of(declared):
@@ -55,6 +65,19 @@ def kind_of(declared):
         return "COMBO", [str(choice) for choice in declared[0]]
     options = declared[1] if len(declared) > 1 else {}
     return declared[0], options.get("options")
+
+
+def flat(inputs):
+    """Name, declaration, and the choices beside which it is there: an input that hangs on a choice stands once, behind it."""
+    for key, declared in inputs.items():
+        yield key, declared, None
+        if declared[0] == "COMFY_DYNAMICCOMBO_V3":
+            parts = {}
+            for choice in declared[1]["options"]:
+                for name, part in choice["inputs"].get("required", {}).items():
+                    parts.setdefault(name, (part, []))[1].append(choice["key"])
+            for name, (part, beside) in parts.items():
+                yield f"{key}.{name}", part, beside
 
 
 def record(name, node):
@@ -74,17 +97,23 @@ def record(name, node):
         }
     inputs = []
     for group in ("required", "optional"):
-        for key, declared in info["input"].get(group, {}).items():
+        for key, declared, shown_with in flat(info["input"].get(group, {})):
             kind, choices = kind_of(declared)
             options = dict(declared[1]) if len(declared) > 1 else {}
             entry = {"name": key, "kind": kind, "required": group == "required"}
-            if choices is not None and key not in FILES:
+            if kind == "COMFY_DYNAMICCOMBO_V3":
+                choices = [choice["key"] for choice in choices]
+            if choices and key not in FILES:
                 entry["choices"] = choices
             for option in ("default", "min", "max", "step", "round", "multiline", "dynamicPrompts",
                            "control_after_generate", "image_upload", "image_folder", "remote", "display", "forceInput",
                            "lazy"):
                 if options.get(option, False) is not False and options[option] is not None:
                     entry[option] = options[option]
+            if "template" in options:
+                entry["template"] = options["template"]
+            if shown_with:
+                entry["with"] = shown_with
             inputs.append(entry)
     return {
         "display_name": info["display_name"] or name,
@@ -93,7 +122,7 @@ def record(name, node):
         "deprecated": bool(info.get("deprecated")),
         "inputs": inputs,
         "outputs": [
-            {"kind": kind, "name": label, "is_list": is_list}
+            {"kind": kind, "name": label, "is_list": bool(is_list)}
             for kind, label, is_list in zip(info["output"], info["output_name"], info["output_is_list"])
         ],
     }

@@ -108,7 +108,7 @@ fn a_para_of_another_architecture_is_refused_in_a_word() {
     write_para(&bench, "p", &made);
     let refused = apply(&bench, json!({}));
     assert_eq!(refused.failure().1.to_string(), "the adapter was made for sdxl, the model is sd1");
-    assert_eq!(refused.failure().1.hint().as_deref(), Some("load the checkpoint that it was made for"));
+    assert_eq!(refused.failure().1.hint(), Some("load the checkpoint that it was made for"));
     let told = apply(&bench, json!({"unmatched": "ignore"}));
     assert!(told.warnings()[0].contains("1 of 2 parts"), "{:?}", told.warnings());
 }

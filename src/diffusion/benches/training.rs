@@ -7,7 +7,7 @@ mod drawn;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use paraflow_diffusion::nn::Precision;
+use paraflow_diffusion::nn::Compute;
 use paraflow_diffusion::workload::{Training, Workload};
 
 fn main() {
@@ -19,7 +19,7 @@ const STEPS: usize = 5;
 fn steps(bencher: Bencher<'_, '_>, work: impl Fn(Training) -> Workload, checkpointing: bool) {
     let work = work(Training { side: 16, batch: 4, checkpointing });
     let file = drawn::golden("unet_narrow.json");
-    let mut prepared = work.prepare(Some(&file), Precision::Single).expect("a whole UNet");
+    let mut prepared = work.prepare(Some(&file), &Compute::default()).expect("a whole UNet");
     bencher.counter(ItemsCount::new(STEPS)).bench_local(|| prepared(STEPS).expect("finite numbers"));
 }
 

@@ -479,7 +479,8 @@ impl Weight {
         let y = if self.has_kernel(x) {
             fused::product(x, self, None, Add::Nothing)?
         } else if self.base.is_trained() {
-            low_rank::down(x, &self.base.tensor()?, self.geometry)?
+            let weight = self.base.tensor()?.to_device(x.device())?.to_dtype(x.dtype())?;
+            low_rank::down(x, &weight, self.geometry)?
         } else {
             plain::product(x, &self.base.kept()?, self.geometry)?
         };

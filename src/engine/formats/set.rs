@@ -74,7 +74,7 @@ pub enum SetError {
         found: String,
     },
     /// The value is a number so large that a graph cannot hold it.
-    #[error("node {id} ({class}): input `{input}` expects {min} to {max}, found `{found}`")]
+    #[error("node {id} ({class}): input `{input}` expects {range}, found `{found}`")]
     OutOfRange {
         /// The node.
         id: NodeId,
@@ -82,10 +82,8 @@ pub enum SetError {
         class: String,
         /// The input.
         input: String,
-        /// The smallest it takes.
-        min: String,
-        /// The largest it takes.
-        max: String,
+        /// What it takes: `0 to 100`.
+        range: String,
         /// What was given.
         found: String,
     },
@@ -222,7 +220,7 @@ fn literal(id: &NodeId, entry: &Entry, specs: &dyn Specs, name: &str, value: &st
                 Unfit::Kind(expected) => SetError::Value { id, class, input: name, expected, found },
                 Unfit::Size => {
                     let (min, max) = range(input);
-                    SetError::OutOfRange { id, class, input: name, min: min.to_string(), max: max.to_string(), found }
+                    SetError::OutOfRange { id, class, input: name, range: format!("{min} to {max}"), found }
                 }
             }
         };

@@ -412,7 +412,8 @@ async fn an_end_that_cannot_be_written_is_told_to_nobody_until_it_can() {
     }
     assert_eq!(bench.get("/paraflow/v1/jobs/j").await.json()["state"], "running");
     assert_eq!(bench.get("/history").await.json(), json!({}));
-    assert_eq!(bench.get("/queue").await.json()["queue_running"][0][1], "j");
+    let queue = bench.get("/queue").await.json();
+    assert_eq!(queue["queue_running"][0][1], "j", "{queue}");
     file.execute_batch("DROP TRIGGER full").unwrap();
     while bench.get("/paraflow/v1/jobs/j").await.json()["state"] != "done" {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;

@@ -425,6 +425,7 @@ async fn every_core_route_is_there_with_and_without_api_and_stands_in_the_table(
         named.extend(routes.split('`').skip(1).step_by(2));
         assert!(!covered.is_empty() && test.contains('`'), "{row}");
         let here = concat!(
+            include_str!("beside_comfyui.rs"),
             include_str!("files.rs"),
             include_str!("protocol.rs"),
             include_str!("routes.rs"),

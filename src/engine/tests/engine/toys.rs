@@ -412,7 +412,10 @@ impl Run for Enlarge {
     type Output = i64;
 
     fn run(self, _: &Context) -> Result<i64> {
-        Ok(self.value * self.factor.unwrap_or(1) + self.more.unwrap_or(0))
+        Ok(match self.how.name() {
+            "times" => self.value * self.factor.unwrap_or(1),
+            _ => self.value + self.more.unwrap_or(0),
+        })
     }
 }
 

@@ -234,9 +234,12 @@ impl Queue for SqliteQueue {
                 store_end(connection, &id, &end, ended, seq)?;
                 history::shorten(connection, keep)
             },
-            move |_| {
-                shared.memory().retire(&finished);
-                shared.changed.send_modify(|number| *number += 1);
+            move |stored| {
+                // Else it runs by the books, and whoever asked may ask again.
+                if stored.is_ok() {
+                    shared.memory().retire(&finished);
+                    shared.changed.send_modify(|number| *number += 1);
+                }
             },
         )
     }
