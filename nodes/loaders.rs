@@ -170,7 +170,7 @@ impl Run for CLIPLoader {
         let load = || -> Result<Clip, Error> {
             let (weights, family) = encoder(&self.clip_name, cx.services())?;
             // A file with the encoder of SDXL's refiner alone serves the refiner.
-            let encoder = text::ClipText::load(&weights, family)?;
+            let encoder = text::ClipText::load(&weights.in_halves(), family)?;
             Ok(Clip::new(Ok(Encoders::new(vec![encoder])), bytes(&weights)))
         };
         load().map_err(tell)
@@ -214,7 +214,7 @@ impl Run for DualCLIPLoader {
             }
             let bytes = bytes(&small.0) + bytes(&large.0);
             let parts = [(small.0, text::SDXL_L), (large.0, text::SDXL_G)];
-            let parts = parts.iter().map(|(weights, family)| text::ClipText::load(weights, *family));
+            let parts = parts.iter().map(|(weights, family)| text::ClipText::load(&weights.in_halves(), *family));
             Ok(Clip::new(Ok(Encoders::new(parts.collect::<paraflow_diffusion::Result<_>>()?)), bytes))
         };
         load().map_err(tell)

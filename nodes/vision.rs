@@ -35,7 +35,7 @@ impl Run for CLIPVisionLoader {
     fn run(self, cx: &Context<'_>) -> Result<ClipVision> {
         let load = || -> Result<ClipVision, Error> {
             let weights = open(&self.clip_name.find(cx.services())?)?;
-            Ok(ClipVision::new(Ok(Vision::load_clip(&weights)?), bytes(&weights)))
+            Ok(ClipVision::new(Ok(Vision::load_clip(&weights.in_halves())?), bytes(&weights)))
         };
         load().map_err(tell)
     }

@@ -137,15 +137,9 @@ fn a_para_of_a_norm_or_an_embedding_is_refused_for_that() {
     assert!(told.contains(&format!("`{embedding}`: it is a norm or an embedding")), "{told}");
 }
 
-/// Weights of eight bits, scaled or not: a PaRa acts beside them; worked in, the weight becomes one of single precision, which
-/// loses nothing, and so there is nothing to refuse.
-#[test]
-fn a_para_on_eight_bit_weights_acts_beside_them_and_is_saved_in_single_precision() {
-    use paraflow_diffusion::nn::Weights;
+/// A file whose weights of two layers are of eight bits, with a scale or without.
+fn in_eight_bits(layers: [&str; 2], scaled: bool) -> Vec<u8> {
     use safetensors::tensor::{Dtype, TensorView};
-    let bench = bench();
-    write_para(&bench, "p", &para(1));
-    let (small, other) = (format!("model.diffusion_model.{LINEAR}"), "model.diffusion_model.out.2".to_owned());
     let whole = safetensors::SafeTensors::deserialize(tiny::checkpoint()).unwrap();
     let bytes = |name: &str| -> (Vec<usize>, Vec<u8>) {
         let shape = tiny::tensors()[&format!("{name}.weight")].clone();
@@ -154,29 +148,60 @@ fn a_para_on_eight_bit_weights_acts_beside_them_and_is_saved_in_single_precision
             (0..shape.iter().product::<usize>()).map(|at| 0x30 + (at % 13) as u8 + if at % 3 == 0 { 0x80 } else { 0 });
         (shape, numbers.collect())
     };
-    let eights = [&small, &other].map(|name| (name.clone(), bytes(name)));
+    let eights = layers.map(|layer| (layer, bytes(layer)));
     let scale = 0.25f32.to_le_bytes();
-    for scaled in [false, true] {
-        let eighth = |name: &str| eights.iter().any(|(layer, _)| name == format!("{layer}.weight"));
-        let mut views: Vec<(String, TensorView<'_>)> =
-            whole.tensors().into_iter().filter(|(name, _)| !eighth(name)).collect();
-        for (layer, (shape, bytes)) in &eights {
-            let view = TensorView::new(Dtype::F8_E4M3, shape.clone(), bytes).unwrap();
-            views.push((format!("{layer}.weight"), view));
-            if scaled {
-                let view = TensorView::new(Dtype::F32, vec![], &scale).unwrap();
-                views.push((format!("{layer}.scale_weight"), view));
-            }
+    let eighth = |name: &str| layers.iter().any(|layer| name == format!("{layer}.weight"));
+    let mut views: Vec<(String, TensorView<'_>)> =
+        whole.tensors().into_iter().filter(|(name, _)| !eighth(name)).collect();
+    for (layer, (shape, bytes)) in &eights {
+        views.push((format!("{layer}.weight"), TensorView::new(Dtype::F8_E4M3, shape.clone(), bytes).unwrap()));
+        if scaled {
+            views.push((format!("{layer}.scale_weight"), TensorView::new(Dtype::F32, vec![], &scale).unwrap()));
         }
-        bench.write("models/checkpoints/tiny.safetensors", &safetensors::serialize(views, None).unwrap());
+    }
+    safetensors::serialize(views, None).unwrap()
+}
+
+/// A PaRa acts beside weights of eight bits and is never merged into them. The LoRA that it comes to, as any other, is: the weight
+/// is then one of single precision.
+#[test]
+fn a_para_acts_beside_weights_of_eight_bits_and_is_not_merged_into_them() {
+    use paraflow_diffusion::nn::Weights;
+    let bench = bench();
+    write_para(&bench, "p", &para(1));
+    let (small, other) = (format!("model.diffusion_model.{LINEAR}"), "model.diffusion_model.out.2".to_owned());
+    for scaled in [false, true] {
+        bench.write("models/checkpoints/tiny.safetensors", &in_eight_bits([&small, &other], scaled));
         let nodes = json!({
             "2": ["PaRaLoad", {"para_name": "p.safetensors"}],
             "3": ["PaRaApply", {"model": ["1", 0], "para": ["2", 0]}],
+        });
+        let outcome = bench.run(graph(nodes.clone(), "3"));
+        let (adapted, base) = (predict(&outcome, "out"), predict(&outcome, "base"));
+        assert!(distance(&adapted, &base) > 1e-3);
+
+        for save in [
+            json!(["CheckpointSave", {"model": ["3", 0], "clip": ["1", 1], "vae": ["1", 2], "filename_prefix": "no"}]),
+            json!(["ModelSave", {"model": ["3", 0], "filename_prefix": "no"}]),
+        ] {
+            let mut nodes = nodes.clone();
+            nodes["save"] = save;
+            let outcome = bench.run(graph(nodes, "3"));
+            let (node, error) = outcome.failure();
+            let told = format!("layer `{LINEAR}` is stored as F8_E4M3, and a PaRa cannot be merged into a quantised weight");
+            assert_eq!((node, error.to_string()), ("save", told));
+            assert!(error.hint().unwrap().contains("PaRaApply, export it with PaRaToLoRA"), "{:?}", error.hint());
+        }
+        assert!(!bench.path("output/no_00001_.safetensors").exists());
+
+        let nodes = json!({
+            "2": ["PaRaLoad", {"para_name": "p.safetensors"}],
+            "l": ["PaRaToLoRA", {"model": ["1", 0], "para": ["2", 0]}],
+            "3": ["LoRAApply", {"model": ["1", 0], "lora": ["l", 0]}],
             "save": ["CheckpointSave", {"model": ["3", 0], "clip": ["1", 1], "vae": ["1", 2], "filename_prefix": "c"}],
         });
         let outcome = bench.run(graph(nodes, "3"));
-        let (adapted, base) = (predict(&outcome, "out"), predict(&outcome, "base"));
-        assert!(distance(&adapted, &base) > 1e-3);
+        assert!(distance(&predict(&outcome, "out"), &adapted) < 1e-4);
         let name = outcome.shown("save")["files"][0]["filename"].as_str().unwrap();
         let saved = std::fs::read(bench.path("output").join(name)).unwrap();
         let file = Weights::from_bytes("saved", saved.clone()).unwrap();

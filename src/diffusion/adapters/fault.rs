@@ -122,6 +122,17 @@ pub enum Fault {
         /// The first layer that differs.
         layer: String,
     },
+    /// A PaRa that would have to be written into numbers that cannot hold what is left.
+    #[error(
+        "layer `{layer}` is stored as {dtype}, and a PaRa cannot be merged into a quantised weight\nhint: keep it beside the \
+         weights with PaRaApply, export it with PaRaToLoRA, or take the checkpoint in f16 or f32"
+    )]
+    MergeUnsupportedDtype {
+        /// The layer.
+        layer: String,
+        /// What its file stores.
+        dtype: String,
+    },
     /// Two parts of a file for one layer.
     #[error("layer `{layer}` comes twice, as `{first}` and as `{second}`\nhint: remove one of the two from the file")]
     DuplicateModule {

@@ -138,7 +138,7 @@ impl Checkpoint {
         }
     }
 
-    /// The same checkpoint whose networks compute elsewhere or in other numbers. Text encoders stay on the CPU in single
+    /// The same checkpoint whose networks compute elsewhere or in other numbers. Text encoders stay on the CPU and compute in single
     /// precision, because they run once a prompt and everything follows from them.
     #[must_use]
     pub fn on(&self, compute: &Compute) -> Self {
@@ -183,7 +183,7 @@ impl Checkpoint {
         UNet::load(&self.weights.part(self.unet_prefix).on(&self.compute))
     }
 
-    /// The text encoders.
+    /// The text encoders. Their weights are kept in half precision, as ComfyUI keeps them: [`Weights::in_halves`].
     ///
     /// # Errors
     /// [`Error::MissingPart`] when the file lacks one, and what [`ClipText::load`] says.
@@ -194,10 +194,10 @@ impl Checkpoint {
 
     fn text(&self, place: &TextPlace) -> Result<ClipText> {
         if let Some(weights) = self.text_weights(place) {
-            return ClipText::load(&weights, place.family);
+            return ClipText::load(&weights.in_halves(), place.family);
         }
         let loader = if self.layout.texts.len() > 1 { "DualCLIPLoader" } else { "CLIPLoader" };
-        ClipText::load(&self.part(place.prefix, "text encoder", loader)?, place.family)
+        ClipText::load(&self.part(place.prefix, "text encoder", loader)?.in_halves(), place.family)
     }
 
     /// The tensors of a text encoder in the layout of transformers.
@@ -276,7 +276,7 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::MissingPart`] when the file has none, and what [`Vision::load_clip`] says.
     pub fn vision(&self) -> Result<Vision> {
-        Vision::load_clip(&self.part(VISION_PREFIX, "CLIP vision model", "CLIPVisionLoader")?)
+        Vision::load_clip(&self.part(VISION_PREFIX, "CLIP vision model", "CLIPVisionLoader")?.in_halves())
     }
 
     /// The autoencoder.

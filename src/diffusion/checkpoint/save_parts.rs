@@ -9,9 +9,9 @@ use serde_json::{Map, Value, json};
 
 use super::save::{MARKERS, Outputs, collect, collect_open_clip, output};
 use super::{Layout, TextPlace};
-use crate::adapters::{self, Store};
+use crate::adapters::{self, Fault, Store};
 use crate::error::Result;
-use crate::nn::{Layers, Renamed, Weights};
+use crate::nn::{Effect, Layers, Renamed, Weight, Weights};
 use crate::text::{ClipText, Encoders};
 use crate::unet::UNet;
 use crate::vae::Vae;
@@ -44,7 +44,8 @@ impl Networks<'_> {
     /// Works adapters into the weights.
     ///
     /// # Errors
-    /// Adapters that do not fit, and what reading the files says.
+    /// [`Fault::MergeUnsupportedDtype`] for a PaRa on a weight of eight bits, adapters that do not fit, and what reading the files
+    /// says.
     pub fn gather(&self) -> Result<Gathered> {
         let unet = self.unet.map(|unet| with_changes(unet, unet.source(), |_| false, str::to_owned));
         let mut texts = Vec::new();
@@ -145,6 +146,7 @@ fn with_changes<M: Layers + Clone>(
     let mut tensors = Vec::new();
     for weight in weights.iter().filter(|weight| weight.is_changed() || (any && along(weight.layer()))) {
         let name = format!("{}.weight", key(weight.layer()));
+        refuse_eight_bits(weight, &source.info(&name).map(|info| info.dtype).unwrap_or_default())?;
         let tensor = weight.effective()?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
         // A matrix may be a convolution of one pixel in the file.
         let shape = source.shape(&name).unwrap_or(weight.shape()).to_vec();
@@ -161,4 +163,18 @@ fn with_changes<M: Layers + Clone>(
     };
     let rest = source.renamed(|name| if is_scale(name) { Vec::new() } else { vec![Renamed::whole(name)] });
     Ok(Weights::joined(source.file(), &[changed, rest]))
+}
+
+/// A PaRa takes directions out of a weight to the last bit. A weight of eight bits could not say so, and one of more bits is no longer
+/// the quantised base that the file claims to be.
+fn refuse_eight_bits(weight: &Weight, dtype: &str) -> Result<()> {
+    if dtype.starts_with("F8") {
+        for adapter in weight.history() {
+            if matches!(adapter.effect()?, Effect::Removes(_)) {
+                let (layer, dtype) = (weight.layer().to_owned(), dtype.to_owned());
+                return Err(Fault::MergeUnsupportedDtype { layer, dtype }.into());
+            }
+        }
+    }
+    Ok(())
 }

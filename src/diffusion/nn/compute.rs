@@ -14,6 +14,7 @@ pub struct Compute {
     device: Device,
     dtype: DType,
     precision: Precision,
+    halves: bool,
 }
 
 impl Default for Compute {
@@ -30,20 +31,34 @@ impl Compute {
             Precision::Bf16 if !device.is_cpu() => DType::BF16,
             _ => DType::F32,
         };
-        Self { device: device.clone(), dtype, precision }
+        Self { device: device.clone(), dtype, precision, halves: false }
     }
 
     /// On a device through candle's own operations, in a type of choice: on the CPU the kernels take f32 only.
     #[must_use]
     pub fn plain(device: &Device, dtype: DType) -> Self {
-        Self { device: device.clone(), dtype, precision: Precision::Single }
+        Self { device: device.clone(), dtype, precision: Precision::Single, halves: false }
     }
 
     /// The same place, other numbers.
     #[must_use]
     pub fn multiplying_in(&self, precision: Precision) -> Self {
         // A type that was chosen by itself stays.
-        if precision == self.precision { self.clone() } else { Self::new(&self.device, precision) }
+        let other = if precision == self.precision { self.clone() } else { Self::new(&self.device, precision) };
+        Self { halves: self.halves, ..other }
+    }
+
+    /// The same place and numbers for a network whose weights are kept in half precision, as ComfyUI keeps those of text encoders:
+    /// wider numbers of a file are rounded to it, and so is what adapters make of a weight.
+    #[must_use]
+    pub fn keeping_halves(&self) -> Self {
+        Self { halves: true, ..self.clone() }
+    }
+
+    /// Whether weights are kept in half precision.
+    #[must_use]
+    pub fn keeps_halves(&self) -> bool {
+        self.halves
     }
 
     /// Where layers are placed.

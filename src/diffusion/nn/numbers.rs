@@ -70,6 +70,16 @@ fn from_e5m2(byte: u8) -> f32 {
     f16::from_bits(u16::from(byte) << 8).to_f32()
 }
 
+/// To the nearest number of half precision, ties to even, as torch does it: what is too large becomes infinite.
+pub(super) fn round_to_half(numbers: &mut [f32]) {
+    let mut block = [f16::ZERO; 256];
+    for numbers in numbers.chunks_mut(block.len()) {
+        let block = &mut block[..numbers.len()];
+        block.convert_from_f32_slice(numbers);
+        block.convert_to_f32_slice(numbers);
+    }
+}
+
 /// A few numbers at a time, because the machine has an instruction for many.
 fn convert_f16(bytes: &[u8], out: &mut [f32]) {
     let mut block = [f16::ZERO; 256];

@@ -9,6 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use paraflow_kernels::{Matrix, Precision, Right};
 
 use super::fused::{self, Add};
+use super::numbers::round_to_half;
 use super::weights::{Stored, Weights, nearest};
 use super::{low_rank, plain};
 use crate::error::{Error, Result};
@@ -97,6 +98,8 @@ pub(super) struct Base {
     origin: Origin,
     shape: Vec<usize>,
     precision: Precision,
+    /// Whether it is kept in half precision: [`Compute::keeping_halves`](super::Compute::keeping_halves).
+    halves: bool,
     forth: OnceLock<Arc<Matrix>>,
     /// Packed for the way back; only where that costs next to nothing.
     back: OnceLock<Arc<Matrix>>,
@@ -156,15 +159,15 @@ impl Origin {
 }
 
 impl Base {
-    fn new(origin: Origin, shape: &[usize], precision: Precision) -> Arc<Self> {
+    fn new(origin: Origin, shape: &[usize], precision: Precision, halves: bool) -> Arc<Self> {
         let (forth, back, whole) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Arc::new(Self { origin, shape: shape.to_vec(), precision, forth, back, whole })
+        Arc::new(Self { origin, shape: shape.to_vec(), precision, halves, forth, back, whole })
     }
 
     /// Numbers that are in memory already.
     pub(super) fn in_memory(numbers: Tensor) -> Arc<Self> {
         let shape = numbers.dims().to_vec();
-        Self::new(Origin::Memory(numbers), &shape, Precision::Single)
+        Self::new(Origin::Memory(numbers), &shape, Precision::Single, false)
     }
 
     /// `[out, in]` or `[out, in, kernel, kernel]`.
@@ -190,7 +193,7 @@ impl Base {
                 matrix
             }
             Origin::Memory(_) | Origin::Sum(_) => {
-                let numbers = self.tensor()?.flatten_all()?.to_vec1::<f32>()?;
+                let numbers = self.numbers()?;
                 let read = |start: usize, out: &mut [f32]| out.copy_from_slice(&numbers[start..start + out.len()]);
                 Matrix::read(output, input, kernel, self.precision, &read)
             }
@@ -209,13 +212,22 @@ impl Base {
         }
         let numbers = match &self.origin {
             Origin::File(stored) => stored.to_f32(),
-            Origin::Memory(_) | Origin::Sum(_) => self.tensor()?.flatten_all()?.to_vec1()?,
+            Origin::Memory(_) | Origin::Sum(_) => self.numbers()?,
         };
         let matrix = match self.measures() {
             (output, input, 1) => Matrix::linear_back(&numbers, output, input),
             (output, input, kernel) => Matrix::conv_back(&numbers, output, input, kernel),
         };
         Ok(Back::Packed(self.back.get_or_init(|| Arc::new(matrix)).clone()))
+    }
+
+    /// What is in memory, in order, as it is multiplied with.
+    fn numbers(&self) -> Result<Vec<f32>> {
+        let mut numbers = self.tensor()?.flatten_all()?.to_vec1()?;
+        if self.halves {
+            round_to_half(&mut numbers);
+        }
+        Ok(numbers)
     }
 
     fn is_large(&self) -> bool {
@@ -253,6 +265,7 @@ impl Base {
             return Ok(whole.clone());
         }
         let whole = self.tensor()?;
+        let whole = if self.halves { whole.to_dtype(DType::F16)?.to_dtype(whole.dtype())? } else { whole };
         Ok(self.whole.get_or_init(|| whole).clone())
     }
 
@@ -266,7 +279,8 @@ impl Weight {
     /// The tensor `weight` below `weights`, which must have one of these shapes, taken as the first of them.
     pub(super) fn load(weights: &Weights, geometry: Geometry, shapes: &[&[usize]]) -> Result<Self> {
         let stored = weights.claim("weight", shapes)?;
-        let base = Base::new(Origin::File(stored), shapes[0], weights.precision());
+        let halves = weights.compute().keeps_halves();
+        let base = Base::new(Origin::File(stored), shapes[0], weights.precision(), halves);
         Ok(Self { layer: weights.layer().into(), geometry, base, adapters: Vec::new(), baked: None })
     }
 
@@ -286,7 +300,7 @@ impl Weight {
     #[must_use]
     pub fn of_in(precision: Precision, layer: &str, geometry: Geometry, weight: Tensor) -> Self {
         let shape = weight.dims().to_vec();
-        let base = Base::new(Origin::Memory(weight), &shape, precision);
+        let base = Base::new(Origin::Memory(weight), &shape, precision, false);
         Self { layer: layer.into(), geometry, base, adapters: Vec::new(), baked: None }
     }
 
@@ -340,7 +354,8 @@ impl Weight {
         if precision == self.precision() {
             return self.clone();
         }
-        Self { base: Base::new(self.base.origin.clone(), &self.base.shape, precision), ..self.clone() }
+        let base = Base::new(self.base.origin.clone(), &self.base.shape, precision, self.base.halves);
+        Self { base, ..self.clone() }
     }
 
     /// How the layer applies it.
@@ -366,7 +381,8 @@ impl Weight {
         self.adapters.iter().try_fold(self.base()?, |weight, adapter| adapter.weight(&weight))
     }
 
-    /// This weight with one more adapter, acting after those it has.
+    /// This weight with one more adapter, acting after those it has. A weight that is kept in half precision takes it in, when the
+    /// layer runs; every other adapter that can acts beside its weight.
     ///
     /// # Errors
     /// When the adapter has to be baked in and does not fit.
@@ -374,7 +390,19 @@ impl Weight {
         let beside = adapter.acts_beside();
         let mut weight = self.clone();
         weight.adapters.push(adapter);
-        if beside { Ok(weight) } else { weight.baked() }
+        match beside {
+            true if weight.base.halves => Ok(weight.taking_in()),
+            true => Ok(weight),
+            false => weight.baked(),
+        }
+    }
+
+    /// This weight with its adapters as part of it, once the layer runs.
+    fn taking_in(self) -> Self {
+        let (layer, geometry, baked) = (self.layer.clone(), self.geometry, Some(Arc::new(self.worked_in())));
+        let (shape, precision) = (self.base.shape.clone(), self.base.precision);
+        let base = Base::new(Origin::Sum(vec![(1.0, self)]), &shape, precision, true);
+        Self { layer, geometry, base, adapters: Vec::new(), baked }
     }
 
     /// This weight with its adapters worked into it, which costs a copy of it and makes the layer as fast as without them.
@@ -385,9 +413,13 @@ impl Weight {
         if self.adapters.is_empty() {
             return Ok(self.clone());
         }
-        let from = self.first().clone();
-        let adapters = self.history().cloned().collect();
-        Ok(Self { baked: Some(Arc::new(Baked { from, adapters })), ..self.replaced(self.effective()?)? })
+        let weight = self.effective()?;
+        Ok(Self { baked: Some(Arc::new(self.worked_in())), ..self.replaced(weight)? })
+    }
+
+    /// How a base that has all of them in it came about.
+    fn worked_in(&self) -> Baked {
+        Baked { from: self.first().clone(), adapters: self.history().cloned().collect() }
     }
 
     /// The numbers that the first adapter acted on.
@@ -443,7 +475,7 @@ impl Weight {
             });
         }
         let weight = if weight.track_op() { weight } else { self.base.take(&weight)? };
-        let base = Base::new(Origin::Memory(weight), self.shape(), self.base.precision);
+        let base = Base::new(Origin::Memory(weight), self.shape(), self.base.precision, self.base.halves);
         Ok(Self { layer: self.layer.clone(), geometry: self.geometry, base, adapters: Vec::new(), baked: None })
     }
 
@@ -465,7 +497,7 @@ impl Weight {
         if terms.is_empty() {
             terms.push((0.0, self.clone()));
         }
-        let base = Base::new(Origin::Sum(terms), self.shape(), self.base.precision);
+        let base = Base::new(Origin::Sum(terms), self.shape(), self.base.precision, self.base.halves);
         Ok(Self { layer: self.layer.clone(), geometry: self.geometry, base, baked: None, adapters: Vec::new() })
     }
 

@@ -16,7 +16,7 @@ use paraflow_kernels::{Halves, Precision};
 
 use super::compute::Compute;
 use super::header::{Entry, Header};
-use super::numbers::Numbers;
+use super::numbers::{Numbers, round_to_half};
 use crate::error::{Error, Result};
 
 /// What a file says of one tensor.
@@ -257,6 +257,12 @@ impl Weights {
     #[must_use]
     pub fn multiplying_in(&self, precision: Precision) -> Self {
         self.on(&self.compute.multiplying_in(precision))
+    }
+
+    /// The same tensors, kept in half precision: [`Compute::keeping_halves`].
+    #[must_use]
+    pub fn in_halves(&self) -> Self {
+        self.on(&self.compute.keeping_halves())
     }
 
     /// In which numbers layers multiply.
@@ -588,6 +594,14 @@ impl Stored {
 
     /// Its numbers from the `start`-th on, as many as `out` takes. Panics beyond the end.
     pub(super) fn read(&self, start: usize, out: &mut [f32]) {
+        self.read_as_stored(start, out);
+        // What is multiplied by a scale is kept as it lies in the file.
+        if self.weights.compute.keeps_halves() && self.numbers != Numbers::F16 && self.scale == 1.0 {
+            round_to_half(out);
+        }
+    }
+
+    fn read_as_stored(&self, start: usize, out: &mut [f32]) {
         if let Some(terms) = &self.item.sum {
             out.fill(0.0);
             let mut term = vec![0.0; out.len()];
@@ -621,7 +635,7 @@ impl Stored {
         match self.numbers {
             _ if self.item.transposed => None,
             Numbers::F16 => Some(Halves::F16),
-            Numbers::Bf16 => Some(Halves::Bf16),
+            Numbers::Bf16 if !self.weights.compute.keeps_halves() => Some(Halves::Bf16),
             _ => None,
         }
     }

@@ -214,7 +214,8 @@ async fn an_interrupt_stops_the_prompt_that_is_meant() {
     let (bench, port) = listening(Options::default()).await;
     let mut socket = client(port, "me").await;
     let id = post(&bench, "me", &endless()).await;
-    bench.running(&id).await;
+    // The prompt begins a moment before its node does.
+    while short(&next(&mut socket).await) != "executing \"1\"" {}
     bench.post("/interrupt", &json!({"prompt_id": "another"})).await;
     let waiting = bench.submit(&sum(1)).await;
     assert!(bench.get(&format!("/history/{id}")).await.json().get(&id).is_none());
