@@ -88,6 +88,7 @@ impl Golden {
             ("clip_vision/vision", "vision", "", ""),
             ("style_models/style", "style", "", ""),
             ("gligen/gligen", "gligen", "", ""),
+            ("loras/lora", "lora", "", ""),
         ] {
             let (mut tensors, names): (Tensors, BTreeMap<String, String>) = of(model, prefix, first);
             if path == "controlnet/difference" {

@@ -2,7 +2,8 @@
 
     PYTHONPATH=<ComfyUI> python tests/golden/families.py
 
-Recorded with ComfyUI 0.8.0 (commit 618b803d), torch 2.15.0, transformers 5, on x86-64 with AVX-512, in f32.
+Recorded with ComfyUI 0.8.0 (commit 618b803d), torch 2.15.0, transformers 5, on x86-64 with AVX-512, in f32; text encoders keep their
+weights in f16, as ComfyUI has them.
 
 `families/<family>.json` lists the tensors of a checkpoint in the names that such files have, and the requests; their numbers are
 drawn by name as in `drawing.py`. `families/tensors.safetensors` holds `<family>/cond` (every seventh token), `<family>/pooled` and
@@ -70,7 +71,7 @@ def encoder(shapes, prefix, width, layers, family):
     quick = family in ("l", "sd1")
     layer = {"layer": "last"} if family == "sd1" else {"layer": "hidden", "layer_idx": -2}
     model = comfy.sd1_clip.SDClipModel(
-        textmodel_json_config=text_config(width, layers, "quick_gelu" if quick else "gelu"), dtype=torch.float32,
+        textmodel_json_config=text_config(width, layers, "quick_gelu" if quick else "gelu"), dtype=torch.float16,
         **layer, layer_norm_hidden_state=family in ("h", "sd1"),
         special_tokens={"start": 49406, "end": 49407, "pad": 49407 if quick else 0}, return_projected_pooled=not quick,
     )

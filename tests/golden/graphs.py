@@ -2,7 +2,8 @@
 
     PYTHONPATH=<ComfyUI> python tests/golden/graphs.py [CASE...]
 
-Recorded with ComfyUI 0.8.0 (commit 618b803d), torch 2.15.0, spandrel 0.4, on x86-64 with AVX-512, in f32.
+Recorded with ComfyUI 0.8.0 (commit 618b803d), torch 2.15.0, spandrel 0.4, on x86-64 with AVX-512, in f32; what reads texts and sees
+pictures keeps its weights in f16, as ComfyUI has it.
 
 `graphs/models.json` lists the tensors of each model file, whose numbers are drawn by name as in `drawing.py`;
 `graphs/cases.json` the graphs, in which a wire from a name that is no node is a value that both sides make; and
@@ -142,7 +143,7 @@ def text_encoder(shapes, of=""):
 
     class Encoder(comfy.sd1_clip.SD1ClipModel):
         def __init__(self, device="cpu", dtype=None, model_options={}):
-            super().__init__(device=device, dtype=torch.float32, model_options=model_options, clip_name="l", clip_model=inner)
+            super().__init__(device=device, dtype=torch.float16, model_options=model_options, clip_name="l", clip_model=inner)
 
     class Tokenizer(comfy.sd1_clip.SD1Tokenizer):
         def __init__(self, embedding_directory=None, tokenizer_data={}):
@@ -223,8 +224,6 @@ def vision(shapes, width, layers, patch, side, projected):
         json.dump(config, file)
         file.flush()
         model = comfy.clip_vision.ClipVisionModel(file.name)
-    # On a CPU it would keep the weights in half precision.
-    model.model.float()
     missing, unexpected = model.load_sd(comfy.clip_vision.convert_to_transformers(drawn(shapes), "visual."))
     assert not missing and set(unexpected) <= {"vision_model.embeddings.position_ids"}, (missing, unexpected)
     return model
@@ -323,6 +322,9 @@ for name, unet in (("control", small_unet), ("control_xl", wide_unet)):
 given["model_2"] = patcher(comfy.supported_models.SD15, small_unet, models["sd1"], comfy.model_base.BaseModel, "second/")
 given["xl_2"] = patcher(comfy.supported_models.SDXL, wide_unet, models["sdxl"], comfy.model_base.SDXL, "second/")
 models["text"] = transformers("", 64, 3, 192)
+models["lora"] = {f"lora_te_text_model_encoder_layers_{layer}_{name}.lora_{half}.weight": shape
+                  for layer in range(3) for name, (out, into) in (("self_attn_q_proj", (64, 64)), ("mlp_fc1", (192, 64)))
+                  for half, shape in (("up", [out, 4]), ("down", [4, into]))}
 given["clip"], given["clip_2"] = text_encoder(models["text"]), text_encoder(models["text"], "second/")
 given["control_difference"] = control_difference(small_unet, models["control"], given["model"])
 models["control_lora"] = control_lora(models["control"])
@@ -752,6 +754,19 @@ CASES = {
                                            more={"steps": 12, "sampler_name": how})
        for name in ("EasyCache", "LazyCache")
        for number, (threshold, how) in enumerate(((0.3, "euler"), (1.2, "dpmpp_2m")))},
+    "text_lora": {
+        "with": ["LoraLoader", {"model": ["model", 0], "clip": ["clip", 0], "lora_name": "lora.safetensors", "strength_model": 1.0,
+                               "strength_clip": 0.8}],
+        "end": ["CLIPTextEncode", {"clip": ["with", 1], "text": "a (red:1.2) bear on the beach"}],
+    },
+    "text_loras": {
+        "mixed": ["CLIPMergeSimple", {"clip1": ["clip", 0], "clip2": ["clip_2", 0], "ratio": 0.7}],
+        "with": ["LoraLoader", {"model": ["model", 0], "clip": ["mixed", 0], "lora_name": "lora.safetensors", "strength_model": 0.0,
+                               "strength_clip": 0.8}],
+        "more": ["LoraLoader", {"model": ["model", 0], "clip": ["with", 1], "lora_name": "lora.safetensors", "strength_model": 0.0,
+                               "strength_clip": -0.3}],
+        "end": ["CLIPTextEncode", {"clip": ["more", 1], "text": "a (red:1.2) bear on the beach"}],
+    },
     "cut_to_batch": {"end": ["LatentCutToBatch", {"samples": ["latent", 0], "dim": "x", "slice_size": 5}]},
 }
 
@@ -807,6 +822,8 @@ of_hypernetworks = sys.modules["comfy_extras.nodes_hypernetwork"]
 of_hypernetworks.folder_paths = types.SimpleNamespace(get_full_path_or_raise=lambda kind, name: name)
 read = types.SimpleNamespace(load_torch_file=lambda path, safe_load: hypernetwork(models["hyper"]))
 of_hypernetworks.comfy = types.SimpleNamespace(utils=read)
+nodes.folder_paths = types.SimpleNamespace(get_full_path_or_raise=lambda kind, name: name)
+nodes.comfy.utils.load_torch_file = lambda path, safe_load: drawn(models["lora"])
 folder = HERE / "graphs"
 folder.mkdir(exist_ok=True)
 tensors, cases = {}, {}

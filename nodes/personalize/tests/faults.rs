@@ -188,7 +188,8 @@ fn a_para_acts_beside_weights_of_eight_bits_and_is_not_merged_into_them() {
             nodes["save"] = save;
             let outcome = bench.run(graph(nodes, "3"));
             let (node, error) = outcome.failure();
-            let told = format!("layer `{LINEAR}` is stored as F8_E4M3, and a PaRa cannot be merged into a quantised weight");
+            let told =
+                format!("layer `{LINEAR}` is stored as F8_E4M3, and a PaRa cannot be merged into a quantised weight");
             assert_eq!((node, error.to_string()), ("save", told));
             assert!(error.hint().unwrap().contains("PaRaApply, export it with PaRaToLoRA"), "{:?}", error.hint());
         }

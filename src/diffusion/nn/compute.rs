@@ -55,6 +55,12 @@ impl Compute {
         Self { halves: true, ..self.clone() }
     }
 
+    /// The same for weights that are kept as they are stored.
+    #[must_use]
+    pub fn keeping_all(&self) -> Self {
+        Self { halves: false, ..self.clone() }
+    }
+
     /// Whether weights are kept in half precision.
     #[must_use]
     pub fn keeps_halves(&self) -> bool {

@@ -151,7 +151,7 @@ fn sum(terms: &[(f64, Weight)]) -> Result<Tensor> {
 impl Origin {
     fn tensor(&self, shape: &[usize]) -> Result<Tensor> {
         match self {
-            Self::File(stored) => Ok(stored.tensor()?.reshape(shape)?),
+            Self::File(stored) => Ok(stored.tensor_to_change()?.reshape(shape)?),
             Self::Memory(tensor) => Ok(tensor.clone()),
             Self::Sum(terms) => sum(terms),
         }

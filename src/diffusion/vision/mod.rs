@@ -71,8 +71,10 @@ impl Vision {
         let norm = format!("{}.weight", layout.norms[0]);
         let places = (0..).map(|index| blocks.at(index)).take_while(|block| block.contains(&norm));
         let loaded = places.map(|block| Block::load(&block, layout, width, activation)).collect::<Result<Vec<_>>>()?;
+        // Of weights in halves, ComfyUI keeps these as they are stored.
+        let whole = weights.as_stored();
         let projection = layout.projection.map(|name| {
-            let projection = weights.at(name);
+            let projection = whole.at(name);
             match projection.shape("weight") {
                 Some(&[out, _]) => Linear::load_without_bias(&projection, width, out),
                 _ => Err(projection.missing(&projection.key("weight"))),
@@ -83,9 +85,9 @@ impl Vision {
             patch: embed(&patch, 3, width, pixels, geometry)?,
             class: vector(&weights, layout.class, width)?.reshape((1, 1, width))?,
             positions,
-            before: layout.before.map(|name| LayerNorm::load(&weights.at(name), width, layout.epsilon)).transpose()?,
+            before: layout.before.map(|name| LayerNorm::load(&whole.at(name), width, layout.epsilon)).transpose()?,
             blocks: loaded,
-            after: LayerNorm::load(&weights.at(layout.after), width, layout.epsilon)?,
+            after: LayerNorm::load(&whole.at(layout.after), width, layout.epsilon)?,
             projection: projection.transpose()?,
             side,
         })

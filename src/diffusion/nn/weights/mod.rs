@@ -3,20 +3,26 @@
 //! Names are looked up below a prefix ([`Weights::at`]), so a network's code spells a checkpoint's keys the way that the
 //! checkpoint does. What was never asked for can be listed ([`Weights::unread`]): no tensor is dropped silently.
 
+mod item;
+mod stored;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::fs::File;
-use std::ops::{Bound, Range};
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
-use candle_core::{Device, Tensor};
-use paraflow_kernels::{Halves, Precision};
+use candle_core::Tensor;
+use paraflow_kernels::Precision;
 
+use self::item::{Bytes, Item, map};
+pub(super) use self::stored::Stored;
 use super::compute::Compute;
-use super::header::{Entry, Header};
-use super::numbers::{Numbers, round_to_half};
+use super::header::Header;
+use super::numbers::Numbers;
 use crate::error::{Error, Result};
 
 /// What a file says of one tensor.
@@ -52,18 +58,6 @@ struct Source {
     metadata: BTreeMap<String, String>,
 }
 
-/// One tensor under one name. The same bytes may have several names, in several sources.
-#[derive(Clone)]
-struct Item {
-    bytes: Arc<Bytes>,
-    entry: Entry,
-    /// Stored as `[columns, rows]`; `entry` speaks of what is read.
-    transposed: bool,
-    read: Arc<AtomicBool>,
-    /// Of a tensor that lies in no file: the tensors that it is the sum of, each times its factor.
-    sum: Option<Arc<[(f32, Stored)]>>,
-}
-
 /// What a stored tensor, or some rows of it, is called from now on; see [`Weights::renamed`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Renamed {
@@ -83,37 +77,6 @@ impl Renamed {
     pub fn whole(name: impl Into<String>) -> Self {
         Self { name: name.into(), part: (1, 0), transposed: false, rank: None }
     }
-}
-
-enum Bytes {
-    Mapped(memmap2::Mmap),
-    Shared(Arc<[u8]>),
-}
-
-impl Bytes {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Mapped(map) => map,
-            Self::Shared(bytes) => bytes,
-        }
-    }
-
-    /// Gives the whole pages of a range back to the system; they are read from the file again when somebody asks.
-    #[cfg(unix)]
-    #[expect(unsafe_code, reason = "the system has no other word for it")]
-    fn release(&self, range: Range<usize>) {
-        /// Of any system that we know; where pages are larger, the system widens or refuses, and nothing is lost.
-        const PAGE: usize = 1 << 16;
-        let (start, end) = (range.start.next_multiple_of(PAGE), range.end / PAGE * PAGE);
-        if let (Self::Mapped(map), true) = (self, start < end) {
-            // SAFETY: the mapping is of a file and read-only, so what is forgotten is read anew, the same bytes as before.
-            // A refusal changes nothing.
-            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
-        }
-    }
-
-    #[cfg(not(unix))]
-    fn release(&self, _: Range<usize>) {}
 }
 
 impl Weights {
@@ -263,6 +226,12 @@ impl Weights {
     #[must_use]
     pub fn in_halves(&self) -> Self {
         self.on(&self.compute.keeping_halves())
+    }
+
+    /// The same tensors, kept as they are stored.
+    #[must_use]
+    pub fn as_stored(&self) -> Self {
+        self.on(&self.compute.keeping_all())
     }
 
     /// In which numbers layers multiply.
@@ -500,345 +469,4 @@ pub(crate) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> V
 fn without_ones(shape: &[usize]) -> &[usize] {
     let end = shape.iter().rposition(|&dim| dim != 1).map_or(0, |last| last + 1);
     &shape[..end]
-}
-
-impl Item {
-    /// Its bytes as they lie in the file.
-    fn stored(&self) -> &[u8] {
-        &self.bytes.as_slice()[self.entry.range.clone()]
-    }
-
-    /// A tensor of the same shape that is a sum.
-    fn summed(&self, terms: &[(f32, Stored)]) -> Self {
-        let end = self.entry.shape.iter().product::<usize>() * size_of::<f32>();
-        let entry = Entry { dtype: "F32".to_owned(), shape: self.entry.shape.clone(), range: Range { start: 0, end } };
-        let bytes = Arc::new(Bytes::Shared(Arc::from([])));
-        Self { bytes, entry, transposed: false, read: Arc::default(), sum: Some(terms.into()) }
-    }
-
-    /// The tensor under another name; `None` where it has no such part.
-    fn seen_as(&self, renamed: &Renamed) -> Option<Self> {
-        let mut item = self.clone();
-        if let Some(terms) = &self.sum {
-            let seen = |(factor, stored): &(f32, Stored)| {
-                Some((*factor, Stored { item: stored.item.seen_as(renamed)?, ..stored.clone() }))
-            };
-            item.sum = Some(terms.iter().map(seen).collect::<Option<Vec<_>>>()?.into());
-        }
-        let (parts, index) = renamed.part;
-        if parts > 1 {
-            let rows = item.entry.shape.first_mut()?;
-            let length = item.entry.range.len();
-            if self.transposed || !rows.is_multiple_of(parts) || !length.is_multiple_of(parts) || index >= parts {
-                return None;
-            }
-            *rows /= parts;
-            let start = item.entry.range.start + index * (length / parts);
-            item.entry.range = Range { start, end: start + length / parts };
-        }
-        if renamed.transposed {
-            if item.entry.shape.len() != 2 {
-                return None;
-            }
-            item.entry.shape.reverse();
-            item.transposed = !item.transposed;
-        }
-        if let Some(rank) = renamed.rank {
-            while item.entry.shape.len() > rank && item.entry.shape.last() == Some(&1) {
-                item.entry.shape.pop();
-            }
-            item.entry.shape.resize(rank.max(item.entry.shape.len()), 1);
-        }
-        Some(item)
-    }
-}
-
-/// Maps a file; an empty one, which cannot be mapped, is read as no bytes.
-#[expect(unsafe_code, reason = "mapping a checkpoint is the one way to load gigabytes without a copy")]
-fn map(path: &Path) -> std::io::Result<Bytes> {
-    let file = File::open(path)?;
-    let metadata = file.metadata()?;
-    if metadata.is_dir() {
-        return Err(std::io::Error::from(std::io::ErrorKind::IsADirectory));
-    }
-    if metadata.len() == 0 {
-        return Ok(Bytes::Shared(Arc::from([])));
-    }
-    // SAFETY: the mapping is read-only and private to `Source`. Another process that writes to the file changes the numbers
-    // that we read, never their meaning as plain bytes; one that cuts it short is warned of in `Weights::open`.
-    let map = unsafe { memmap2::Mmap::map(&file)? };
-    Ok(Bytes::Mapped(map))
-}
-
-/// One tensor's place in its file: known to be there, of a fitting shape and a readable type.
-#[derive(Clone)]
-pub(super) struct Stored {
-    weights: Weights,
-    item: Item,
-    numbers: Numbers,
-    /// What every number is multiplied by.
-    scale: f32,
-}
-
-impl Stored {
-    pub(super) fn shape(&self) -> &[usize] {
-        &self.item.entry.shape
-    }
-
-    /// All its numbers in order.
-    pub(super) fn to_f32(&self) -> Vec<f32> {
-        let mut numbers = vec![0.0; self.shape().iter().product()];
-        self.read(0, &mut numbers);
-        numbers
-    }
-
-    /// Its numbers from the `start`-th on, as many as `out` takes. Panics beyond the end.
-    pub(super) fn read(&self, start: usize, out: &mut [f32]) {
-        self.read_as_stored(start, out);
-        // What is multiplied by a scale is kept as it lies in the file.
-        if self.weights.compute.keeps_halves() && self.numbers != Numbers::F16 && self.scale == 1.0 {
-            round_to_half(out);
-        }
-    }
-
-    fn read_as_stored(&self, start: usize, out: &mut [f32]) {
-        if let Some(terms) = &self.item.sum {
-            out.fill(0.0);
-            let mut term = vec![0.0; out.len()];
-            for (factor, stored) in terms.iter() {
-                stored.read(start, &mut term);
-                out.iter_mut().zip(&term).for_each(|(sum, number)| *sum += factor * number);
-            }
-            return;
-        }
-        let width = self.numbers.width();
-        let all = self.item.stored();
-        if let (true, &[rows, columns]) = (self.item.transposed, self.shape()) {
-            let mut number = [0.0];
-            for (at, out) in (start..).zip(out) {
-                let from = at % columns * rows + at / columns;
-                self.numbers.convert(self.scale, &all[from * width..(from + 1) * width], &mut number);
-                *out = number[0];
-            }
-            return;
-        }
-        self.numbers.convert(self.scale, &all[start * width..(start + out.len()) * width], out);
-    }
-
-    /// Where it is computed with.
-    pub(super) fn compute(&self) -> &Compute {
-        &self.weights.compute
-    }
-
-    /// Which numbers of 16 bits it has, if they can be read as they are.
-    pub(super) fn halves(&self) -> Option<Halves> {
-        match self.numbers {
-            _ if self.item.transposed => None,
-            Numbers::F16 => Some(Halves::F16),
-            Numbers::Bf16 if !self.weights.compute.keeps_halves() => Some(Halves::Bf16),
-            _ => None,
-        }
-    }
-
-    /// The bits of its numbers from the `start`-th on, as many as `out` takes. Panics beyond the end.
-    pub(super) fn read_halves(&self, start: usize, out: &mut [u16]) {
-        let (stored, _) = self.item.stored()[2 * start..2 * (start + out.len())].as_chunks::<2>();
-        out.iter_mut().zip(stored).for_each(|(out, bytes)| *out = u16::from_le_bytes(*bytes));
-    }
-
-    /// Tells the system that nobody will read it soon, so that its pages do not count as this process's memory. They stay in
-    /// the system's cache of files.
-    pub(super) fn release(&self) {
-        match &self.item.sum {
-            Some(terms) => terms.iter().for_each(|(_, stored)| stored.release()),
-            None => self.item.bytes.release(self.item.entry.range.clone()),
-        }
-    }
-
-    /// The whole tensor in the type and on the device of its [`Weights`].
-    pub(super) fn tensor(&self) -> Result<Tensor> {
-        let tensor = Tensor::from_vec(self.to_f32(), self.shape(), &Device::Cpu)?;
-        self.weights.compute.take(&tensor)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use candle_core::DType;
-    use half::{bf16, f16};
-    use safetensors::tensor::{Dtype, TensorView};
-
-    use super::super::{Conv2d, Embedding, GroupNorm, Linear};
-    use super::*;
-    use crate::error::FileFault;
-    use crate::testing::drawn_file;
-
-    fn drawn(tensors: &[(&str, &[usize])]) -> Weights {
-        let tensors: BTreeMap<String, Vec<usize>> =
-            tensors.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec())).collect();
-        Weights::from_bytes("model.safetensors", drawn_file(&tensors)).unwrap()
-    }
-
-    /// A file with the numbers 0.5, -2 and 300 in one type.
-    fn stored(dtype: Dtype) -> Weights {
-        let numbers = [0.5f64, -2.0, 300.0];
-        let bytes: Vec<u8> = match dtype {
-            Dtype::F16 => numbers.iter().flat_map(|&x| f16::from_f64(x).to_le_bytes()).collect(),
-            Dtype::BF16 => numbers.iter().flat_map(|&x| bf16::from_f64(x).to_le_bytes()).collect(),
-            Dtype::F32 => numbers.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect(),
-            Dtype::F64 => numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            _ => vec![0; 24],
-        };
-        let view = TensorView::new(dtype, vec![3], &bytes).unwrap();
-        Weights::from_bytes("model.safetensors", safetensors::serialize([("x", view)], None).unwrap()).unwrap()
-    }
-
-    #[test]
-    fn every_type_of_number_is_read() {
-        for dtype in [Dtype::F16, Dtype::BF16, Dtype::F32, Dtype::F64] {
-            let x = stored(dtype).tensor("x", &[3]).unwrap();
-            assert_eq!(x.to_vec1::<f32>().unwrap(), [0.5, -2.0, 300.0], "{dtype:?}");
-        }
-        assert_eq!(
-            stored(Dtype::I64).tensor("x", &[3]).unwrap_err().to_string(),
-            "`model.safetensors`: tensor `x` is stored as I64\nhint: convert the file to f16, bf16 or f32"
-        );
-        let half = stored(Dtype::F32).on(&Compute::plain(&Device::Cpu, DType::F16)).tensor("x", &[3]).unwrap();
-        assert_eq!(half.dtype(), DType::F16);
-    }
-
-    /// The values that torch gives these bytes.
-    fn eight_bits(scale: Option<f32>, marked: bool) -> Weights {
-        let numbers = [0x38, 0x40, 0xb8, 0x30];
-        let scale = scale.map(f32::to_le_bytes);
-        let mut views = vec![("proj.weight", TensorView::new(Dtype::F8_E4M3, vec![2, 2], &numbers).unwrap())];
-        if let Some(scale) = &scale {
-            views.push(("proj.scale_weight", TensorView::new(Dtype::F32, vec![1], scale).unwrap()));
-        }
-        if marked {
-            views.push(("scaled_fp8", TensorView::new(Dtype::F8_E4M3, vec![0], &[]).unwrap()));
-        }
-        Weights::from_bytes("model.safetensors", safetensors::serialize(views, None).unwrap()).unwrap()
-    }
-
-    #[test]
-    fn eight_bit_weights_have_a_scale_where_their_file_says_so() {
-        let numbers = |weights: &Weights| weights.tensor("proj.weight", &[2, 2]).unwrap().to_vec2::<f32>().unwrap();
-        assert_eq!(numbers(&eight_bits(None, false)), [[1.0, 2.0], [-1.0, 0.5]]);
-        let scaled = eight_bits(Some(3.0), true);
-        assert_eq!(numbers(&scaled), [[3.0, 6.0], [-3.0, 1.5]]);
-        assert_eq!(scaled.unread(), [] as [String; 0]);
-        let error = eight_bits(None, true).tensor("proj.weight", &[2, 2]).unwrap_err();
-        assert!(matches!(&error, Error::MissingTensor { name, .. } if name == "proj.scale_weight"), "{error}");
-    }
-
-    #[test]
-    fn tensors_are_renamed_cut_and_turned_without_a_copy() {
-        let weights = drawn(&[("a.in.weight", &[6, 2]), ("a.turn", &[2, 3]), ("b", &[1])]);
-        let other = weights.part("a.").renamed(|name| match name {
-            "in.weight" => {
-                (0..3).map(|third| Renamed { part: (3, third), ..Renamed::whole(format!("{third}.weight")) }).collect()
-            }
-            "turn" => vec![Renamed { transposed: true, ..Renamed::whole("turned.weight") }],
-            _ => Vec::new(),
-        });
-        assert_eq!(other.names().collect::<Vec<_>>(), ["0.weight", "1.weight", "2.weight", "turned.weight"]);
-        let whole = weights.tensor("a.in.weight", &[6, 2]).unwrap().to_vec2::<f32>().unwrap();
-        assert_eq!(other.tensor("1.weight", &[2, 2]).unwrap().to_vec2::<f32>().unwrap(), whole[2..4]);
-        let turned = other.tensor("turned.weight", &[3, 2]).unwrap();
-        let stored = weights.tensor("a.turn", &[2, 3]).unwrap();
-        assert_eq!(turned.t().unwrap().to_vec2::<f32>().unwrap(), stored.to_vec2::<f32>().unwrap());
-        let bytes: Vec<u8> =
-            turned.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().flat_map(|x| x.to_le_bytes()).collect();
-        assert_eq!(*other.bytes("turned.weight").unwrap(), *bytes);
-        let joined = Weights::joined("both", &[weights.part("b"), other]);
-        assert_eq!(joined.names().count(), 5);
-        assert_eq!(weights.unread(), ["b"]);
-    }
-
-    #[test]
-    fn names_are_found_below_their_prefix() {
-        let weights = drawn(&[("unet.in.0.bias", &[2]), ("unet.in.0.weight", &[2, 3]), ("vae.bias", &[1])]);
-        let layer = weights.part("unet.").at("in").at(0);
-        assert_eq!(layer.layer(), "in.0");
-        assert_eq!(layer.key("weight"), "unet.in.0.weight");
-        assert_eq!(layer.names().collect::<Vec<_>>(), ["bias", "weight"]);
-        assert_eq!(layer.shape("weight"), Some(&[2, 3][..]));
-        assert!(!layer.contains("in.0.weight"));
-        Linear::load(&layer, 3, 2).unwrap();
-        assert_eq!(weights.unread(), ["vae.bias"]);
-        assert_eq!(weights.metadata()["modelspec.title"], "drawn");
-    }
-
-    #[test]
-    fn a_tensor_that_is_missing_or_misshapen_is_named() {
-        let weights = drawn(&[("proj.bias", &[2]), ("proj.weight", &[2, 3])]);
-        let message = |result: Result<Linear>| result.map(|_| ()).unwrap_err().to_string();
-        assert_eq!(
-            message(Linear::load(&weights.at("proj"), 4, 2)),
-            "`model.safetensors`: tensor `proj.weight` has shape [2, 3], its layer needs [2, 4] or [2, 4, 1, 1]"
-        );
-        assert_eq!(
-            message(Linear::load(&weights.at("prog"), 3, 2)),
-            "`model.safetensors`: tensor `prog.bias` is missing\nhint: the nearest names are `proj.bias`"
-        );
-        assert!(Conv2d::load(&weights.at("proj"), 3, 2, 3).is_err());
-        let empty = drawn(&[("norm.bias", &[0]), ("norm.weight", &[0])]);
-        assert!(GroupNorm::load(&empty.at("norm"), 0, 1e-5).is_err());
-        let odd = drawn(&[("norm.bias", &[40]), ("norm.weight", &[40])]);
-        assert!(GroupNorm::load(&odd.at("norm"), 40, 1e-5).is_err());
-    }
-
-    #[test]
-    fn files_that_cannot_be_read_say_why() {
-        let folder = std::env::temp_dir().join(format!("paraflow-weights-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let fault = |name: &str, bytes: &[u8]| {
-            let path = folder.join(name);
-            std::fs::write(&path, bytes).unwrap();
-            let Err(Error::BadFile { file, fault }) = Weights::open(&path) else { panic!("{name} was opened") };
-            assert_eq!(file, path.display().to_string());
-            fault
-        };
-        let whole = drawn_file(&BTreeMap::from([("x".to_owned(), vec![4])]));
-        assert_eq!(fault("empty.safetensors", b""), FileFault::Empty);
-        assert_eq!(fault("model.ckpt", b"PK\x03\x04archive/data.pkl"), FileFault::Pickle);
-        assert_eq!(fault("page.safetensors", b"<!DOCTYPE html>"), FileFault::WebPage);
-        assert!(matches!(fault("cut.safetensors", &whole[..whole.len() - 3]), FileFault::OutOfRange { .. }));
-        assert!(matches!(fault("cut short.safetensors", &whole[..20]), FileFault::HeaderCut { .. }));
-        let path = folder.join("whole.safetensors");
-        std::fs::write(&path, &whole).unwrap();
-        let mapped = Weights::open(&path).unwrap().tensor("x", &[4]).unwrap();
-        let held = Weights::from_bytes("x", whole).unwrap().tensor("x", &[4]).unwrap();
-        assert_eq!(mapped.to_vec1::<f32>().unwrap(), held.to_vec1::<f32>().unwrap());
-        for path in [folder.clone(), folder.join("nothing.safetensors")] {
-            assert!(matches!(Weights::open(path), Err(Error::Unreadable { .. })));
-        }
-        std::fs::remove_dir_all(folder).unwrap();
-    }
-
-    #[test]
-    fn what_was_let_go_of_is_read_again() {
-        let path = std::env::temp_dir().join(format!("paraflow-forgotten-{}.safetensors", std::process::id()));
-        std::fs::write(&path, drawn_file(&BTreeMap::from([("x".to_owned(), vec![300, 1000])]))).unwrap();
-        let weights = Weights::open(&path).unwrap();
-        let read = || weights.tensor("x", &[300, 1000]).unwrap().to_vec2::<f32>().unwrap();
-        let before = read();
-        weights.claim("x", &[&[300, 1000]]).unwrap().release();
-        assert!(read() == before);
-        std::fs::remove_file(path).unwrap();
-    }
-
-    #[test]
-    fn an_embedding_reads_the_rows_it_is_asked_for() {
-        let weights = drawn(&[("tokens.weight", &[5, 3])]);
-        let table = weights.tensor("tokens.weight", &[5, 3]).unwrap().to_vec2::<f32>().unwrap();
-        let embedding = Embedding::load(&weights.at("tokens"), 5, 3).unwrap();
-        let rows = embedding.rows(&[4, 0, 4]).unwrap().to_vec2::<f32>().unwrap();
-        assert_eq!(rows, [table[4].clone(), table[0].clone(), table[4].clone()]);
-        assert!(embedding.rows(&[5]).is_err());
-        assert_eq!(embedding.rows(&[]).unwrap().dims(), [0, 3]);
-    }
 }
