@@ -253,10 +253,8 @@ fn milliseconds(fps: f64) -> u32 {
 }
 
 /// The graph, as files carry it.
-fn texts(cx: &Context<'_>) -> Vec<(&'static str, String)> {
-    let prompt = Some(cx.prompt()).filter(|prompt| !prompt.is_null());
-    let texts = [("prompt", prompt), ("workflow", cx.workflow())];
-    texts.into_iter().filter_map(|(key, graph)| Some((key, python_json(graph?)))).collect()
+fn texts<'c>(cx: &'c Context<'_>) -> Vec<(&'c str, String)> {
+    cx.provenance().into_iter().map(|(key, graph)| (key, python_json(graph))).collect()
 }
 
 fn series(moving: &Moving, prefix: &str, cx: &Context<'_>) -> Result<Series, Error> {

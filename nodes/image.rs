@@ -197,15 +197,22 @@ fn unit(byte: u8) -> f32 {
     f32::from(byte) / 255.0
 }
 
+/// Whether a PNG can name a text so.
+fn is_keyword(word: &str) -> bool {
+    let fits = |letter: char| matches!(letter, ' '..='~' | '\u{a1}'..='\u{ff}');
+    (1..=79).contains(&word.chars().count()) && word.chars().all(fits)
+}
+
 /// Saves every picture of a batch and tells where.
 fn save(images: &Image, outputs: &Outputs, prefix: &str, zlib_level: u8, cx: &Context<'_>) -> Result<Sink> {
     let (batch, height, width, channels) = images.dims();
-    let prompt = (!cx.prompt().is_null()).then(|| python_json(cx.prompt()));
-    let workflow = cx.workflow().map(python_json);
-    let texts: Vec<(&str, &str)> = [("prompt", prompt.as_deref()), ("workflow", workflow.as_deref())]
-        .into_iter()
-        .filter_map(|(keyword, text)| text.map(|text| (keyword, text)))
-        .collect();
+    let told = cx.provenance();
+    let told: Vec<(&str, String)> = told.into_iter().map(|(keyword, value)| (keyword, python_json(value))).collect();
+    let (texts, left): (Vec<_>, Vec<_>) =
+        told.iter().map(|(keyword, text)| (*keyword, text.as_str())).partition(|(keyword, _)| is_keyword(keyword));
+    for (keyword, _) in left {
+        cx.warn(format!("{keyword:?} is no keyword of a PNG (1 to 79 letters of Latin-1), and is not written"));
+    }
     let channels = match channels {
         1 => Channels::Grey,
         3 => Channels::Rgb,
@@ -413,6 +420,29 @@ mod tests {
             texts[0].1
         );
         assert_eq!(texts[1], ("workflow", python_json(&workflow).as_str()));
+    }
+
+    /// Programs that talk to the server put their own words there, and ComfyUI writes them.
+    #[test]
+    fn what_else_a_client_gave_is_carried_too() {
+        let bench = Bench::new();
+        let body = json!({
+            "prompt": {
+                "1": {"class_type": "EmptyImage", "inputs": {"width": 2, "height": 1}},
+                "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+            },
+            "extra_data": {"extra_pnginfo": {"mine": {"a": ["ü", 1.0]}, "prompt": "another", "☃": 1, "workflow": {"nodes": []}}},
+        });
+        let outcome = bench.run_file(&serde_json::to_vec(&body).unwrap());
+        let told = "\"☃\" is no keyword of a PNG (1 to 79 letters of Latin-1), and is not written";
+        assert_eq!(outcome.warnings(), [told]);
+        let file = fs::read(bench.path("output/x_00001_.png")).unwrap();
+        let reader = png::Decoder::new(std::io::Cursor::new(file)).read_info().unwrap();
+        let texts = &reader.info().uncompressed_latin1_text;
+        let keywords: Vec<_> = texts.iter().map(|text| text.keyword.as_str()).collect();
+        assert_eq!(keywords, ["prompt", "workflow", "mine"]);
+        assert!(texts[0].text.contains("EmptyImage"), "the prompt that ran");
+        assert_eq!(texts[2].text, r#"{"a": ["\u00fc", 1.0]}"#);
     }
 
     #[test]

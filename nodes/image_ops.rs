@@ -99,19 +99,21 @@ impl Run for ImageBlend {
                 second = planes.permute((0, 2, 3, 1))?.contiguous()?;
             }
             let (of_second, of_channels) = (second.dim(0)?, second.dim(3)?);
-            if of_channels != channels || (of_second != batch && of_second != 1) {
+            if of_channels != channels || (of_second != batch && of_second != 1 && batch != 1) {
                 return Err(Error::Unfit {
                     what: "`image2`",
                     expected: format!("one picture or {batch}, of {channels} channels"),
                     found: format!("{of_second} of {of_channels}"),
                 });
             }
+            let all = batch.max(of_second);
             let (factor, mode) = (self.blend_factor as f32, self.blend_mode.name());
             let ones: Vec<f32> = self.image1.pixels().flatten_all()?.to_vec1()?;
             let others: Vec<f32> = second.flatten_all()?.to_vec1()?;
             let mix = |(a, b): (&f32, &f32)| (a * (1.0 - factor) + blended(mode, *a, *b) * factor).clamp(0.0, 1.0);
-            let mixed: Vec<f32> = ones.iter().zip(others.iter().cycle()).map(mix).collect();
-            Image::new(Tensor::from_vec(mixed, (batch, height, width, channels), &Device::Cpu)?)
+            let pairs = ones.iter().cycle().zip(others.iter().cycle()).take(all * height * width * channels);
+            let mixed: Vec<f32> = pairs.map(mix).collect();
+            Image::new(Tensor::from_vec(mixed, (all, height, width, channels), &Device::Cpu)?)
         };
         blend().map_err(tell)
     }

@@ -49,7 +49,9 @@ impl Run for Morphology {
 
 /// Each number the largest or the smallest in the square around it, as far as that lies in the picture.
 fn spread(x: &Tensor, size: usize, largest: bool) -> Result<Tensor, Error> {
-    let (before, after) = (size / 2, size - size / 2 - 1);
+    // A square of even size has no middle: kornia's lies one further when it grows than when it shrinks.
+    let (less, more) = ((size - 1) / 2, size / 2);
+    let (before, after) = if largest { (less, more) } else { (more, less) };
     let along = |x: &Tensor, dim: usize| -> Result<Tensor, Error> {
         let length = x.dim(dim)?;
         let moved = x.transpose(dim, 3)?.contiguous()?;

@@ -212,9 +212,7 @@ fn write(
 
 /// The graph that a file is from, as pictures carry it.
 pub(crate) fn graph(cx: &Context<'_>) -> BTreeMap<String, String> {
-    let prompt = Some(cx.prompt()).filter(|prompt| !prompt.is_null());
-    let texts = [("prompt", prompt), ("workflow", cx.workflow())];
-    texts.into_iter().filter_map(|(key, graph)| Some((key.to_owned(), python_json(graph?)))).collect()
+    cx.provenance().into_iter().map(|(key, graph)| (key.to_owned(), python_json(graph))).collect()
 }
 
 /// What programs ask of a checkpoint, and the graph.

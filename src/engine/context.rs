@@ -86,6 +86,16 @@ impl<'r> Context<'r> {
         self.plan.and_then(Plan::workflow)
     }
 
+    /// What files carry of where they come from, by keyword: the prompt, the workflow, and what else the client gave for that.
+    /// Nothing outside of a run.
+    #[must_use]
+    pub fn provenance(&self) -> Vec<(&str, &Json)> {
+        let Some(plan) = self.plan else { return Vec::new() };
+        let workflow = plan.workflow().map(|workflow| ("workflow", workflow));
+        let extra = plan.extra().iter().map(|(keyword, value)| (keyword.as_str(), value));
+        std::iter::once(("prompt", plan.prompt())).chain(workflow).chain(extra).collect()
+    }
+
     /// All that the node's result depends on, as one hash: the same for equal work, in this process and in the next.
     /// `None` where no work is ever equal, and outside of a run.
     #[must_use]

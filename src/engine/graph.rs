@@ -52,4 +52,20 @@ pub struct Graph {
     pub nodes: Vec<(NodeId, Entry)>,
     /// The UI workflow that this graph was made from, if it was: saved into pictures beside the prompt.
     pub workflow: Option<Json>,
+    /// What else a client gave to be saved into pictures, by keyword.
+    pub extra: Map<String, Json>,
+}
+
+impl Graph {
+    /// Takes over what a client gave to be saved into pictures: `extra_pnginfo`, a workflow and whatever else.
+    pub fn carry(&mut self, given: Option<&Json>) {
+        for (keyword, value) in given.and_then(Json::as_object).into_iter().flatten() {
+            match keyword.as_str() {
+                "workflow" => self.workflow = Some(value).filter(|it| it.is_object()).cloned(),
+                // The prompt in a file is the one that ran.
+                "prompt" => {}
+                _ => drop(self.extra.insert(keyword.clone(), value.clone())),
+            }
+        }
+    }
 }

@@ -311,7 +311,7 @@ fn plan(job: &Job, registry: &paraflow_engine::Registry) -> Result<Plan, (String
     let empty = serde_json::Map::new();
     let mut graph = formats::from_prompt(job.prompt.as_object().unwrap_or(&empty))
         .map_err(|error| (nothing(), nothing(), error.to_string()))?;
-    graph.workflow = job.extra.pointer("/extra_pnginfo/workflow").filter(|it| it.is_object()).cloned();
+    graph.carry(job.extra.get("extra_pnginfo"));
     Plan::for_outputs(graph, registry, &job.outputs).map_err(|faults| {
         let first = faults.first();
         let node = first.and_then(|fault| fault.node.clone()).unwrap_or_default();

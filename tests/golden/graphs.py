@@ -617,6 +617,10 @@ CASES = {
                                            "spacing_width": 0, "spacing_color": "white"}]},
     **{f"morphology_{how}": {"end": ["Morphology", {"image": ["small_picture", 0], "operation": how, "kernel_size": 3}]}
        for how in ("erode", "dilate", "open", "close", "gradient", "bottom_hat", "top_hat")},
+    **{f"morphology_{how}_{size}": {"end": ["Morphology", {"image": ["small_picture", 0], "operation": how, "kernel_size": size}]}
+       for how, size in (("erode", 4), ("dilate", 4), ("dilate", 6), ("open", 4), ("close", 4), ("gradient", 4), ("top_hat", 4))},
+    "blend_many": {"end": ["ImageBlend", {"image1": ["picture", 0], "image2": ["small_picture", 0], "blend_factor": 0.3,
+                                          "blend_mode": "screen"}]},
     "yuv": {"end": ["ImageRGBToYUV", {"image": ["small_picture", 0]}]},
     "yuv_back": {"a": ["ImageRGBToYUV", {"image": ["small_picture", 0]}],
                  "end": ["ImageYUVToRGB", {"Y": ["a", 0], "U": ["a", 1], "V": ["a", 2]}]},

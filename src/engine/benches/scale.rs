@@ -90,7 +90,7 @@ fn chain(nodes: usize, first: usize) -> Graph {
         all.push((at.to_string(), entry("Add", inputs)));
     }
     all.push((nodes.to_string(), entry("Take", vec![("last".into(), link(nodes - 2))])));
-    Graph { nodes: all, workflow: None }
+    Graph { nodes: all, ..Graph::default() }
 }
 
 /// Nodes that know nothing of each other; one takes them all.
@@ -99,7 +99,7 @@ fn wide(nodes: usize, first: usize) -> Graph {
     let mut all: Vec<_> = (0..nodes - 1).map(number).collect();
     let inputs = (0..nodes - 1).map(|at| (format!("input{at}"), link(at))).collect();
     all.push(("taker".into(), entry("Take", inputs)));
-    Graph { nodes: all, workflow: None }
+    Graph { nodes: all, ..Graph::default() }
 }
 
 const NODES: usize = 10_000;
@@ -173,7 +173,7 @@ fn chain_of_500(bencher: divan::Bencher, cached: bool) {
 #[divan::bench]
 fn refuse_1000_outputs(bencher: divan::Bencher) {
     let output = |at: usize| (at.to_string(), entry("Take", vec![("all".into(), link(5000))]));
-    let graph = Arc::new(Graph { nodes: (0..1000).map(output).collect(), workflow: None });
+    let graph = Arc::new(Graph { nodes: (0..1000).map(output).collect(), ..Graph::default() });
     let registry = registry();
     bencher.bench(|| Plan::new(Arc::clone(&graph), &registry).map(|_| ()).expect_err("no node 5000"));
 }

@@ -86,6 +86,15 @@ pub fn from_prompt(nodes: &serde_json::Map<String, Json>) -> Result<Graph, Forma
     api::read(nodes, &[])
 }
 
+/// A JSON text as Python writes it: `NaN` and the infinities, which JSON cannot say, become `null`.
+///
+/// # Errors
+///
+/// [`FormatError`] with the place.
+pub fn json(text: &str) -> Result<Json, FormatError> {
+    Ok(Document::parse(text)?.json)
+}
+
 /// The graph as a UI workflow of version 0.4, for editors that open no other: the one that it was made from, else one with
 /// its nodes in columns. Read again it is the same graph, but that every widget has a value.
 #[must_use]
@@ -106,7 +115,7 @@ fn graph(document: &Document<'_>, specs: &dyn Specs, conditions: &Conditions) ->
         && api::looks_like(prompt)
     {
         let mut graph = api::read(nodes, &document.repeated_keys(&["prompt"]))?;
-        graph.workflow = json.pointer("/extra_data/extra_pnginfo/workflow").filter(|it| it.is_object()).cloned();
+        graph.carry(json.pointer("/extra_data/extra_pnginfo"));
         return Ok(graph);
     }
     Err(FormatError::NotAGraph { found: looks(json) })

@@ -194,6 +194,12 @@ impl Plan {
         self.graph.workflow.as_ref()
     }
 
+    /// What else a client gave to be saved into pictures, by keyword.
+    #[must_use]
+    pub fn extra(&self) -> &serde_json::Map<String, Json> {
+        &self.graph.extra
+    }
+
     pub(crate) fn tasks(&self) -> &[Task] {
         &self.tasks
     }

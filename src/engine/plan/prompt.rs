@@ -56,7 +56,7 @@ mod tests {
             title: Some("second pass".into()),
             rest: Map::from_iter([("is_changed".into(), json!([1])), ("_meta".into(), json!({"colour": "red"}))]),
         };
-        let graph = Graph { nodes: vec![("3".into(), entry)], workflow: None };
+        let graph = Graph { nodes: vec![("3".into(), entry)], ..Graph::default() };
         let edits = [(0, "steps".to_owned(), json!(20)), (0, "denoise".to_owned(), json!(1.0))];
         assert_eq!(
             write(&graph, &edits).to_string(),

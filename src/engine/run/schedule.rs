@@ -118,7 +118,7 @@ impl<'r> Schedule<'r> {
 
     /// The task gave its result: those that waited for it may go, and what only it read is dropped.
     pub(crate) fn finish(&mut self, position: usize, outcome: Arc<Outcome>) {
-        self.ready.leave(self.lane(position));
+        self.ready.leave(Kind::of(self.task(position)));
         self.pending[position] = false;
         self.unfinished -= 1;
         if self.uses[position] > 0 {
@@ -138,7 +138,7 @@ impl<'r> Schedule<'r> {
 
     /// The task asks for some of its lazy wires before it can go on.
     pub(crate) fn demand(&mut self, position: usize, wires: &[Wire]) {
-        self.ready.leave(self.lane(position));
+        self.ready.leave(Kind::of(self.task(position)));
         // One more than there is, so that it is not ready before all of them are asked for.
         self.missing[position] = 1;
         for wire in wires {
@@ -154,7 +154,7 @@ impl<'r> Schedule<'r> {
 
     /// The task gave no result.
     pub(crate) fn abandon(&mut self, position: usize) {
-        self.ready.leave(self.lane(position));
+        self.ready.leave(Kind::of(self.task(position)));
     }
 
     /// Marks the task, and all that it must read first, without recursion: graphs are deep.
@@ -204,46 +204,59 @@ impl<'r> Schedule<'r> {
     fn task(&self, position: usize) -> &'r Task {
         &self.plan.tasks()[position]
     }
+}
 
-    fn lane(&self, position: usize) -> Lane {
-        self.task(position).node.spec.lane
+/// Which tasks run side by side: those of the first kind do; of each other kind, one at a time does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Loads and decides.
+    Any,
+    /// Computes.
+    Compute,
+    /// Makes files without computing: those of one batch get numbers in a row, in the same order at every run.
+    Sink,
+}
+
+impl Kind {
+    fn of(task: &Task) -> Self {
+        match task.node.spec.lane {
+            Lane::Compute => Self::Compute,
+            Lane::Any if task.node.spec.sink => Self::Sink,
+            Lane::Any => Self::Any,
+        }
     }
 }
 
-/// Tasks that wait for a worker, the lowest rank first, then in the plan's order. One at a time on the compute lane.
+/// Tasks that wait for a worker, by kind, the lowest rank first, then in the plan's order.
 #[derive(Default)]
 struct Ready {
-    any: BinaryHeap<Reverse<(u8, u32)>>,
-    compute: BinaryHeap<Reverse<(u8, u32)>>,
-    computing: bool,
+    waiting: [BinaryHeap<Reverse<(u8, u32)>>; 3],
+    busy: [bool; 3],
 }
 
 impl Ready {
     fn push(&mut self, position: usize, task: &Task) {
-        let lane = match task.node.spec.lane {
-            Lane::Any => &mut self.any,
-            Lane::Compute => &mut self.compute,
-        };
-        lane.push(Reverse((task.rank, position as u32)));
+        self.waiting[Kind::of(task) as usize].push(Reverse((task.rank, position as u32)));
     }
 
     fn pop(&mut self) -> Option<usize> {
-        let compute = if self.computing { None } else { self.compute.peek() };
         // `Reverse` turns the order round: the greater of two goes first.
-        if compute > self.any.peek() {
-            self.computing = true;
-            return self.compute.pop().map(|Reverse((_, position))| position as usize);
-        }
-        self.any.pop().map(|Reverse((_, position))| position as usize)
+        let kind = self.free().max_by_key(|&kind| self.waiting[kind].peek())?;
+        let Reverse((_, position)) = self.waiting[kind].pop()?;
+        self.busy[kind] = kind != Kind::Any as usize;
+        Some(position as usize)
     }
 
-    fn leave(&mut self, lane: Lane) {
-        if lane == Lane::Compute {
-            self.computing = false;
-        }
+    fn leave(&mut self, kind: Kind) {
+        self.busy[kind as usize] = false;
     }
 
     fn has_any(&self) -> bool {
-        !self.any.is_empty() || !(self.computing || self.compute.is_empty())
+        self.free().any(|kind| !self.waiting[kind].is_empty())
+    }
+
+    /// The kinds of which one more may run.
+    fn free(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.waiting.len()).filter(|&kind| !self.busy[kind])
     }
 }

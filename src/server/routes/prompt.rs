@@ -26,7 +26,7 @@ async fn remaining(State(app): State<App>) -> Answer {
 }
 
 async fn submit(State(app): State<App>, body: Bytes) -> Answer {
-    let body: Json = serde_json::from_slice(&body).map_err(Fail::unexpected)?;
+    let body = read(&body)?;
     let number = number(&body)?;
     let (job, node_errors) = checked(&app, body, number).await.inspect_err(|_| {
         // ComfyUI's counter goes on with every request that brings no number, whatever the prompt is like.
@@ -44,6 +44,14 @@ async fn submit(State(app): State<App>, body: Bytes) -> Answer {
     Ok(answer(&json!(Queued { prompt_id: receipt.id, number: receipt.number, node_errors })))
 }
 
+/// The body as Python reads it, which knows numbers that JSON does not.
+fn read(body: &[u8]) -> Result<Json, Fail> {
+    serde_json::from_slice(body).or_else(|strict| {
+        let text = std::str::from_utf8(body).ok();
+        text.and_then(|text| formats::json(text).ok()).ok_or_else(|| Fail::unexpected(strict))
+    })
+}
+
 /// The job that the request asks for, and the faults of outputs that are left out.
 async fn checked(app: &App, mut body: Json, number: Option<f64>) -> Result<(NewJob, Json), Fail> {
     let Some(prompt) = body.get_mut("prompt").map(Json::take) else {
@@ -53,10 +61,10 @@ async fn checked(app: &App, mut body: Json, number: Option<f64>) -> Result<(NewJ
     let wanted = wanted(&body)?;
     let extra = extra(&body);
     let checking = app.clone();
-    let workflow = extra.pointer("/extra_pnginfo/workflow").filter(|it| it.is_object()).cloned();
+    let carried = extra.get("extra_pnginfo").cloned();
     let check = move || {
         let mut graph = graph(prompt)?;
-        graph.workflow = workflow;
+        graph.carry(carried.as_ref());
         let Accepted { plan, outputs, node_errors } = validation::check(graph, &checking.nodes.now().plain, &wanted)?;
         Ok((plan.prompt().clone(), outputs, node_errors))
     };

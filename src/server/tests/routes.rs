@@ -146,6 +146,26 @@ async fn history_tells_what_was_run_and_secrets_are_not_kept() {
     assert_eq!(bench.get("/history").await.json(), json!({}));
 }
 
+/// Python's `json` writes `NaN`, which is no JSON; its clients send it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_with_nan_is_read_and_its_value_refused() {
+    let bench = Bench::new();
+    let sent = |value: &str| {
+        format!(
+            r#"{{"prompt": {{"1": {{"class_type": "ToyAdd", "inputs": {{"a": {value}, "b": 1}}}},
+                                 "2": {{"class_type": "ToyShow", "inputs": {{"value": ["1", 0]}}}}}}, "extra_data": {{"x": NaN}}}}"#
+        )
+    };
+    assert_eq!(bench.method(Method::POST, "/prompt", &sent("1")).await.status, StatusCode::OK);
+    let got = bench.method(Method::POST, "/prompt", &sent("NaN")).await;
+    assert_eq!(
+        (got.status, got.json()["error"]["type"].as_str()),
+        (StatusCode::BAD_REQUEST, Some("prompt_outputs_failed_validation"))
+    );
+    let got = bench.method(Method::POST, "/prompt", "{NaN").await;
+    assert_eq!(got.status, StatusCode::INTERNAL_SERVER_ERROR);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_queue_is_listed_cut_and_cleared() {
     let bench = Bench::new();

@@ -41,7 +41,8 @@ pub(super) fn convert(json: &Json, specs: &dyn Specs, conditions: &Conditions) -
     let filling = Filling::new(json, conditions);
 
     let mut faults = Vec::new();
-    let mut graph = Graph { nodes: Vec::with_capacity(expanded.sites.len()), workflow: Some(json.clone()) };
+    let mut graph =
+        Graph { nodes: Vec::with_capacity(expanded.sites.len()), workflow: Some(json.clone()), ..Graph::default() };
     for &site in &expanded.sites {
         let node = workflow.node(&expanded, site);
         if node.is_virtual() || expanded.mode(&workflow, site) != Mode::Always || expanded.inner(site).is_some() {

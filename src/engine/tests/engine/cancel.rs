@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use paraflow_engine::*;
 
-use crate::toys::{Room, line, read};
+use crate::toys::{Room, Show, line, read};
 
 const STEPS: &str = "
     1 Number value=1
@@ -63,8 +63,7 @@ fn what_is_done_is_not_cancelled() {
 
 /// Sleeps until it is stopped, and then fails in its own way.
 #[derive(Node)]
-#[node(category = "toys", sink)]
-#[expect(dead_code, reason = "tells one from another")]
+#[node(category = "toys")]
 struct Sleep {
     /// Which of several.
     number: i64,
@@ -78,9 +77,9 @@ struct Sleep {
 struct Interrupted;
 
 impl Run for Sleep {
-    type Output = ();
+    type Output = i64;
 
-    fn run(self, cx: &Context) -> Result<()> {
+    fn run(self, cx: &Context) -> Result<i64> {
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(600) {
             if let Err(stopped) = cx.check() {
@@ -88,7 +87,7 @@ impl Run for Sleep {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        Ok(())
+        Ok(self.number)
     }
 }
 
@@ -107,12 +106,16 @@ impl Run for FailLater {
 }
 
 fn sleepers() -> Registry {
-    Registry::new([NodeDef::of::<Sleep>(), NodeDef::of::<FailLater>()], Services::new())
+    Registry::new([NodeDef::of::<Sleep>(), NodeDef::of::<FailLater>(), NodeDef::of::<Show>()], Services::new())
 }
 
 #[test]
 fn all_that_run_side_by_side_are_stopped_at_once() {
-    let plan = Plan::new(read("1 Sleep number=1\n2 Sleep number=2 obeys=false"), &sleepers()).unwrap();
+    let plan = Plan::new(
+        read("1 Sleep number=1\n2 Sleep number=2 obeys=false\n3 Show value=@1\n4 Show value=@2"),
+        &sleepers(),
+    )
+    .unwrap();
     let executor = Executor::new(Cache::new(0).into()).with_workers(2);
     let cancel = Cancel::new();
     let (started, log) = (Mutex::new(0), Mutex::new(Vec::new()));
@@ -128,19 +131,19 @@ fn all_that_run_side_by_side_are_stopped_at_once() {
         }
     });
     assert_eq!(ended, Ended::Cancelled);
-    assert_eq!(*log.lock().unwrap(), ["planned 2, 0 cached", "cancelled"]);
+    assert_eq!(*log.lock().unwrap(), ["planned 4, 0 cached", "cancelled"]);
     // A hundredth of a second, on a machine that has nothing else to do; half of their sleep proves that they were stopped.
     assert!(stopped_at.lock().unwrap().unwrap().elapsed() < Duration::from_secs(300));
 }
 
 #[test]
 fn a_failure_stops_those_that_run_beside_it() {
-    let plan = Plan::new(read("1 Sleep number=1\n2 FailLater"), &sleepers()).unwrap();
+    let plan = Plan::new(read("1 Sleep number=1\n2 FailLater\n3 Show value=@1"), &sleepers()).unwrap();
     let executor = Executor::new(Cache::new(0).into()).with_workers(2);
     let log = Mutex::new(Vec::new());
     let start = Instant::now();
     let ended = executor.run(&plan, &Cancel::new(), &|event| log.lock().unwrap().extend(line(&event)));
     assert_eq!(ended, Ended::Failed);
-    assert_eq!(*log.lock().unwrap(), ["planned 2, 0 cached", "failed 2 FailLater: too late"]);
+    assert_eq!(*log.lock().unwrap(), ["planned 3, 0 cached", "failed 2 FailLater: too late"]);
     assert!(start.elapsed() < Duration::from_secs(300));
 }

@@ -16,7 +16,7 @@ fn chain(length: usize) -> Graph {
     let mut nodes = vec![("0".to_owned(), node("Number", &[]))];
     nodes.extend((1..length).map(|at| (at.to_string(), node("Add", &[("a", at - 1)]))));
     nodes.push((length.to_string(), node("Show", &[("value", length - 1)])));
-    Graph { nodes, workflow: None }
+    Graph { nodes, ..Graph::default() }
 }
 
 /// Plans and runs it on a stack that recursion over a hundred thousand nodes would overflow.
@@ -69,7 +69,7 @@ fn values_that_nobody_reads_any_more_are_dropped_while_the_run_goes_on() {
     let mut nodes = vec![("0".to_owned(), node("Hold", &[]))];
     nodes.extend((1..50).map(|at| (at.to_string(), node("Hold", &[("before", at - 1)]))));
     nodes.push(("50".to_owned(), node("Drain", &[("value", 49)])));
-    let plan = Plan::new(&Graph { nodes, workflow: None }, &registry).unwrap();
+    let plan = Plan::new(&Graph { nodes, ..Graph::default() }, &registry).unwrap();
     let most = AtomicI64::new(0);
     let ended = room.executor.run(&plan, &Cancel::new(), &|_| {
         most.fetch_max(std::sync::Arc::strong_count(&alive) as i64 - 2, Ordering::Relaxed);

@@ -115,6 +115,45 @@ fn independent_nodes_overlap_but_one_at_a_time_computes() {
     assert_eq!(order[order.len() - 2..], ["start 7", "finish 7"]);
 }
 
+/// Writes files, say.
+#[derive(Node)]
+#[node(category = "toys", sink)]
+struct Put {
+    /// What.
+    value: i64,
+}
+
+impl Run for Put {
+    type Output = Sink;
+
+    fn run(self, cx: &Context) -> Result<Sink> {
+        cx.service::<Inside>().stay(1, 2, Duration::from_millis(5));
+        Ok(Sink(Json::from(self.value)))
+    }
+}
+
+/// So that the files of one batch have numbers in a row, in the same order at every run.
+#[test]
+fn sinks_run_one_after_another_in_their_order() {
+    let nodes = [NodeDef::of::<Wait>(), NodeDef::of::<Put>()];
+    let registry = Registry::new(nodes, Services::new().with(Inside::default()));
+    let graph = "1 Wait number=1\n2 Wait number=2\n3 Put value=1\n4 Put value=2\n5 Put value=3\n6 Put value=4\n7 Put value=@1\n8 Put value=@2";
+    let plan = Plan::new(read(graph), &registry).unwrap();
+    for _ in 0..20 {
+        let executor = Executor::new(Cache::new(1 << 20).into()).with_workers(4);
+        let order = Mutex::new(Vec::new());
+        let ended = executor.run(&plan, &Cancel::new(), &|event| {
+            if let Event::Output { ui, .. } = event {
+                order.lock().unwrap().push(ui.to_string());
+            }
+        });
+        assert_eq!(ended, Ended::Done);
+        assert_eq!(order.into_inner().unwrap()[..4], ["1", "2", "3", "4"]);
+    }
+    let most = registry.services().expect::<Inside>().most.each_ref().map(|most| most.load(Ordering::SeqCst));
+    assert_eq!(most, [2, 1]);
+}
+
 #[test]
 fn two_runs_at_once_share_a_cache() {
     let nodes = [NodeDef::of::<Wait>(), NodeDef::of::<Gather>()];

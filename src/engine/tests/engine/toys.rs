@@ -555,7 +555,7 @@ pub(crate) fn read(text: &str) -> Graph {
         let inputs = inputs.collect();
         (id.to_owned(), Entry { class: class.to_owned(), inputs, ..Entry::default() })
     });
-    Graph { nodes: nodes.collect(), workflow: None }
+    Graph { nodes: nodes.collect(), ..Graph::default() }
 }
 
 fn binding(value: &str) -> Binding {
