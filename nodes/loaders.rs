@@ -7,7 +7,7 @@ use paraflow_diffusion::checkpoint::{
     Checkpoint, Layout, inspect, text_encoder, unet_to_latent_diffusion, vae_to_latent_diffusion,
 };
 use paraflow_diffusion::guidance::Edit;
-use paraflow_diffusion::nn::{Compute, Weights};
+use paraflow_diffusion::nn::{Compute, Kept, Weights};
 use paraflow_diffusion::preview::Look;
 use paraflow_diffusion::text::{self, Encoders};
 use paraflow_engine::{Choice, Context, Node, NodeDef, Result, Run, Services};
@@ -119,7 +119,7 @@ pub(crate) fn bytes(weights: &Weights) -> usize {
 struct UNETLoader {
     /// The model, from `models/diffusion_models` or `models/unet`.
     unet_name: ModelName<DiffusionModels>,
-    /// In which numbers to keep its weights; they are computed with in single precision here whatever the choice.
+    /// In which numbers to keep its weights: those of eight bits are coarser. They are computed with in single precision.
     #[input(choices = ["default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"])]
     weight_dtype: Choice<String>,
 }
@@ -128,16 +128,15 @@ impl Run for UNETLoader {
     type Output = Model;
 
     fn run(self, cx: &Context<'_>) -> Result<Model> {
-        if self.weight_dtype.name() != "default" {
-            cx.warn(format!(
-                "`weight_dtype` {} makes no difference here: the file's own numbers are used",
-                self.weight_dtype.name()
-            ));
-        }
+        let kept = match self.weight_dtype.name() {
+            "fp8_e4m3fn" | "fp8_e4m3fn_fast" => Kept::E4m3,
+            "fp8_e5m2" => Kept::E5m2,
+            _ => Kept::AsStored,
+        };
         let load = || -> Result<Model, Error> {
             let place = self.unet_name.find(cx.services())?;
             let weights = unet_to_latent_diffusion(&open(&place)?);
-            let checkpoint = Checkpoint::from_weights(weights.on(&compute(cx.services())))?;
+            let checkpoint = Checkpoint::from_weights(weights.on(&compute(cx.services()).keeping(kept)))?;
             model(&checkpoint, place.origin(), bytes(&weights))
         };
         load().map_err(tell)
@@ -170,7 +169,7 @@ impl Run for CLIPLoader {
         let load = || -> Result<Clip, Error> {
             let (weights, family) = encoder(&self.clip_name, cx.services())?;
             // A file with the encoder of SDXL's refiner alone serves the refiner.
-            let encoder = text::ClipText::load(&weights.in_halves(), family)?;
+            let encoder = text::ClipText::load(&weights.keeping(Kept::Half), family)?;
             Ok(Clip::new(Ok(Encoders::new(vec![encoder])), bytes(&weights)))
         };
         load().map_err(tell)
@@ -214,7 +213,8 @@ impl Run for DualCLIPLoader {
             }
             let bytes = bytes(&small.0) + bytes(&large.0);
             let parts = [(small.0, text::SDXL_L), (large.0, text::SDXL_G)];
-            let parts = parts.iter().map(|(weights, family)| text::ClipText::load(&weights.in_halves(), *family));
+            let parts =
+                parts.iter().map(|(weights, family)| text::ClipText::load(&weights.keeping(Kept::Half), *family));
             Ok(Clip::new(Ok(Encoders::new(parts.collect::<paraflow_diffusion::Result<_>>()?)), bytes))
         };
         load().map_err(tell)

@@ -191,7 +191,8 @@ impl Palette {
                 (before, last) = (last, error);
                 *pixel = chosen;
             }
-            below[width] = std::array::from_fn(|i| 5 * last[i] + before[i]);
+            // Pillow hands down what belongs to blue for all three, and of it not the same for each.
+            below[width] = [5 * last[2] + before[2], last[2], last[2]];
         }
     }
 }

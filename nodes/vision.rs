@@ -7,6 +7,7 @@ use crate::wires::{Clip, ClipVision, ClipVisionOutput, Conditioning, Image, Mode
 use candle_core::Tensor;
 use paraflow_diffusion::checkpoint::Checkpoint;
 use paraflow_diffusion::guidance::SeenPicture;
+use paraflow_diffusion::nn::Kept;
 use paraflow_diffusion::vision::{StyleModel, Vision};
 use paraflow_engine::{Choice, Context, Node, NodeDef, Result, Run, Shared};
 
@@ -35,7 +36,7 @@ impl Run for CLIPVisionLoader {
     fn run(self, cx: &Context<'_>) -> Result<ClipVision> {
         let load = || -> Result<ClipVision, Error> {
             let weights = open(&self.clip_name.find(cx.services())?)?;
-            Ok(ClipVision::new(Ok(Vision::load_clip(&weights.in_halves())?), bytes(&weights)))
+            Ok(ClipVision::new(Ok(Vision::load_clip(&weights.keeping(Kept::Half))?), bytes(&weights)))
         };
         load().map_err(tell)
     }

@@ -147,7 +147,7 @@ class Para(torch.nn.Module):
 
 
 def with_para(model, targets):
-    """Every target of at least eight outputs wrapped, by hand: peft has no PaRa."""
+    """Every target of at least eight outputs wrapped, by hand: peft's PaRa (`DeftConfig`) takes no convolutions."""
     for name in targets:
         layer = model.get_submodule(name)
         if layer.weight.shape[0] >= 8:

@@ -321,6 +321,11 @@ for name, unet in (("control", small_unet), ("control_xl", wide_unet)):
 # A second model of each, to be mixed with the first.
 given["model_2"] = patcher(comfy.supported_models.SD15, small_unet, models["sd1"], comfy.model_base.BaseModel, "second/")
 given["xl_2"] = patcher(comfy.supported_models.SDXL, wide_unet, models["sdxl"], comfy.model_base.SDXL, "second/")
+# What `UNETLoader` makes of the first at its choice of numbers.
+for name, kept in (("model_e4m3", torch.float8_e4m3fn), ("model_e5m2", torch.float8_e5m2)):
+    given[name] = patcher(comfy.supported_models.SD15, small_unet, models["sd1"], comfy.model_base.BaseModel)
+    weights = given[name].model.diffusion_model
+    weights.load_state_dict({key: weight.to(kept).float() for key, weight in weights.state_dict().items()})
 models["text"] = transformers("", 64, 3, 192)
 models["lora"] = {f"lora_te_text_model_encoder_layers_{layer}_{name}.lora_{half}.weight": shape
                   for layer in range(3) for name, (out, into) in (("self_attn_q_proj", (64, 64)), ("mlp_fc1", (192, 64)))
@@ -619,6 +624,8 @@ CASES = {
        for how in ("erode", "dilate", "open", "close", "gradient", "bottom_hat", "top_hat")},
     **{f"morphology_{how}_{size}": {"end": ["Morphology", {"image": ["small_picture", 0], "operation": how, "kernel_size": size}]}
        for how, size in (("erode", 4), ("dilate", 4), ("dilate", 6), ("open", 4), ("close", 4), ("gradient", 4), ("top_hat", 4))},
+    "unet_e4m3": {"end": sampler(["model_e4m3", 0])},
+    "unet_e5m2": {"end": sampler(["model_e5m2", 0])},
     "blend_many": {"end": ["ImageBlend", {"image1": ["picture", 0], "image2": ["small_picture", 0], "blend_factor": 0.3,
                                           "blend_mode": "screen"}]},
     "yuv": {"end": ["ImageRGBToYUV", {"image": ["small_picture", 0]}]},

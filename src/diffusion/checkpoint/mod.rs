@@ -30,7 +30,7 @@ pub use save_parts::{Gathered, Networks};
 
 use crate::error::{Error, Result};
 use crate::guidance::Label;
-use crate::nn::{Compute, Renamed, Weights};
+use crate::nn::{Compute, Kept, Renamed, Weights};
 use crate::preview::Colours;
 use crate::schedule::{ModelSampling, Prediction};
 use crate::text::{self, ClipText, Encoders};
@@ -183,7 +183,7 @@ impl Checkpoint {
         UNet::load(&self.weights.part(self.unet_prefix).on(&self.compute))
     }
 
-    /// The text encoders. Their weights are kept in half precision, as ComfyUI keeps them: [`Weights::in_halves`].
+    /// The text encoders. Their weights are kept in half precision, as ComfyUI keeps them: [`Kept::Half`].
     ///
     /// # Errors
     /// [`Error::MissingPart`] when the file lacks one, and what [`ClipText::load`] says.
@@ -194,10 +194,10 @@ impl Checkpoint {
 
     fn text(&self, place: &TextPlace) -> Result<ClipText> {
         if let Some(weights) = self.text_weights(place) {
-            return ClipText::load(&weights.in_halves(), place.family);
+            return ClipText::load(&weights.keeping(Kept::Half), place.family);
         }
         let loader = if self.layout.texts.len() > 1 { "DualCLIPLoader" } else { "CLIPLoader" };
-        ClipText::load(&self.part(place.prefix, "text encoder", loader)?.in_halves(), place.family)
+        ClipText::load(&self.part(place.prefix, "text encoder", loader)?.keeping(Kept::Half), place.family)
     }
 
     /// The tensors of a text encoder in the layout of transformers.
@@ -276,7 +276,7 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::MissingPart`] when the file has none, and what [`Vision::load_clip`] says.
     pub fn vision(&self) -> Result<Vision> {
-        Vision::load_clip(&self.part(VISION_PREFIX, "CLIP vision model", "CLIPVisionLoader")?.in_halves())
+        Vision::load_clip(&self.part(VISION_PREFIX, "CLIP vision model", "CLIPVisionLoader")?.keeping(Kept::Half))
     }
 
     /// The autoencoder.

@@ -5,6 +5,21 @@ use paraflow_kernels::Precision;
 
 use crate::error::Result;
 
+/// In which numbers weights are kept. Wider ones of a file are rounded to them when they are read, as torch rounds them; those that a file
+/// multiplies by a scale stay as they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kept {
+    /// As they are stored.
+    #[default]
+    AsStored,
+    /// In half precision, as ComfyUI keeps those of text encoders. What adapters make of a weight is rounded too.
+    Half,
+    /// In eight bits, four of them exponent, three fraction.
+    E4m3,
+    /// In eight bits, five of them exponent, two fraction.
+    E5m2,
+}
+
 /// Where a network computes, and in which numbers. The default is the CPU in single precision.
 ///
 /// On the CPU the kernels multiply in the precision and hand on f32. Elsewhere candle computes, weights and all that layers
@@ -14,7 +29,7 @@ pub struct Compute {
     device: Device,
     dtype: DType,
     precision: Precision,
-    halves: bool,
+    kept: Kept,
 }
 
 impl Default for Compute {
@@ -31,13 +46,13 @@ impl Compute {
             Precision::Bf16 if !device.is_cpu() => DType::BF16,
             _ => DType::F32,
         };
-        Self { device: device.clone(), dtype, precision, halves: false }
+        Self { device: device.clone(), dtype, precision, kept: Kept::AsStored }
     }
 
     /// On a device through candle's own operations, in a type of choice: on the CPU the kernels take f32 only.
     #[must_use]
     pub fn plain(device: &Device, dtype: DType) -> Self {
-        Self { device: device.clone(), dtype, precision: Precision::Single, halves: false }
+        Self { device: device.clone(), dtype, precision: Precision::Single, kept: Kept::AsStored }
     }
 
     /// The same place, other numbers.
@@ -45,26 +60,19 @@ impl Compute {
     pub fn multiplying_in(&self, precision: Precision) -> Self {
         // A type that was chosen by itself stays.
         let other = if precision == self.precision { self.clone() } else { Self::new(&self.device, precision) };
-        Self { halves: self.halves, ..other }
+        Self { kept: self.kept, ..other }
     }
 
-    /// The same place and numbers for a network whose weights are kept in half precision, as ComfyUI keeps those of text encoders:
-    /// wider numbers of a file are rounded to it, and so is what adapters make of a weight.
+    /// The same place and numbers for a network whose weights are kept so.
     #[must_use]
-    pub fn keeping_halves(&self) -> Self {
-        Self { halves: true, ..self.clone() }
+    pub fn keeping(&self, kept: Kept) -> Self {
+        Self { kept, ..self.clone() }
     }
 
-    /// The same for weights that are kept as they are stored.
+    /// In which numbers weights are kept.
     #[must_use]
-    pub fn keeping_all(&self) -> Self {
-        Self { halves: false, ..self.clone() }
-    }
-
-    /// Whether weights are kept in half precision.
-    #[must_use]
-    pub fn keeps_halves(&self) -> bool {
-        self.halves
+    pub fn kept(&self) -> Kept {
+        self.kept
     }
 
     /// Where layers are placed.

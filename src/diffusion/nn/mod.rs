@@ -21,7 +21,7 @@ mod weights;
 
 pub use activation::{geglu, gelu, quick_gelu, silu};
 pub use attention::{Mask, attention, attention_in};
-pub use compute::{Compute, give, give_picture};
+pub use compute::{Compute, Kept, give, give_picture};
 pub use conv::{Conv2d, upsample_nearest};
 pub use embedding::Embedding;
 pub use linear::Linear;

@@ -80,6 +80,28 @@ pub(super) fn round_to_half(numbers: &mut [f32]) {
     }
 }
 
+/// The nearest number of eight bits with four of exponent, ties to even; as in torch, NaN beyond the largest, 448.
+pub(super) fn to_e4m3(number: f32) -> f32 {
+    let near = with_fraction(number, 3, -6);
+    if near.abs() > 448.0 { f32::NAN.copysign(number) } else { near }
+}
+
+/// The nearest number of eight bits with five of exponent, ties to even; infinite beyond the largest, 57344.
+pub(super) fn to_e5m2(number: f32) -> f32 {
+    let near = with_fraction(number, 2, -14);
+    if near.abs() > 57_344.0 { f32::INFINITY.copysign(number) } else { near }
+}
+
+/// The nearest number of so many bits of fraction and no exponent below `least`, ties to even.
+fn with_fraction(number: f32, bits: i32, least: i32) -> f32 {
+    let exponent = (number.to_bits() >> 23 & 0xff) as i32 - 127;
+    if exponent == 128 {
+        return number;
+    }
+    let step = f32::from_bits(((exponent.max(least) - bits + 127) as u32) << 23);
+    (number / step).round_ties_even() * step
+}
+
 /// A few numbers at a time, because the machine has an instruction for many.
 fn convert_f16(bytes: &[u8], out: &mut [f32]) {
     let mut block = [f16::ZERO; 256];
@@ -107,6 +129,27 @@ mod tests {
         let e4m3 = [(0x01, 0.001_953_125), (0x38, 1.0), (0x7e, 448.0), (0xb9, -1.125), (0x08, 0.015_625), (0x80, -0.0)];
         assert!(e4m3.iter().all(|&(byte, value)| from_e4m3(byte) == value));
         assert!(from_e4m3(0x7f).is_nan() && from_e4m3(0xff).is_nan());
+        // Every one is its own nearest, and what lies between two goes to the nearer, the middle to the even one.
+        for byte in (0..=255_u8).filter(|byte| byte & 0x7f != 0x7f) {
+            assert_eq!(to_e4m3(from_e4m3(byte)).to_bits(), from_e4m3(byte).to_bits());
+        }
+        for pair in (0..0x7e_u8).map(|low| [low, low + 1]) {
+            let [low, high] = pair.map(from_e4m3);
+            let even = if pair[0].is_multiple_of(2) { low } else { high };
+            let middle = f32::midpoint(low, high);
+            assert_eq!([to_e4m3(middle), to_e4m3(middle.next_down()), to_e4m3(-middle.next_up())], [even, low, -high]);
+        }
+        assert_eq!((to_e4m3(464.0), to_e4m3(464.1).is_nan(), to_e4m3(f32::INFINITY).is_nan()), (448.0, true, true));
+        for byte in (0..=255_u8).filter(|byte| byte & 0x7f <= 0x7c) {
+            assert_eq!(to_e5m2(from_e5m2(byte)).to_bits(), from_e5m2(byte).to_bits());
+        }
+        for pair in (0..0x7b_u8).map(|low| [low, low + 1]) {
+            let [low, high] = pair.map(from_e5m2);
+            let even = if pair[0].is_multiple_of(2) { low } else { high };
+            let middle = f32::midpoint(low, high);
+            assert_eq!([to_e5m2(middle), to_e5m2(middle.next_down()), to_e5m2(-middle.next_up())], [even, low, -high]);
+        }
+        assert_eq!((to_e5m2(61_439.0), to_e5m2(-61_440.0)), (57_344.0, f32::NEG_INFINITY));
         let e5m2 = [(0x01, 1.525_878_9e-5), (0x3c, 1.0), (0x7b, 57_344.0), (0xbd, -1.25), (0x7c, f32::INFINITY)];
         assert!(e5m2.iter().all(|&(byte, value)| from_e5m2(byte) == value));
     }

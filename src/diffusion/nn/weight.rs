@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{DType, Device, Tensor};
 use paraflow_kernels::{Matrix, Precision, Right};
 
+use super::compute::Kept;
 use super::fused::{self, Add};
 use super::numbers::round_to_half;
 use super::weights::{Stored, Weights, nearest};
@@ -98,7 +99,7 @@ pub(super) struct Base {
     origin: Origin,
     shape: Vec<usize>,
     precision: Precision,
-    /// Whether it is kept in half precision: [`Compute::keeping_halves`](super::Compute::keeping_halves).
+    /// Whether it is kept in half precision: [`Kept::Half`].
     halves: bool,
     forth: OnceLock<Arc<Matrix>>,
     /// Packed for the way back; only where that costs next to nothing.
@@ -279,7 +280,7 @@ impl Weight {
     /// The tensor `weight` below `weights`, which must have one of these shapes, taken as the first of them.
     pub(super) fn load(weights: &Weights, geometry: Geometry, shapes: &[&[usize]]) -> Result<Self> {
         let stored = weights.claim("weight", shapes)?;
-        let halves = weights.compute().keeps_halves();
+        let halves = weights.compute().kept() == Kept::Half;
         let base = Base::new(Origin::File(stored), shapes[0], weights.precision(), halves);
         Ok(Self { layer: weights.layer().into(), geometry, base, adapters: Vec::new(), baked: None })
     }

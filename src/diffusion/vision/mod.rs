@@ -11,7 +11,7 @@ mod tests;
 use candle_core::{DType, Tensor};
 
 use crate::error::{Error, Result};
-use crate::nn::{Conv2d, Geometry, LayerNorm, Linear, Mask, Weights, attention, gelu, quick_gelu};
+use crate::nn::{Conv2d, Geometry, Kept, LayerNorm, Linear, Mask, Weights, attention, gelu, quick_gelu};
 use crate::resize::{self, resize_finely, resize_smoothly};
 use crate::text::{self, Activation, BEGIN, CONTEXT, Chunk, Chunks, ClipText, END, Family, Token};
 use layout::Layout;
@@ -72,7 +72,7 @@ impl Vision {
         let places = (0..).map(|index| blocks.at(index)).take_while(|block| block.contains(&norm));
         let loaded = places.map(|block| Block::load(&block, layout, width, activation)).collect::<Result<Vec<_>>>()?;
         // Of weights in halves, ComfyUI keeps these as they are stored.
-        let whole = weights.as_stored();
+        let whole = weights.keeping(Kept::AsStored);
         let projection = layout.projection.map(|name| {
             let projection = whole.at(name);
             match projection.shape("weight") {

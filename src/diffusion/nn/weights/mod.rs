@@ -20,7 +20,7 @@ use paraflow_kernels::Precision;
 
 use self::item::{Bytes, Item, map};
 pub(super) use self::stored::Stored;
-use super::compute::Compute;
+use super::compute::{Compute, Kept};
 use super::header::Header;
 use super::numbers::Numbers;
 use crate::error::{Error, Result};
@@ -222,16 +222,10 @@ impl Weights {
         self.on(&self.compute.multiplying_in(precision))
     }
 
-    /// The same tensors, kept in half precision: [`Compute::keeping_halves`].
+    /// The same tensors, kept in numbers of choice.
     #[must_use]
-    pub fn in_halves(&self) -> Self {
-        self.on(&self.compute.keeping_halves())
-    }
-
-    /// The same tensors, kept as they are stored.
-    #[must_use]
-    pub fn as_stored(&self) -> Self {
-        self.on(&self.compute.keeping_all())
+    pub fn keeping(&self, kept: Kept) -> Self {
+        self.on(&self.compute.keeping(kept))
     }
 
     /// In which numbers layers multiply.

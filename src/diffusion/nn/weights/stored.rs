@@ -1,10 +1,11 @@
 //! Numbers that are read when a layer asks for them.
 
 use candle_core::{Device, Tensor};
+use half::f16;
 use paraflow_kernels::Halves;
 
-use super::super::compute::Compute;
-use super::super::numbers::{Numbers, round_to_half};
+use super::super::compute::{Compute, Kept};
+use super::super::numbers::{Numbers, round_to_half, to_e4m3, to_e5m2};
 use super::{Item, Weights};
 use crate::error::Result;
 
@@ -33,9 +34,22 @@ impl Stored {
     /// Its numbers from the `start`-th on, as many as `out` takes. Panics beyond the end.
     pub(in crate::nn) fn read(&self, start: usize, out: &mut [f32]) {
         self.read_as_stored(start, out);
-        // What is multiplied by a scale is kept as it lies in the file.
-        if self.weights.compute.keeps_halves() && self.numbers != Numbers::F16 && self.scale == 1.0 {
-            round_to_half(out);
+        if self.is_rounded() {
+            match self.weights.compute.kept() {
+                Kept::AsStored => {}
+                Kept::Half => round_to_half(out),
+                Kept::E4m3 => out.iter_mut().for_each(|number| *number = to_e4m3(*number)),
+                Kept::E5m2 => out.iter_mut().for_each(|number| *number = to_e5m2(*number)),
+            }
+        }
+    }
+
+    /// Whether it is kept in other numbers than the file has. What is multiplied by a scale is kept as it is.
+    fn is_rounded(&self) -> bool {
+        match self.weights.compute.kept() {
+            Kept::AsStored => false,
+            Kept::Half => self.numbers != Numbers::F16 && self.scale == 1.0,
+            Kept::E4m3 | Kept::E5m2 => self.scale == 1.0,
         }
     }
 
@@ -72,14 +86,22 @@ impl Stored {
     pub(in crate::nn) fn halves(&self) -> Option<Halves> {
         match self.numbers {
             _ if self.item.transposed => None,
+            // Numbers of eight bits are some of those of sixteen.
+            _ if self.is_rounded() => (self.weights.compute.kept() != Kept::Half).then_some(Halves::F16),
             Numbers::F16 => Some(Halves::F16),
-            Numbers::Bf16 if !self.weights.compute.keeps_halves() => Some(Halves::Bf16),
+            Numbers::Bf16 => Some(Halves::Bf16),
             _ => None,
         }
     }
 
     /// The bits of its numbers from the `start`-th on, as many as `out` takes. Panics beyond the end.
     pub(in crate::nn) fn read_halves(&self, start: usize, out: &mut [u16]) {
+        if self.is_rounded() {
+            let mut numbers = vec![0.0; out.len()];
+            self.read(start, &mut numbers);
+            out.iter_mut().zip(numbers).for_each(|(out, number)| *out = f16::from_f32(number).to_bits());
+            return;
+        }
         let (stored, _) = self.item.stored()[2 * start..2 * (start + out.len())].as_chunks::<2>();
         out.iter_mut().zip(stored).for_each(|(out, bytes)| *out = u16::from_le_bytes(*bytes));
     }

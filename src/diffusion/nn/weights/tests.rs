@@ -6,7 +6,7 @@ use candle_core::{DType, Device};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorView};
 
-use super::super::{Adapter, Conv2d, Embedding, Geometry, GroupNorm, Linear, Weight};
+use super::super::{Adapter, Conv2d, Embedding, Geometry, GroupNorm, Kept, Linear, Weight};
 use super::*;
 use crate::error::FileFault;
 use crate::testing::drawn_file;
@@ -71,7 +71,7 @@ fn weights_in_halves_are_rounded_and_so_is_what_adapters_make_of_them() {
         layer.weight().forward(&identity).unwrap().t().unwrap().flatten_all().unwrap().to_vec1().unwrap()
     };
     let expected = |make: &dyn Fn(f32) -> f32| stored.iter().map(|&x| make(x)).collect::<Vec<f32>>();
-    let layer = Linear::load(&weights.in_halves(), 2, 3).unwrap();
+    let layer = Linear::load(&weights.keeping(Kept::Half), 2, 3).unwrap();
     assert_eq!(seen(&layer), expected(&round));
     assert_ne!(seen(&layer), stored);
     let bias = layer.bias().unwrap().to_vec1::<f32>().unwrap();
