@@ -124,32 +124,30 @@ fn convert<const WIDTH: usize>(bytes: &[u8], out: &mut [f32], number: impl Fn([u
 mod tests {
     use super::*;
 
+    /// Every number is its own nearest, and what lies between two goes to the nearer, the middle to the even one. `largest` is the
+    /// largest number's byte.
+    fn nearest_are_torchs(from: fn(u8) -> f32, to: fn(f32) -> f32, largest: u8) {
+        for byte in (0..=255_u8).filter(|byte| byte & 0x7f <= largest) {
+            assert_eq!(to(from(byte)).to_bits(), from(byte).to_bits());
+        }
+        for pair in (0..largest).map(|low| [low, low + 1]) {
+            let [low, high] = pair.map(from);
+            let even = if pair[0].is_multiple_of(2) { low } else { high };
+            let middle = f32::midpoint(low, high);
+            assert_eq!([to(middle), to(middle.next_down()), to(-middle.next_up())], [even, low, -high]);
+        }
+    }
+
     #[test]
     fn eight_bit_floats_are_torchs() {
         let e4m3 = [(0x01, 0.001_953_125), (0x38, 1.0), (0x7e, 448.0), (0xb9, -1.125), (0x08, 0.015_625), (0x80, -0.0)];
         assert!(e4m3.iter().all(|&(byte, value)| from_e4m3(byte) == value));
         assert!(from_e4m3(0x7f).is_nan() && from_e4m3(0xff).is_nan());
-        // Every one is its own nearest, and what lies between two goes to the nearer, the middle to the even one.
-        for byte in (0..=255_u8).filter(|byte| byte & 0x7f != 0x7f) {
-            assert_eq!(to_e4m3(from_e4m3(byte)).to_bits(), from_e4m3(byte).to_bits());
-        }
-        for pair in (0..0x7e_u8).map(|low| [low, low + 1]) {
-            let [low, high] = pair.map(from_e4m3);
-            let even = if pair[0].is_multiple_of(2) { low } else { high };
-            let middle = f32::midpoint(low, high);
-            assert_eq!([to_e4m3(middle), to_e4m3(middle.next_down()), to_e4m3(-middle.next_up())], [even, low, -high]);
-        }
+        nearest_are_torchs(from_e4m3, to_e4m3, 0x7e);
         assert_eq!((to_e4m3(464.0), to_e4m3(464.1).is_nan(), to_e4m3(f32::INFINITY).is_nan()), (448.0, true, true));
-        for byte in (0..=255_u8).filter(|byte| byte & 0x7f <= 0x7c) {
-            assert_eq!(to_e5m2(from_e5m2(byte)).to_bits(), from_e5m2(byte).to_bits());
-        }
-        for pair in (0..0x7b_u8).map(|low| [low, low + 1]) {
-            let [low, high] = pair.map(from_e5m2);
-            let even = if pair[0].is_multiple_of(2) { low } else { high };
-            let middle = f32::midpoint(low, high);
-            assert_eq!([to_e5m2(middle), to_e5m2(middle.next_down()), to_e5m2(-middle.next_up())], [even, low, -high]);
-        }
+        nearest_are_torchs(from_e5m2, to_e5m2, 0x7b);
         assert_eq!((to_e5m2(61_439.0), to_e5m2(-61_440.0)), (57_344.0, f32::NEG_INFINITY));
+        assert_eq!([0x7c, 0xfc].map(|byte| to_e5m2(from_e5m2(byte))), [f32::INFINITY, f32::NEG_INFINITY]);
         let e5m2 = [(0x01, 1.525_878_9e-5), (0x3c, 1.0), (0x7b, 57_344.0), (0xbd, -1.25), (0x7c, f32::INFINITY)];
         assert!(e5m2.iter().all(|&(byte, value)| from_e5m2(byte) == value));
     }

@@ -5,8 +5,8 @@ import torch
 
 
 def orthogonal(update):
-    """The nearest semi-orthogonal matrix to `[rows, columns]`, by five steps of a quintic Newton-Schulz iteration, which bf16 does
-    not disturb and which takes half the time in it."""
+    """The nearest semi-orthogonal matrix to `[rows, columns]`, by five steps of a quintic Newton-Schulz iteration, in bf16 as
+    its authors run it: half the time of f32."""
     a, b, c = 3.4445, -4.7750, 2.0315
     x = (update.T if update.shape[0] > update.shape[1] else update).bfloat16()
     x = x / (x.norm() + 1e-7)
