@@ -5,7 +5,7 @@ use crate::prompt::{PromptText, find_embedding};
 use crate::wires::{Clip, Conditioning, MAX_SIZE, Mask, Prompt};
 use candle_core::{D, Tensor};
 use paraflow_diffusion::guidance::{self, Area, PictureSize};
-use paraflow_diffusion::text::Layer;
+use paraflow_diffusion::text::{Encoders, Layer};
 use paraflow_engine::{Choice, Context, Node, NodeDef, Result, Run, Shared};
 
 pub(crate) fn nodes() -> Vec<NodeDef> {
@@ -44,20 +44,37 @@ impl Run for CLIPTextEncode {
     fn run(self, cx: &Context<'_>) -> Result<Conditioning> {
         let encoders = self.clip.encoders().map_err(tell)?;
         let prompts: Vec<&str> = encoders.parts().iter().map(|_| self.text.text()).collect();
-        let prompt = encode(&self.clip, &prompts, PictureSize::default(), cx)?;
-        Ok(Conditioning(vec![prompt]))
+        encode(&self.clip, &prompts, PictureSize::default(), cx)
     }
 }
 
-/// A prompt for each of the encoders, as one.
-pub(crate) fn encode(clip: &Clip, prompts: &[&str], size: PictureSize, cx: &Context<'_>) -> Result<Prompt> {
-    let find = |encoder: &str, name: &str| find_embedding(cx.services(), encoder, name);
+/// A prompt for each of the encoders, as one; as several, each for its part of the way, where hooks change on it.
+pub(crate) fn encode(clip: &Clip, prompts: &[&str], size: PictureSize, cx: &Context<'_>) -> Result<Conditioning> {
+    let stages = clip.hooks.encoders(clip.encoders().map_err(tell)?).map_err(tell)?;
+    let mut conditioning = Conditioning(Vec::new());
+    for (range, encoders) in &stages {
+        cx.check()?;
+        let mut prompt = Prompt { size, ..encode_with(encoders, clip, prompts, cx)? };
+        prompt.condition.encoded_for = *range;
+        conditioning.0.push(prompt);
+    }
+    Ok(clip.hooks.attach(conditioning))
+}
+
+/// A prompt for the whole way and for no model in particular, whatever hooks do later on it.
+pub(crate) fn encode_once(clip: &Clip, prompts: &[&str], cx: &Context<'_>) -> Result<Prompt> {
     let encoders = clip.encoders().map_err(tell)?;
+    let stages = clip.hooks.encoders(encoders).map_err(tell)?;
+    encode_with(stages.first().map_or(encoders, |(_, encoders)| encoders), clip, prompts, cx)
+}
+
+fn encode_with(encoders: &Encoders, clip: &Clip, prompts: &[&str], cx: &Context<'_>) -> Result<Prompt> {
+    let find = |encoder: &str, name: &str| find_embedding(cx.services(), encoder, name);
     let encoded = encoders.encode_each(prompts, clip.layer(), &find, true).map_err(tell)?;
     for notice in encoded.notices {
         cx.warn(notice.to_string());
     }
-    Ok(Prompt { size, ..Prompt::new(encoded.cond, Some(encoded.pooled)) })
+    Ok(Prompt::new(encoded.cond, Some(encoded.pooled)))
 }
 
 /// Takes the prompt's meaning from an earlier layer of the text encoder, as some models were trained ("clip skip").
@@ -290,7 +307,7 @@ impl Run for ConditioningSetAreaStrength {
 
 /// What a mask does beside weighing.
 #[derive(Clone, Copy, PartialEq)]
-enum MaskArea {
+pub(crate) enum MaskArea {
     /// Nothing: the model sees the whole picture.
     Whole,
     /// The model sees only the rectangle around what is selected.

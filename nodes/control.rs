@@ -1,13 +1,13 @@
 //! Control networks: pictures that lead a model beside the prompts.
 
-use crate::conditioning::encode;
+use crate::conditioning::encode_once;
 use crate::error::{Error, tell};
 use crate::files::{ControlNets, ModelName, Place};
 use crate::loaders;
 use crate::prompt::PromptText;
 use crate::wires::{Clip, Conditioning, Control, Image, Mask, Model, Vae};
 use candle_core::Tensor;
-use paraflow_diffusion::guidance::{self, ControlKind, PictureSize};
+use paraflow_diffusion::guidance::{self, ControlKind};
 use paraflow_diffusion::nn::Weights;
 use paraflow_diffusion::unet::{
     ControlLora, ControlNet, ImageAdapter, control_to_latent_diffusion, image_adapter_names,
@@ -246,7 +246,7 @@ impl Run for CLIPTextEncodeControlnet {
     fn run(self, cx: &Context<'_>) -> Result<Conditioning> {
         let encoders = self.clip.encoders().map_err(tell)?;
         let prompts: Vec<&str> = encoders.parts().iter().map(|_| self.text.text()).collect();
-        let prompt = encode(&self.clip, &prompts, PictureSize::default(), cx)?;
+        let prompt = encode_once(&self.clip, &prompts, cx)?;
         let context = prompt.condition.context;
         Ok(self.conditioning.map(|condition| condition.control_context = Some(context.clone())))
     }

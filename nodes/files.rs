@@ -127,6 +127,11 @@ impl Origin {
 }
 
 impl<F: Folder> ModelName<F> {
+    /// As the graph writes it.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The file of that name, else the embedded model.
     ///
     /// # Errors

@@ -89,6 +89,7 @@ impl Golden {
             ("style_models/style", "style", "", ""),
             ("gligen/gligen", "gligen", "", ""),
             ("loras/lora", "lora", "", ""),
+            ("loras/lora_both", "lora_both", "", ""),
             ("diffusion_models/sd1", "sd1", "", ""),
         ] {
             let (mut tensors, names): (Tensors, BTreeMap<String, String>) = of(model, prefix, first);
@@ -103,6 +104,12 @@ impl Golden {
         tensors.extend(eye);
         names.extend(eye_names);
         bench.write("models/checkpoints/unclip.safetensors", &tiny::drawn_as(&tensors, 1.0, &names));
+        // One that brings a text encoder along.
+        let (mut tensors, mut names): (Tensors, BTreeMap<String, String>) = of("sd1", "", "second/");
+        let (text, text_names) = of("text", "cond_stage_model.transformer.", "second/");
+        tensors.extend(text);
+        names.extend(text_names);
+        bench.write("models/checkpoints/pair_2.safetensors", &tiny::drawn_as(&tensors, 1.0, &names));
         let hyper = tiny::drawn_as(&self.shapes("hyper"), 1.0, &BTreeMap::new());
         let told = [("activation_func", "mish"), ("is_layer_norm", "True"), ("activate_output", "True")];
         bench.write("models/hypernetworks/hyper.safetensors", &tiny::told(&hyper, &told));

@@ -25,6 +25,8 @@ mod folder_loaders;
 #[cfg(test)]
 mod graphs;
 mod guidance_patches;
+mod hook_conditioning;
+mod hooks;
 mod image;
 mod image_ops;
 mod latent;
@@ -107,6 +109,8 @@ fn all_nodes() -> impl Iterator<Item = NodeDef> {
         dataset,
         folder_loaders,
         guidance_patches,
+        hook_conditioning,
+        hooks,
         image,
         image_ops,
         latent,

@@ -1,12 +1,11 @@
 //! What changes how a model looks, from files: boxes with words in them, hypernetworks.
 
-use crate::conditioning::encode;
+use crate::conditioning::encode_once;
 use crate::error::{Error, tell};
 use crate::files::{GligenModels, Hypernetworks, ModelName};
 use crate::loaders::{bytes, open};
 use crate::prompt::PromptText;
 use crate::wires::{Clip, Conditioning, MAX_SIZE, Model, TextBoxes};
-use paraflow_diffusion::guidance::PictureSize;
 use paraflow_diffusion::text::ClipText;
 use paraflow_diffusion::unet::patches::Hyper;
 use paraflow_diffusion::unet::{BoxedWords, Gligen, Grounding};
@@ -73,7 +72,7 @@ impl Run for GLIGENTextBoxApply {
         let Ok(plain) = encoders.map(|part: &ClipText| Ok::<_, Infallible>(part.unprojected()));
         let clip = self.clip.with_encoders(plain, 0);
         let prompts: Vec<&str> = encoders.parts().iter().map(|_| self.text.text()).collect();
-        let encoded = encode(&clip, &prompts, PictureSize::default(), cx)?;
+        let encoded = encode_once(&clip, &prompts, cx)?;
         let words = encoded.pooled.expect("an encoder sums words up");
         let wanted = self.gligen_textbox_model.layers.words_width();
         let found = words.dims().last().copied().unwrap_or_default();

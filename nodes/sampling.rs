@@ -6,6 +6,7 @@ use crate::memory::Memory;
 use crate::previews::{Previews, View};
 use crate::wires::{Conditioning, Guider, Latent, Model, NoiseSource, SamplerChoice};
 use candle_core::Tensor;
+use paraflow_diffusion::hooks::Hooks;
 use paraflow_diffusion::samplers::{self, Sampler, Step};
 use paraflow_diffusion::schedule::{self, Schedule, Span};
 use paraflow_diffusion::{SampleRequest, WalkRequest, fit_channels, sample, walk};
@@ -173,6 +174,7 @@ struct Sampling<'a> {
 impl Sampling<'_> {
     fn run(&self, cx: &Context<'_>) -> Result<Latent> {
         cx.check()?;
+        warn_of_idle_hooks(self.model, [self.positive, self.negative], cx)?;
         let batch_limit = batch_limit(self.model, self.latent, 2, cx)?;
         let pixels = pixels(self.latent);
         let corrections = self.model.corrections_at(pixels, self.seed).map_err(tell)?;
@@ -216,6 +218,22 @@ fn watching<'a>(model: &'a Model, cx: &'a Context<'_>) -> impl FnMut(Step, &Tens
     }
 }
 
+/// Tells of hooks on prompts that change nothing of the model, each once.
+fn warn_of_idle_hooks<'a>(
+    model: &Model,
+    sides: impl IntoIterator<Item = &'a Conditioning>,
+    cx: &Context<'_>,
+) -> Result<()> {
+    let hooks = sides.into_iter().flat_map(|side| &side.0).map(|prompt| &prompt.condition.hooks);
+    let all = hooks.fold(Hooks::default(), |all, hooks| all.and(hooks));
+    for hook in all.changes() {
+        if hook.is_idle_on(&model.unet).map_err(tell)? {
+            cx.warn(format!("the hook of LoRA `{}` fits no layer of this model: prompts with it are drawn without it", hook.name));
+        }
+    }
+    Ok(())
+}
+
 /// Width and height of a latent in pixels.
 fn pixels(latent: &Latent) -> (u32, u32) {
     let (_, _, rows, columns) = latent.dims();
@@ -236,6 +254,7 @@ pub(crate) struct Job<'a> {
 pub(crate) fn run(job: &Job<'_>, cx: &Context<'_>) -> Result<(Latent, Latent)> {
     cx.check()?;
     let (guider, model) = (job.guider, &job.guider.model);
+    warn_of_idle_hooks(model, &guider.sides, cx)?;
     let pixels = pixels(job.latent);
     let corrections = model.corrections_at(pixels, job.seed).map_err(tell)?;
     let guided = model.as_guided(&corrections, batch_limit(model, job.latent, guider.sides.len(), cx)?);

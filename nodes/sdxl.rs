@@ -64,7 +64,7 @@ impl Run for CLIPTextEncodeSDXL {
         let encoders = self.clip.encoders().map_err(tell)?;
         let prompt = |id: &str| if id == "clip_l" { self.text_l.text() } else { self.text_g.text() };
         let prompts: Vec<&str> = encoders.parts().iter().map(|part| prompt(part.family().id)).collect();
-        Ok(Conditioning(vec![encode(&self.clip, &prompts, size, cx)?]))
+        encode(&self.clip, &prompts, size, cx)
     }
 }
 
@@ -99,7 +99,7 @@ impl Run for CLIPTextEncodeSDXLRefiner {
         };
         let encoders = self.clip.encoders().map_err(tell)?;
         let prompts: Vec<&str> = encoders.parts().iter().map(|_| self.text.text()).collect();
-        Ok(Conditioning(vec![encode(&self.clip, &prompts, size, cx)?]))
+        encode(&self.clip, &prompts, size, cx)
     }
 }
 

@@ -58,8 +58,7 @@ impl Run for MakeTrainingDataset {
             let planes = colour_planes(image, factor, cx).map_err(tell)?;
             latents.push(encode(vae, &planes, cx)?);
             let parts = clip.encoders().map_err(tell)?.parts().len();
-            let prompt = encode_words(clip, &vec![text.as_str(); parts], PictureSize::default(), cx)?;
-            prompts.push(Conditioning(vec![prompt]));
+            prompts.push(encode_words(clip, &vec![text.as_str(); parts], PictureSize::default(), cx)?);
             cx.progress(latents.len() as u32, self.images.len() as u32)?;
         }
         Ok((latents, prompts))

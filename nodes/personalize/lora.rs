@@ -47,7 +47,7 @@ impl Run for LoraLoader {
         if strengths == [0.0, 0.0] {
             return Ok((Model::clone(&self.model), Clip::clone(&self.clip)));
         }
-        let lora = load(&self.lora_name, cx).map_err(tell)?;
+        let lora = load_lora(&self.lora_name, cx).map_err(tell)?;
         put(&self.model, Some(&self.clip), &lora, strengths, Strictness::Ignore, cx).map_err(tell)
     }
 }
@@ -72,14 +72,15 @@ impl Run for LoraLoaderModelOnly {
         if self.strength_model == 0.0 {
             return Ok(Model::clone(&self.model));
         }
-        let lora = load(&self.lora_name, cx).map_err(tell)?;
+        let lora = load_lora(&self.lora_name, cx).map_err(tell)?;
         put(&self.model, None, &lora, [self.strength_model, 0.0], Strictness::Ignore, cx)
             .map(|(model, _)| model)
             .map_err(tell)
     }
 }
 
-fn load(name: &ModelName<Loras>, cx: &Context<'_>) -> Result<Lora, Error> {
+/// A LoRA's file, with a word about what is none of it.
+pub(crate) fn load_lora(name: &ModelName<Loras>, cx: &Context<'_>) -> Result<Lora, Error> {
     let place = name.find(cx.services())?;
     let file = open(&place)?;
     let (lora, unknown) = match peft_config(&place)? {

@@ -10,6 +10,9 @@ mod svdiff;
 mod tests;
 pub(crate) mod wires;
 
+pub(crate) use self::lora::load_lora;
+pub(crate) use self::para::Loras;
+
 use crate::error::Error;
 use crate::wires::{Clip, Model};
 use paraflow_assets::Assets;

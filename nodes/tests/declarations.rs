@@ -179,6 +179,12 @@ fn adjusted(spec: &NodeSpec, mut theirs: Value) -> Value {
                     input["step"] = 0.5.into();
                 }
             }
+            // A wire only: nobody sees a widget that these would bound.
+            "FLOATS" => {
+                for key in ["min", "default", "step"] {
+                    input.as_object_mut().expect("an input was recorded").remove(key);
+                }
+            }
             // Samplers and schedules: those that we have, in ComfyUI's order.
             "COMBO" => {
                 if let (Some(Widget::Choice(have)), Some(names)) =

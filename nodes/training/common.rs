@@ -3,13 +3,13 @@
 use super::header::{Header, header};
 use super::layers::chosen;
 use super::watcher::{Samples, Watcher};
-use crate::conditioning::encode;
+use crate::conditioning::encode_once;
 use crate::error::{Error, tell};
 use crate::latent::CELL;
 use crate::wires::{Clip, Conditioning, Image, Losses, Model, Subject, Vae};
 use candle_core::Tensor;
 use paraflow_assets::Assets;
-use paraflow_diffusion::guidance::{Condition, PictureSize};
+use paraflow_diffusion::guidance::Condition;
 use paraflow_diffusion::nn::{Layers as _, Precision};
 use paraflow_diffusion::train::{Decay, Example, Settings, StateFile, TrainRequest, Trained, identity, train};
 use paraflow_engine::{Context, Result};
@@ -144,7 +144,7 @@ impl Common<'_> {
     pub(super) fn condition(&self, text: &str, pixels: (u32, u32), cx: &Context<'_>) -> Result<Condition> {
         let encoders = self.clip.encoders().map_err(tell)?;
         let prompts: Vec<&str> = encoders.parts().iter().map(|_| text).collect();
-        let prompt = encode(self.clip, &prompts, PictureSize::default(), cx)?;
+        let prompt = encode_once(self.clip, &prompts, cx)?;
         let conditions = Conditioning(vec![prompt]).conditions(self.model, pixels, false, 0).map_err(tell)?;
         Ok(conditions.into_iter().next().expect("one prompt gives one condition"))
     }

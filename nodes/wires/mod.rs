@@ -4,6 +4,7 @@
 //! that alters something makes a new one, which shares what stayed.
 
 mod conditioning;
+mod hooks;
 mod networks;
 
 use crate::error::Error;
@@ -21,6 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use self::conditioning::{Conditioning, Prompt};
+pub use self::hooks::{ClipHooks, Floats, HookKeyframes, TimestepsRange, WeightHooks};
 pub use self::networks::{ClipVision, ClipVisionOutput, Control, Style, TextBoxes, UpscaleModel};
 pub use crate::personalize::wires::{Lora, Para, SpectralShifts};
 
@@ -142,6 +144,8 @@ impl Port for Model {
 pub struct Clip {
     encoders: Result<Encoders, Arc<paraflow_diffusion::Error>>,
     layer: Layer,
+    /// What changes their weights beside adapters.
+    pub hooks: ClipHooks,
     /// Memory of the weights that no other encoder shares.
     pub bytes: usize,
 }
@@ -151,7 +155,7 @@ impl Clip {
     #[must_use]
     pub fn new(encoders: Result<Encoders, Arc<paraflow_diffusion::Error>>, bytes: usize) -> Self {
         let layer = encoders.as_ref().map_or(Layer::Last, Encoders::layer);
-        Self { encoders, layer, bytes }
+        Self { encoders, layer, hooks: ClipHooks::default(), bytes }
     }
 
     /// No encoder; `place` says where one is missing when it is used.
@@ -184,7 +188,7 @@ impl Clip {
     /// Other encoders in place of these, at the same layer: with adapters, say.
     #[must_use]
     pub fn with_encoders(&self, encoders: Encoders, bytes: usize) -> Self {
-        Self { encoders: Ok(encoders), layer: self.layer, bytes }
+        Self { encoders: Ok(encoders), layer: self.layer, hooks: self.hooks.anew(), bytes }
     }
 }
 

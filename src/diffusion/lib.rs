@@ -10,6 +10,7 @@ mod eigen;
 mod equations;
 mod error;
 pub mod guidance;
+pub mod hooks;
 pub mod merge;
 pub mod nn;
 pub mod noise;

@@ -137,20 +137,45 @@ fn by_name<N: Network>(network: &N) -> BTreeMap<String, Weight> {
 /// # Errors
 /// [`crate::Error::WrongShape`] for a tensor of another shape whose factor in the first is not 1.
 pub fn mixed<N: Network>(one: &N, other: &N, factors: &dyn Fn(&str) -> Option<[f64; 2]>) -> Result<(N, Vec<String>)> {
+    remade(one, other, factors, &|ours, theirs| match factors(&N::key(ours.layer())) {
+        Some(factors) if theirs.shape() == ours.shape() => Some(ours.mixed(theirs, factors)),
+        _ => None,
+    })
+}
+
+/// A network moved by a share of the way from what its file holds to another: `W + strength · (other − file)` for every
+/// tensor, with all that adapters made of `W`.
+///
+/// # Errors
+/// [`crate::Error::WrongShape`] for a tensor of another shape.
+pub fn toward<N: Network>(network: &N, other: &N, strength: f64) -> Result<N> {
+    let factors = |_: &str| Some([1.0 - strength, strength]);
+    let (moved, _) = remade(network, other, &factors, &|ours, theirs| Some(ours.toward(theirs, strength)))?;
+    Ok(moved)
+}
+
+/// A network of mixed tensors. A layer that adapters changed in one of both, and that `layer` makes nothing of, stays.
+fn remade<N: Network>(
+    one: &N,
+    other: &N,
+    factors: &dyn Fn(&str) -> Option<[f64; 2]>,
+    layer: &dyn Fn(&Weight, &Weight) -> Option<Result<Weight>>,
+) -> Result<(N, Vec<String>)> {
     let (tensors, kept) = one.tensors().mixed(&other.tensors(), factors)?;
     let mut network = one.of(&tensors)?;
     let (ours, theirs) = (by_name(one), by_name(other));
     let mut outcome = Ok(());
     network.visit(&mut |weight| {
-        let (Some(ours), theirs) = (ours.get(weight.layer()), theirs.get(weight.layer())) else { return };
-        let factors = factors(&N::key(weight.layer()));
-        match (theirs, factors) {
-            (Some(theirs), Some(factors)) if theirs.shape() == ours.shape() => {
-                if (ours.is_changed() || theirs.is_changed()) && outcome.is_ok() {
-                    outcome = ours.mixed(theirs, factors).map(|mixed| *weight = mixed);
-                }
-            }
-            _ => *weight = ours.clone(),
+        let Some(ours) = ours.get(weight.layer()) else { return };
+        let theirs = theirs.get(weight.layer());
+        // Two layers as their files have them are mixed as tensors already.
+        let is_plain = |theirs: &Weight| !ours.is_changed() && !theirs.is_changed();
+        let mixes = theirs.is_some_and(|theirs| theirs.shape() == ours.shape());
+        match theirs.and_then(|theirs| layer(ours, theirs)) {
+            Some(_) if mixes && theirs.is_some_and(is_plain) => {}
+            Some(made) if outcome.is_ok() => outcome = made.map(|made| *weight = made),
+            Some(_) => {}
+            None => *weight = ours.clone(),
         }
     });
     outcome?;

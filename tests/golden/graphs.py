@@ -57,7 +57,7 @@ UNET, VAE = "model.diffusion_model.", "first_stage_model."
 EXTRAS = ("advanced_samplers apg attention_multiply canny cond controlnet eps fresca gits lora_extract mahiro model_merging "
           "model_merging_model_specific rebatch tcfg easycache hypernetwork lumina2 video_model "
           "custom_sampler model_advanced freelunch hypertile tomesd model_downscale pag sag perpneg cfg differential_diffusion "
-          "upscale_model images post_processing latent mask compositing morphology ip2p")
+          "upscale_model images post_processing latent mask compositing morphology ip2p hooks")
 THIN = 7
 
 
@@ -330,6 +330,14 @@ models["text"] = transformers("", 64, 3, 192)
 models["lora"] = {f"lora_te_text_model_encoder_layers_{layer}_{name}.lora_{half}.weight": shape
                   for layer in range(3) for name, (out, into) in (("self_attn_q_proj", (64, 64)), ("mlp_fc1", (192, 64)))
                   for half, shape in (("up", [out, 4]), ("down", [4, into]))}
+# The same with some layers of the model, a convolution among them.
+models["lora_both"] = models["lora"] | {
+    f"lora_unet_{name}.lora_{half}.weight": shape
+    for name, out, into in (("down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_v", 32, 64),
+                            ("down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q", 64, 64),
+                            ("down_blocks_1_attentions_0_transformer_blocks_0_ff_net_2", 64, 256),
+                            ("mid_block_attentions_0_transformer_blocks_0_attn1_to_out_0", 128, 128))
+    for half, shape in (("up", [out, 4]), ("down", [4, into]))}
 given["clip"], given["clip_2"] = text_encoder(models["text"]), text_encoder(models["text"], "second/")
 given["control_difference"] = control_difference(small_unet, models["control"], given["model"])
 models["control_lora"] = control_lora(models["control"])
@@ -471,6 +479,44 @@ def boxed(prompt, text, width, height, x, y):
 
 def merged(name, **inputs):
     return {"merged": [name, {"model1": ["model", 0], "model2": ["model_2", 0]} | inputs], "end": sampler(["merged", 0])}
+
+
+def hook(strength_model=0.9, strength_clip=0.7, **more):
+    return ["CreateHookLora", {"lora_name": "lora_both.safetensors", "strength_model": strength_model,
+                               "strength_clip": strength_clip} | more]
+
+
+def toward(strength, **more):
+    return ["CreateHookModelAsLoraModelOnly", {"ckpt_name": "pair_2.safetensors", "strength_model": strength} | more]
+
+
+def keyframe(strength, start, **more):
+    return ["CreateHookKeyframe", {"strength_mult": strength, "start_percent": start} | more]
+
+
+def between(start, end, how, count, **more):
+    return ["CreateHookKeyframesInterpolated", {
+        "strength_start": start, "strength_end": end, "interpolation": how, "start_percent": 0.1, "end_percent": 0.8,
+        "keyframes_count": count, "print_keyframes": False} | more]
+
+
+def set_on(prompt, **more):
+    return ["ConditioningSetProperties", {"cond_NEW": [prompt, 0], "strength": 1.0, "set_cond_area": "default"} | more]
+
+
+def hooked(hooks, more=None, **given):
+    """Sampling with hooks on the positive prompt."""
+    graph = {"told": set_on("positive", hooks=["hook", 0], **given)}
+    return hooks | graph | {"end": sampler(["model", 0], positive=["told", 0], **(more or {}))}
+
+
+def spoken(hooks, scheduled, more=None):
+    """Sampling with a prompt of a text encoder with hooks."""
+    return hooks | {
+        "with": ["SetClipHooks", {"clip": ["clip", 0], "apply_to_conds": True, "schedule_clip": scheduled, "hooks": ["hook", 0]}],
+        "told": ["CLIPTextEncode", {"clip": ["with", 0], "text": "a (red:1.2) bear on the beach"}],
+        "end": sampler(["model", 0], positive=["told", 0], **(more or {})),
+    }
 
 
 both = {"positive": ["positive", 0], "negative": ["negative", 0]}
@@ -778,6 +824,70 @@ CASES = {
                                "strength_clip": -0.3}],
         "end": ["CLIPTextEncode", {"clip": ["more", 1], "text": "a (red:1.2) bear on the beach"}],
     },
+    "hook": hooked({"hook": hook()}),
+    "hook_twice": hooked({"single": hook(0.4), "hook": hook(-0.8, prev_hooks=["single", 0])}),
+    "hook_range": hooked({"hook": hook(), "range": ["ConditioningTimestepsRange", {"start_percent": 0.2, "end_percent": 0.7}]},
+                         timesteps=["range", 0]),
+    "hook_model": hooked({"hook": toward(0.6)}),
+    "hook_model_over_lora": {
+        "with": ["LoraLoaderModelOnly", {"model": ["model", 0], "lora_name": "lora_both.safetensors", "strength_model": 1.0}],
+        "hook": toward(0.5), "told": set_on("positive", hooks=["hook", 0]), "end": sampler(["with", 0], positive=["told", 0]),
+    },
+    "hook_combined": hooked({"single": hook(), "two": toward(0.3), "three": ["CombineHooks2", {"hooks_A": ["single", 0], "hooks_B": ["two", 0]}],
+                             "hook": ["CombineHooks4", {"hooks_A": ["three", 0], "hooks_C": ["single", 0]}]}),
+    "hook_keyframes": hooked({
+        "single": hook(), "first": keyframe(0.2, 0.0), "second": keyframe(1.5, 0.4, prev_hook_kf=["first", 0]),
+        "third": keyframe(0.7, 0.3, prev_hook_kf=["second", 0]),
+        "hook": ["SetHookKeyframes", {"hooks": ["single", 0], "hook_kf": ["third", 0]}]}, more={"steps": 8}),
+    "hook_eased": hooked({
+        "single": hook(), "between": between(0.0, 1.4, "ease_in_out", 5),
+        "hook": ["SetHookKeyframes", {"hooks": ["single", 0], "hook_kf": ["between", 0]}]}, more={"steps": 6, "sampler_name": "heun"}),
+    "hook_keyframes_of_two": hooked({
+        "a": hook(), "b": toward(0.4), "between": between(1.2, 0.1, "ease_in", 4),
+        "single": ["CombineHooks2", {"hooks_A": ["a", 0], "hooks_B": ["b", 0]}],
+        "hook": ["SetHookKeyframes", {"hooks": ["single", 0], "hook_kf": ["between", 0]}]},
+        more={"steps": 6, "sampler_name": "dpmpp_2s_ancestral", "latent_image": ["pair", 0]}),
+    "hook_pair": {
+        "hook": hook(), "told": ["PairConditioningSetPropertiesAndCombine", {
+            **both, "positive_NEW": ["other", 0], "negative_NEW": ["empty", 0], "strength": 0.8, "set_cond_area": "default",
+            "mask": ["mask", 0], "hooks": ["hook", 0]}],
+        "end": sampler(["model", 0], positive=["told", 0], negative=["told", 1]),
+    },
+    "hook_bounds": {
+        "hook": hook(), "told": ["PairConditioningSetProperties", {
+            "positive_NEW": ["positive", 0], "negative_NEW": ["negative", 0], "strength": 0.8, "set_cond_area": "mask bounds",
+            "mask": ["mask", 0], "hooks": ["hook", 0]}],
+        "more": ["PairConditioningCombine", {"positive_A": ["told", 0], "negative_A": ["told", 1], "positive_B": ["other", 0],
+                                             "negative_B": ["empty", 0]}],
+        "end": sampler(["model", 0], positive=["more", 0], negative=["more", 1]),
+    },
+    "hook_default": {
+        "hook": hook(), "masked": set_on("positive", mask=["mask", 0]),
+        "told": ["ConditioningSetDefaultCombine", {"cond": ["masked", 0], "cond_DEFAULT": ["other", 0], "hooks": ["hook", 0]}],
+        "end": sampler(["model", 0], positive=["told", 0]),
+    },
+    "hook_default_area": {
+        "area": ["ConditioningSetArea", {"conditioning": ["positive", 0], "width": 64, "height": 64, "x": 24, "y": 16,
+                                         "strength": 0.6}],
+        "told": ["PairConditioningSetDefaultCombine", {"positive": ["area", 0], "negative": ["negative", 0],
+                                                       "positive_DEFAULT": ["other", 0], "negative_DEFAULT": ["empty", 0]}],
+        "end": sampler(["model", 0], positive=["told", 0], negative=["told", 1]),
+    },
+    "hook_default_nowhere": {
+        "told": ["ConditioningSetDefaultCombine", {"cond": ["positive", 0], "cond_DEFAULT": ["other", 0]}],
+        "end": sampler(["model", 0], positive=["told", 0], negative=["empty", 0]),
+    },
+    "hook_clip": spoken({"hook": hook()}, False),
+    "hook_clip_model": spoken({"hook": ["CreateHookModelAsLora", {
+        "ckpt_name": "pair_2.safetensors", "strength_model": 0.3, "strength_clip": 0.5}]}, False),
+    "hook_clip_scheduled": spoken({
+        "single": hook(), "first": keyframe(0.2, 0.0), "second": keyframe(1.5, 0.4, prev_hook_kf=["first", 0]),
+        "hook": ["SetHookKeyframes", {"hooks": ["single", 0], "hook_kf": ["second", 0]}]}, True, more={"steps": 6}),
+    "hook_clip_eased": spoken({
+        "a": hook(), "b": hook(0.5, -0.6), "between": between(1.0, 0.0, "ease_out", 3), "between_b": between(0.5, 1.0, "linear", 4),
+        "single": ["SetHookKeyframes", {"hooks": ["a", 0], "hook_kf": ["between", 0]}],
+        "two": ["SetHookKeyframes", {"hooks": ["b", 0], "hook_kf": ["between_b", 0]}],
+        "hook": ["CombineHooks2", {"hooks_A": ["single", 0], "hooks_B": ["two", 0]}]}, True, more={"steps": 7}),
     "cut_to_batch": {"end": ["LatentCutToBatch", {"samples": ["latent", 0], "dim": "x", "slice_size": 5}]},
 }
 
@@ -834,7 +944,10 @@ of_hypernetworks.folder_paths = types.SimpleNamespace(get_full_path_or_raise=lam
 read = types.SimpleNamespace(load_torch_file=lambda path, safe_load: hypernetwork(models["hyper"]))
 of_hypernetworks.comfy = types.SimpleNamespace(utils=read)
 nodes.folder_paths = types.SimpleNamespace(get_full_path_or_raise=lambda kind, name: name)
-nodes.comfy.utils.load_torch_file = lambda path, safe_load: drawn(models["lora"])
+nodes.comfy.utils.load_torch_file = lambda path, safe_load: drawn(models[Path(path).stem])
+of_hooks = sys.modules["comfy_extras.nodes_hooks"]
+of_hooks.folder_paths = types.SimpleNamespace(get_full_path=lambda kind, name: name, get_folder_paths=lambda kind: [])
+comfy.sd.load_checkpoint_guess_config = lambda path, **parts: (given["model_2"], given["clip_2"], None)
 folder = HERE / "graphs"
 folder.mkdir(exist_ok=True)
 tensors, cases = {}, {}

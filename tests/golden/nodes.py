@@ -52,6 +52,11 @@ CenterCropImages ImageDeduplication ImageGrid LoadImageDataSetFromFolder LoadIma
 MakeTrainingDataset MergeImageLists NormalizeImages RandomCropImages ReplaceText ResizeImagesByLongerEdge
 ResizeImagesByShorterEdge ResolutionBucket SaveImageDataSetToFolder SaveImageTextDataSetToFolder ShuffleDataset
 ShuffleImageTextDataset StripWhitespace TextToLowercase TextToUppercase TruncateText
+CombineHooks2 CombineHooks4 CombineHooks8 ConditioningSetDefaultCombine ConditioningSetProperties
+ConditioningSetPropertiesAndCombine ConditioningTimestepsRange CreateHookKeyframe CreateHookKeyframesFromFloats
+CreateHookKeyframesInterpolated CreateHookLora CreateHookLoraModelOnly CreateHookModelAsLora
+CreateHookModelAsLoraModelOnly PairConditioningCombine PairConditioningSetDefaultCombine PairConditioningSetProperties
+PairConditioningSetPropertiesAndCombine SetClipHooks SetHookKeyframes
 """.split()
 # Inputs whose choices are files.
 FILES = {"ckpt_name", "image", "clip_name", "clip_name1", "clip_name2", "unet_name", "vae_name", "model_path",

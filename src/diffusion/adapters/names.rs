@@ -101,6 +101,29 @@ impl Names {
         names.with_besides(unet.config(), unet.source(), &text.collect::<Vec<_>>())
     }
 
+    /// The layers of text encoders alone.
+    #[must_use]
+    pub fn of_text(text: &Encoders) -> Self {
+        let alone = text.parts().len() == 1;
+        let mut besides = Besides::new(alone);
+        let mut names = Self {
+            layers: Vec::new(),
+            spellings: BTreeMap::new(),
+            as_checkpoint: false,
+            besides: Besides::default(),
+        };
+        for encoder in text.parts() {
+            for (name, shape) in nn::layers(encoder) {
+                let diffusers = text_diffusers(&name);
+                names.add_text(Layer { part: Part::of(encoder), name, diffusers, shape }, alone);
+            }
+        }
+        for encoder in text.parts() {
+            besides.collect(Part::of(encoder), encoder.source(), &names.layers, text_diffusers);
+        }
+        Self { besides, ..names }
+    }
+
     /// The same with what the networks' tensors hold beside the layers' weights.
     pub(super) fn with_besides(self, config: &Config, unet: &Weights, text: &[(Part, &Weights)]) -> Self {
         let blocks = Blocks::of(config);

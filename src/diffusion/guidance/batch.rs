@@ -5,17 +5,26 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::Model;
+use super::{Model, NoiseModel};
 use super::control::Shown;
 use super::region::{Entry, Window};
 use super::reuse::Answers;
-use crate::Result;
+use crate::hooks::Hooked;
 use crate::unet::{Grounded, Middle, Pass};
+use crate::{Error, Result};
 
 /// Prompts of two lengths are asked together where the shorter need not be repeated more often than this.
 const REPEATS: usize = 4;
 /// Stands in the sum of weights for a cell where no prompt counts.
 const NO_WEIGHT: f64 = 1e-37;
+
+/// What is kept from one evaluation to the next.
+pub(super) struct Kept<'a> {
+    /// What the network said, where steps are left out.
+    pub(super) reused: &'a mut Option<Answers>,
+    /// Networks with the hooks of prompts on them.
+    pub(super) hooked: &'a mut Hooked,
+}
 
 /// The clean latent in `x` as each side's prompts see it: the mean of their answers, weighted cell by cell. 0 where none
 /// counts.
@@ -24,20 +33,16 @@ pub(super) fn denoise(
     sides: &[&[Entry]],
     x: &Tensor,
     pass: &Pass<'_>,
-    reused: &mut Option<Answers>,
+    kept: &mut Kept<'_>,
 ) -> Result<Vec<Tensor>> {
-    let sigma = pass.sigma;
-    let active = |side: usize| {
-        let entries = sides[side].iter();
-        entries
-            .filter(|entry| sigma <= entry.first_sigma && sigma >= entry.last_sigma)
-            .map(move |entry| Question { side, entry })
-    };
-    let mut waiting: Vec<Question<'_>> = (0..sides.len()).flat_map(active).collect();
+    let mut waiting = questions(sides, x, pass.sigma)?;
+    for question in &waiting {
+        kept.hooked.reach(&question.entry.hooks, pass.sigma, model.sampling);
+    }
     let mut sums = vec![x.zeros_like()?; sides.len()];
     let mut weights = vec![x.affine(0.0, NO_WEIGHT)?; sides.len()];
     let room = (model.batch_limit / x.dim(0)?.max(1)).max(1);
-    while let Some(&first) = waiting.first() {
+    while let Some(first) = waiting.first().cloned() {
         // The last comes first, as ComfyUI has it.
         let mut together = Vec::new();
         for i in (0..waiting.len()).rev() {
@@ -45,22 +50,55 @@ pub(super) fn denoise(
                 together.push(waiting.remove(i));
             }
         }
-        for (question, answer) in together.iter().zip(ask(model, &together, x, pass, reused)?) {
-            let entry = question.entry;
-            let weighted = place(&(answer * &entry.weight)?, entry.window, x)?;
-            sums[question.side] = (&sums[question.side] + weighted)?;
-            weights[question.side] = (&weights[question.side] + place(&entry.weight, entry.window, x)?)?;
+        for (question, answer) in together.iter().zip(ask(model, &together, x, pass, kept)?) {
+            let (side, window) = (question.side, question.entry.window);
+            let weighted = place(&(answer * &question.weight)?, window, x)?;
+            sums[side] = (&sums[side] + weighted)?;
+            weights[side] = (&weights[side] + place(&question.weight, window, x)?)?;
         }
     }
     sums.iter().zip(&weights).map(|(sum, weight)| Ok((sum / weight)?)).collect()
 }
 
+/// Every prompt that counts at a noise level. Those that fill in come last, with what the others of their side leave over.
+fn questions<'a>(sides: &[&'a [Entry]], x: &Tensor, sigma: f32) -> Result<Vec<Question<'a>>> {
+    let active = |fills_in: bool, side: usize| {
+        let counts = move |entry: &&Entry| {
+            entry.fills_in == fills_in && sigma <= entry.first_sigma && sigma >= entry.last_sigma
+        };
+        let question = move |entry: &'a Entry| Question { side, entry, weight: entry.weight.clone() };
+        sides[side].iter().filter(counts).map(question)
+    };
+    let mut questions: Vec<_> = (0..sides.len()).flat_map(|side| active(false, side)).collect();
+    for side in 0..sides.len() {
+        let mut filling = active(true, side).peekable();
+        if filling.peek().is_none() {
+            continue;
+        }
+        let mut rest = x.ones_like()?;
+        for other in questions.iter().filter(|question| question.side == side && !question.entry.fills_in) {
+            rest = (rest - place(&other.weight, other.entry.window, x)?)?;
+        }
+        let rest = rest.relu()?;
+        if rest.max_all()?.to_scalar::<f32>()? == 0.0 {
+            continue;
+        }
+        for question in filling {
+            let weight = cut(&rest, question.entry.window)?;
+            questions.push(Question { weight, ..question });
+        }
+    }
+    Ok(questions)
+}
+
 /// A prompt that the network is to be asked about.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Question<'a> {
     /// Positive or negative.
     side: usize,
     entry: &'a Entry,
+    /// How much each cell of its window counts, `[batch, channels, height, width]`.
+    weight: Tensor,
 }
 
 impl Question<'_> {
@@ -79,6 +117,7 @@ impl Question<'_> {
             && label(ours) == label(theirs)
             && ours.beside.is_some() == theirs.beside.is_some()
             && length(&ours.control_context) == length(&theirs.control_context)
+            && ours.hooks.are(&theirs.hooks)
             && shared(&ours.control, &theirs.control)
             && shared(&ours.grounding, &theirs.grounding)
             && least_common_multiple(tokens, other_tokens) / shortest <= REPEATS)
@@ -100,7 +139,7 @@ fn ask(
     questions: &[Question<'_>],
     x: &Tensor,
     pass: &Pass<'_>,
-    reused: &mut Option<Answers>,
+    kept: &mut Kept<'_>,
 ) -> Result<Vec<Tensor>> {
     let sigma = pass.sigma;
     let parts = questions.iter().map(|question| cut(x, question.entry.window)).collect::<Result<Vec<_>>>()?;
@@ -144,8 +183,9 @@ fn ask(
     let grounded = grounding.map(|grounding| Grounded::new(grounding, &scaled)).transpose()?;
     let pass_here =
         Pass { control: control.as_ref(), grounded: grounded.as_ref(), middle, groups: questions.len(), ..*pass };
-    let predict = || model.network.predict(&scaled, &timesteps, &context, label.as_ref(), &pass_here);
-    let output = match reused {
+    let network = network(model, questions, kept.hooked)?;
+    let predict = || network.predict(&scaled, &timesteps, &context, label.as_ref(), &pass_here);
+    let output = match kept.reused {
         Some(reused) => {
             let places: Vec<_> = questions.iter().map(|question| std::ptr::from_ref(question.entry).addr()).collect();
             reused.around(&scaled.narrow(1, 0, x.dim(1)?)?, &places, sigma, predict)?
@@ -160,6 +200,25 @@ fn ask(
     }
     let denoised = model.sampling.denoised(&seen, &output, sigma)?;
     Ok(denoised.chunk(questions.len(), 0)?)
+}
+
+/// The network that these prompts are asked with: the model's, with what their hooks change.
+fn network<'a>(
+    model: &Model<'a>,
+    questions: &[Question<'_>],
+    hooked: &'a mut Hooked,
+) -> Result<&'a dyn NoiseModel> {
+    let Some(hooks) = questions.first().map(|question| &question.entry.hooks).filter(|hooks| !hooks.is_empty()) else {
+        return Ok(model.network);
+    };
+    let Some(unet) = model.network.unet() else {
+        return Err(Error::Shape {
+            layer: "hooks".to_owned(),
+            expected: "a UNet, whose weights they change".to_owned(),
+            found: Vec::new(),
+        });
+    };
+    Ok(hooked.network(hooks, unet)?)
 }
 
 /// The part of a latent that a window shows.

@@ -29,6 +29,7 @@ pub use operation::Operation;
 pub use region::{Area, Mask};
 pub use reuse::Reuse;
 
+use crate::hooks::{Hooked, Hooks, Range};
 use crate::noise::Generator;
 use crate::samplers::Denoiser;
 use crate::schedule::ModelSampling;
@@ -130,6 +131,13 @@ pub struct Condition {
     pub start: f64,
     /// Up to this share of the way, 0 to 1.
     pub end: f64,
+    /// The part of the way that its words were encoded for, where hooks on the text encoder change on it. It counts beside
+    /// `start` and `end`.
+    pub encoded_for: Range,
+    /// What changes the network's weights for it.
+    pub hooks: Hooks,
+    /// It counts only where the other prompts of its side leave room, and as much as they leave.
+    pub fills_in: bool,
 }
 
 impl Condition {
@@ -149,6 +157,9 @@ impl Condition {
             mask: None,
             start: 0.0,
             end: 1.0,
+            encoded_for: [0.0, 1.0],
+            hooks: Hooks::default(),
+            fills_in: false,
         }
     }
 }
@@ -293,6 +304,8 @@ pub struct Guide<'a> {
     /// What [`Correction::Reused`] found at earlier steps: of the network, and of all of guidance.
     reused: RefCell<Option<reuse::Answers>>,
     reused_whole: RefCell<Option<reuse::Whole>>,
+    /// The networks that prompts with hooks are asked with.
+    hooked: RefCell<Hooked>,
 }
 
 impl<'a> Guide<'a> {
@@ -362,7 +375,13 @@ impl<'a> Guide<'a> {
         let answers = reuse.filter(|reuse| !reuse.whole).map(|reuse| reuse::Answers::new(reuse, model.sampling));
         let whole = reuse.filter(|reuse| reuse.whole).map(|reuse| reuse::Whole::new(reuse, model.sampling));
         let (reused, reused_whole) = (RefCell::new(answers), RefCell::new(whole));
-        Ok(Self { model, sides, guidance, empty, random, momenta, reused, reused_whole })
+        let hooked = RefCell::default();
+        Ok(Self { model, sides, guidance, empty, random, momenta, reused, reused_whole, hooked })
+    }
+
+    /// The same for a sampling that begins at this noise level, which the keyframes of hooks go by.
+    pub(crate) fn beginning_at(self, highest: f32) -> Self {
+        Self { hooked: RefCell::new(Hooked::from(highest)), ..self }
     }
 
     /// The same with patches that draw from this generator.
@@ -376,7 +395,8 @@ impl<'a> Guide<'a> {
         let pass = Pass { sigma, patches, random, middle, ..Pass::PLAIN };
         let mut reused = self.reused.borrow_mut();
         reused.iter_mut().for_each(reuse::Answers::begin);
-        batch::denoise(&self.model, sides, x, &pass, &mut reused)
+        let mut kept = batch::Kept { reused: &mut reused, hooked: &mut self.hooked.borrow_mut() };
+        batch::denoise(&self.model, sides, x, &pass, &mut kept)
     }
 
     /// The answers to positive and negative prompts as corrections want them before guidance. Guidance between more than these

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor};
 
 use super::{Condition, Control};
+use crate::hooks::Hooks;
 use crate::resize::{Method, resize};
 use crate::schedule::ModelSampling;
 use crate::tensors::repeat_to_batch;
@@ -107,6 +108,10 @@ pub(super) struct Entry {
     pub(super) first_sigma: f32,
     /// ... to this one, both included.
     pub(super) last_sigma: f32,
+    /// What changes the network's weights for it.
+    pub(super) hooks: Hooks,
+    /// It counts where the others of its side leave room.
+    pub(super) fills_in: bool,
 }
 
 /// A condition with its region in cells, not yet cut at the edges.
@@ -213,7 +218,21 @@ impl Resolved {
         let window = self.window.map(|window| window.clip(rows, columns)).transpose()?;
         let seen = window.unwrap_or(Window { height: rows, width: columns, y: 0, x: 0 });
         let Condition {
-            context, label, picture, control, control_context, grounding, strength, mask, start, end, ..
+            context,
+            label,
+            picture,
+            control,
+            control_context,
+            grounding,
+            strength,
+            mask,
+            area: _,
+            control_everywhere: _,
+            start,
+            end,
+            encoded_for: [encoded_from, encoded_to],
+            hooks,
+            fills_in,
         } = self.condition;
         let weight = match (&self.mask, &mask) {
             (Some(values), Some(mask)) => {
@@ -242,8 +261,10 @@ impl Resolved {
             beside: None,
             window,
             weight: weight.to_device(latent.device())?,
-            first_sigma: sampling.percent_to_sigma(start),
-            last_sigma: sampling.percent_to_sigma(end),
+            first_sigma: sampling.percent_to_sigma(start.max(encoded_from)),
+            last_sigma: sampling.percent_to_sigma(end.min(encoded_to)),
+            hooks,
+            fills_in,
         })
     }
 }

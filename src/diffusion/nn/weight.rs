@@ -468,13 +468,7 @@ impl Weight {
     /// # Errors
     /// [`Error::Shape`] when it is not of the layer's shape.
     pub fn replaced(&self, weight: Tensor) -> Result<Self> {
-        if weight.dims() != self.shape() {
-            return Err(Error::Shape {
-                layer: self.layer.to_string(),
-                expected: format!("a weight of shape {:?}", self.shape()),
-                found: weight.dims().to_vec(),
-            });
-        }
+        self.check_shape(weight.dims())?;
         let weight = if weight.track_op() { weight } else { self.base.take(&weight)? };
         let base = Base::new(Origin::Memory(weight), self.shape(), self.base.precision, self.base.halves);
         Ok(Self { layer: self.layer.clone(), geometry: self.geometry, base, adapters: Vec::new(), baked: None })
@@ -486,20 +480,39 @@ impl Weight {
     /// # Errors
     /// [`Error::Shape`] when the other is of another shape.
     pub fn mixed(&self, other: &Self, [a, b]: [f64; 2]) -> Result<Self> {
-        if other.shape() != self.shape() {
-            return Err(Error::Shape {
-                layer: self.layer.to_string(),
-                expected: format!("a weight of shape {:?}", self.shape()),
-                found: other.shape().to_vec(),
-            });
-        }
+        self.check_shape(other.shape())?;
         let terms = [(a, self), (b, other)].into_iter().filter(|(factor, _)| *factor != 0.0);
         let mut terms: Vec<(f64, Self)> = terms.map(|(factor, weight)| (factor, weight.clone())).collect();
         if terms.is_empty() {
             terms.push((0.0, self.clone()));
         }
+        Ok(self.of_sum(terms))
+    }
+
+    /// This layer with `ours + (theirs − file) · strength` as its frozen weight: ours with all that acts on it, theirs too, and the
+    /// file's as it was before anything acted on it. Nothing is computed before the layer runs.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the other is of another shape.
+    pub fn toward(&self, other: &Self, strength: f64) -> Result<Self> {
+        self.check_shape(other.shape())?;
+        let file = Base::new(self.first().clone(), self.shape(), self.base.precision, false);
+        let file = Self { base: file, adapters: Vec::new(), baked: None, ..self.clone() };
+        Ok(self.of_sum(vec![(1.0, self.clone()), (strength, other.clone()), (-strength, file)]))
+    }
+
+    /// This layer with a sum as its frozen weight.
+    fn of_sum(&self, terms: Vec<(f64, Self)>) -> Self {
         let base = Base::new(Origin::Sum(terms), self.shape(), self.base.precision, self.base.halves);
-        Ok(Self { layer: self.layer.clone(), geometry: self.geometry, base, baked: None, adapters: Vec::new() })
+        Self { layer: self.layer.clone(), geometry: self.geometry, base, baked: None, adapters: Vec::new() }
+    }
+
+    fn check_shape(&self, found: &[usize]) -> Result<()> {
+        if found == self.shape() {
+            return Ok(());
+        }
+        let expected = format!("a weight of shape {:?}", self.shape());
+        Err(Error::Shape { layer: self.layer.to_string(), expected, found: found.to_vec() })
     }
 
     /// The layer's output: `W x`, what the adapters make of it, `bias` `[out]`, and what is added. The last dimension of `x`

@@ -125,7 +125,9 @@ pub fn walk(request: &WalkRequest<'_>, observe: Observe<'_>) -> Result<Tensor> {
     } else {
         None
     };
+    let highest = sigmas.iter().copied().fold(first, f32::max);
     let mut guide = Guide::of_scene(model, request.sides, request.guidance, walk.guided_apart, &scene)?;
+    guide = guide.beginning_at(highest);
     if !model.patches.is_empty() {
         guide = guide.drawing_from(match &fresh {
             Some((_, generator)) => generator.clone(),

@@ -173,22 +173,6 @@ pub enum Problem {
     /// Two subgraph definitions share an id.
     #[error("another subgraph has the same id")]
     DuplicateSubgraph,
-    /// An input names a link that the file does not have.
-    #[error("input `{input}` is wired to link {link}, which is not in the file")]
-    MissingLink {
-        /// The input.
-        input: String,
-        /// The link's id.
-        link: String,
-    },
-    /// A link comes from a node that the file does not have.
-    #[error("input `{input}` is wired to node {origin}, which is not in the file")]
-    MissingOrigin {
-        /// The input.
-        input: String,
-        /// The node that is not there.
-        origin: NodeId,
-    },
     /// A link inside a subgraph uses a slot that the subgraph's border does not have.
     #[error("input `{input}` is wired to {side} {slot} of its subgraph, which has {count}")]
     MissingPort {
@@ -236,9 +220,7 @@ impl Problem {
         match self {
             Self::Malformed { .. } => None,
             Self::DuplicateNode | Self::DuplicateSubgraph => Some("give one of them another id"),
-            Self::MissingLink { .. } | Self::MissingOrigin { .. } | Self::MissingPort { .. } => {
-                Some("wire the input again, or remove its link")
-            }
+            Self::MissingPort { .. } => Some("wire the input again, or remove its link"),
             Self::LinkLoop { .. } => Some("give the circle a source that is neither a reroute nor bypassed"),
             Self::MissingSubgraph => Some("save the workflow again where the subgraph is defined"),
             Self::SubgraphCycle { .. } => Some("remove the inner copy"),

@@ -89,16 +89,13 @@ impl Wires {
         let scope = &workflow.scopes[frame.scope];
         let Some(input) = workflow.node(expanded, site).inputs.get(index) else { return Ok(Next::Source(None)) };
         let Some(id) = &input.link else { return Ok(Next::Source(None)) };
-        let name = || input.name.clone();
-        let Some(link) = scope.links.get(id) else {
-            let problem = Problem::MissingLink { input: name(), link: id.clone() };
-            return Err(fault(workflow, expanded, site, problem));
-        };
+        // As ComfyUI's editor has it: a link that the file does not have is none, nor is one from a node that it does not have.
+        let Some(link) = scope.links.get(id) else { return Ok(Next::Source(None)) };
         if let (Some(instance), INPUTS_ID) = (frame.instance, link.origin.as_str()) {
             let slot = link.origin_slot;
             if slot >= scope.inputs.len() {
                 let count = scope.inputs.len();
-                let problem = Problem::MissingPort { input: name(), side: "input", slot, count };
+                let problem = Problem::MissingPort { input: input.name.clone(), side: "input", slot, count };
                 return Err(fault(workflow, expanded, site, problem));
             }
             let outer = expanded.frames[instance.frame].scope;
@@ -109,10 +106,7 @@ impl Wires {
                 _ => Next::Source(self.promoted_value(workflow, outer, instance.node, slot).map(Source::Value)),
             });
         }
-        let Some(&node) = scope.by_id.get(&link.origin) else {
-            let problem = Problem::MissingOrigin { input: name(), origin: link.origin.clone() };
-            return Err(fault(workflow, expanded, site, problem));
-        };
+        let Some(&node) = scope.by_id.get(&link.origin) else { return Ok(Next::Source(None)) };
         let kind = kind.unwrap_or_else(|| input.kind.clone());
         Ok(Next::Step(Step::Output(Site { frame: site.frame, node }, link.origin_slot, kind)))
     }
@@ -191,11 +185,7 @@ fn leave_output(
         if link.origin == INPUTS_ID {
             return Ok(Next::Step(Step::Input(site, link.origin_slot, Some(kind))));
         }
-        let Some(&node) = scope.by_id.get(&link.origin) else {
-            let input = scope.outputs.get(slot).map_or_else(String::new, |port| port.name.clone());
-            let problem = Problem::MissingOrigin { input, origin: link.origin.clone() };
-            return Err(fault(workflow, expanded, site, problem));
-        };
+        let Some(&node) = scope.by_id.get(&link.origin) else { return Ok(Next::Source(None)) };
         return Ok(Next::Step(Step::Output(Site { frame, node }, link.origin_slot, kind)));
     }
     Ok(match node.class.as_str() {
