@@ -35,7 +35,12 @@ fn of(hooks: &Maybe) -> Hooks {
 }
 
 /// Hooks of a change after those before; only those before where it has no strength.
-fn after(before: &Maybe, strengths: [f64; 2], name: &str, change: impl FnOnce() -> Result<Change>) -> Result<WeightHooks> {
+fn after(
+    before: &Maybe,
+    strengths: [f64; 2],
+    name: &str,
+    change: impl FnOnce() -> Result<Change>,
+) -> Result<WeightHooks> {
     let [on_unet, on_text] = strengths;
     if strengths == [0.0, 0.0] {
         return Ok(WeightHooks(of(before)));
@@ -249,15 +254,24 @@ impl Interpolation {
 /// Numbers in even steps, both ends included, as torch's `linspace`: each half is counted from its own end.
 fn evenly(from: f32, to: f32, count: usize) -> Vec<f64> {
     let step = if count > 1 { (to - from) / (count - 1) as f32 } else { 0.0 };
-    let number = |i: usize| if i < count / 2 || count == 1 { from + step * i as f32 } else { to - step * (count - 1 - i) as f32 };
+    let number = |i: usize| {
+        if i < count / 2 || count == 1 { from + step * i as f32 } else { to - step * (count - 1 - i) as f32 }
+    };
     (0..count).map(|i| f64::from(number(i))).collect()
 }
 
 /// Keyframes of these strengths in even steps; only the first stays for a level whatever comes.
-fn in_steps(before: Keyframes, strengths: &[f64], [start, end]: [f64; 2], says: bool, cx: &Context<'_>) -> HookKeyframes {
+fn in_steps(
+    before: Keyframes,
+    strengths: &[f64],
+    [start, end]: [f64; 2],
+    says: bool,
+    cx: &Context<'_>,
+) -> HookKeyframes {
     let starts = Interpolation::Linear.numbers(start, end, strengths.len());
     let frames = starts.into_iter().zip(strengths).enumerate();
-    let frames = frames.map(|(i, (start, strength))| Keyframe { strength: *strength, start, levels: usize::from(i == 0) });
+    let frames =
+        frames.map(|(i, (start, strength))| Keyframe { strength: *strength, start, levels: usize::from(i == 0) });
     let mut keyframes = before;
     for frame in frames {
         if says {

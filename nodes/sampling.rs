@@ -228,7 +228,10 @@ fn warn_of_idle_hooks<'a>(
     let all = hooks.fold(Hooks::default(), |all, hooks| all.and(hooks));
     for hook in all.changes() {
         if hook.is_idle_on(&model.unet).map_err(tell)? {
-            cx.warn(format!("the hook of LoRA `{}` fits no layer of this model: prompts with it are drawn without it", hook.name));
+            cx.warn(format!(
+                "the hook of LoRA `{}` fits no layer of this model: prompts with it are drawn without it",
+                hook.name
+            ));
         }
     }
     Ok(())

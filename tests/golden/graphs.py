@@ -89,8 +89,12 @@ def unet_module(config):
     return UNetModel(**arguments, device="cpu", operations=comfy.ops.disable_weight_init)
 
 
-def patcher(config, unet, shapes, build, of=""):
-    inner = build(config(unet), comfy.model_base.ModelType.EPS, device="cpu")
+def patcher(config, unet, shapes, build, of="", kept=None):
+    """A model of drawn weights; `kept` in numbers that are computed with in single precision."""
+    config = config(unet | {"dtype": kept or torch.float32})
+    if kept:
+        config.set_inference_dtype(kept, torch.float32)
+    inner = build(config, comfy.model_base.ModelType.EPS, device="cpu")
     inner.diffusion_model.load_state_dict(drawn(shapes, UNET, of))
     return comfy.model_patcher.ModelPatcher(inner, torch.device("cpu"), torch.device("cpu"))
 
@@ -323,9 +327,7 @@ given["model_2"] = patcher(comfy.supported_models.SD15, small_unet, models["sd1"
 given["xl_2"] = patcher(comfy.supported_models.SDXL, wide_unet, models["sdxl"], comfy.model_base.SDXL, "second/")
 # What `UNETLoader` makes of the first at its choice of numbers.
 for name, kept in (("model_e4m3", torch.float8_e4m3fn), ("model_e5m2", torch.float8_e5m2)):
-    given[name] = patcher(comfy.supported_models.SD15, small_unet, models["sd1"], comfy.model_base.BaseModel)
-    weights = given[name].model.diffusion_model
-    weights.load_state_dict({key: weight.to(kept).float() for key, weight in weights.state_dict().items()})
+    given[name] = patcher(comfy.supported_models.SD15, small_unet, models["sd1"], comfy.model_base.BaseModel, kept=kept)
 models["text"] = transformers("", 64, 3, 192)
 models["lora"] = {f"lora_te_text_model_encoder_layers_{layer}_{name}.lora_{half}.weight": shape
                   for layer in range(3) for name, (out, into) in (("self_attn_q_proj", (64, 64)), ("mlp_fc1", (192, 64)))
@@ -824,6 +826,10 @@ CASES = {
                                "strength_clip": -0.3}],
         "end": ["CLIPTextEncode", {"clip": ["more", 1], "text": "a (red:1.2) bear on the beach"}],
     },
+    **{f"lora_{kept}": {
+        "with": ["LoraLoaderModelOnly", {"model": [f"model_{kept}", 0], "lora_name": "lora_both.safetensors", "strength_model": 0.6}],
+        "end": sampler(["with", 0]),
+    } for kept in ("e4m3", "e5m2")},
     "hook": hooked({"hook": hook()}),
     "hook_twice": hooked({"single": hook(0.4), "hook": hook(-0.8, prev_hooks=["single", 0])}),
     "hook_range": hooked({"hook": hook(), "range": ["ConditioningTimestepsRange", {"start_percent": 0.2, "end_percent": 0.7}]},

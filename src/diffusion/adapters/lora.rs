@@ -349,6 +349,10 @@ impl Adapter for Added {
         self.thin.is_some()
     }
 
+    fn rounds_with_its_weight(&self) -> bool {
+        true
+    }
+
     fn effect(&self) -> Result<Effect> {
         if self.module.magnitude.is_some() || matches!(self.module.form, Form::Set(_)) {
             return Ok(Effect::Alters);

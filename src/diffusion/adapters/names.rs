@@ -106,12 +106,8 @@ impl Names {
     pub fn of_text(text: &Encoders) -> Self {
         let alone = text.parts().len() == 1;
         let mut besides = Besides::new(alone);
-        let mut names = Self {
-            layers: Vec::new(),
-            spellings: BTreeMap::new(),
-            as_checkpoint: false,
-            besides: Besides::default(),
-        };
+        let mut names =
+            Self { layers: Vec::new(), spellings: BTreeMap::new(), as_checkpoint: false, besides: Besides::default() };
         for encoder in text.parts() {
             for (name, shape) in nn::layers(encoder) {
                 let diffusers = text_diffusers(&name);

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::{Model, NoiseModel};
 use super::control::Shown;
 use super::region::{Entry, Window};
 use super::reuse::Answers;
+use super::{Model, NoiseModel};
 use crate::hooks::Hooked;
 use crate::unet::{Grounded, Middle, Pass};
 use crate::{Error, Result};
@@ -63,9 +63,8 @@ pub(super) fn denoise(
 /// Every prompt that counts at a noise level. Those that fill in come last, with what the others of their side leave over.
 fn questions<'a>(sides: &[&'a [Entry]], x: &Tensor, sigma: f32) -> Result<Vec<Question<'a>>> {
     let active = |fills_in: bool, side: usize| {
-        let counts = move |entry: &&Entry| {
-            entry.fills_in == fills_in && sigma <= entry.first_sigma && sigma >= entry.last_sigma
-        };
+        let counts =
+            move |entry: &&Entry| entry.fills_in == fills_in && sigma <= entry.first_sigma && sigma >= entry.last_sigma;
         let question = move |entry: &'a Entry| Question { side, entry, weight: entry.weight.clone() };
         sides[side].iter().filter(counts).map(question)
     };
@@ -203,11 +202,7 @@ fn ask(
 }
 
 /// The network that these prompts are asked with: the model's, with what their hooks change.
-fn network<'a>(
-    model: &Model<'a>,
-    questions: &[Question<'_>],
-    hooked: &'a mut Hooked,
-) -> Result<&'a dyn NoiseModel> {
+fn network<'a>(model: &Model<'a>, questions: &[Question<'_>], hooked: &'a mut Hooked) -> Result<&'a dyn NoiseModel> {
     let Some(hooks) = questions.first().map(|question| &question.entry.hooks).filter(|hooks| !hooks.is_empty()) else {
         return Ok(model.network);
     };

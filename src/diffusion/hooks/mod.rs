@@ -234,9 +234,8 @@ impl Hooked {
             Some(index) if self.networks[index].1 == factors => index,
             known => {
                 let made = hooks.0.iter().zip(&factors);
-                let made = made.fold(Ok::<_, Error>(base.clone()), |unet, (hook, factor)| {
-                    hook.weights.on_unet(&unet?, *factor)
-                })?;
+                let made = made
+                    .fold(Ok::<_, Error>(base.clone()), |unet, (hook, factor)| hook.weights.on_unet(&unet?, *factor))?;
                 // The one before gives its memory back first.
                 if let Some(index) = known {
                     self.networks.swap_remove(index);

@@ -8,6 +8,7 @@ mod activation;
 mod attention;
 mod compute;
 mod conv;
+mod eights;
 mod embedding;
 mod fused;
 mod header;

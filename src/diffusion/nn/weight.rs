@@ -9,6 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use paraflow_kernels::{Matrix, Precision, Right};
 
 use super::compute::Kept;
+use super::eights::round_at_random;
 use super::fused::{self, Add};
 use super::numbers::round_to_half;
 use super::weights::{Stored, Weights, nearest};
@@ -51,6 +52,11 @@ pub trait Adapter: Send + Sync {
     /// Whether [`output`](Self::output) works. An adapter whose change is not of low rank says no and is baked in.
     fn acts_beside(&self) -> bool {
         true
+    }
+
+    /// Whether what it makes of a weight that is kept in eight bits is rounded to those, as ComfyUI does with a LoRA's.
+    fn rounds_with_its_weight(&self) -> bool {
+        false
     }
 
     /// What it does to the weight, for those who report on it.
@@ -99,13 +105,47 @@ pub(super) struct Base {
     origin: Origin,
     shape: Vec<usize>,
     precision: Precision,
-    /// Whether it is kept in half precision: [`Kept::Half`].
-    halves: bool,
+    keeping: Keeping,
     forth: OnceLock<Arc<Matrix>>,
     /// Packed for the way back; only where that costs next to nothing.
     back: OnceLock<Arc<Matrix>>,
     /// For devices without kernels.
     whole: OnceLock<Tensor>,
+}
+
+/// In which numbers a weight is kept, whatever acts on it.
+#[derive(Clone)]
+struct Keeping {
+    kept: Kept,
+    /// The layer, by whose name numbers of eight bits are rounded.
+    layer: Arc<str>,
+}
+
+impl Keeping {
+    /// As it is stored.
+    fn any() -> Self {
+        Self { kept: Kept::AsStored, layer: "".into() }
+    }
+
+    /// Whether a weight takes an adapter in that could act beside it, because ComfyUI rounds what both make.
+    fn takes_in(&self, adapter: &dyn Adapter) -> bool {
+        match self.kept {
+            Kept::AsStored => false,
+            Kept::Half => true,
+            Kept::E4m3 | Kept::E5m2 => adapter.rounds_with_its_weight(),
+        }
+    }
+
+    /// Rounds what adapters made of a weight.
+    fn round(&self, numbers: &mut [f32]) {
+        match self.kept {
+            Kept::AsStored => {}
+            Kept::Half => round_to_half(numbers),
+            Kept::E4m3 | Kept::E5m2 => {
+                round_at_random(numbers, self.kept, &format!("diffusion_model.{}.weight", self.layer));
+            }
+        }
+    }
 }
 
 /// How many numbers a weight has before memory counts for more than a few percent of time: from here on it stays in a file's
@@ -160,15 +200,16 @@ impl Origin {
 }
 
 impl Base {
-    fn new(origin: Origin, shape: &[usize], precision: Precision, halves: bool) -> Arc<Self> {
+    fn new(origin: Origin, shape: &[usize], precision: Precision, keeping: &Keeping) -> Arc<Self> {
         let (forth, back, whole) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Arc::new(Self { origin, shape: shape.to_vec(), precision, halves, forth, back, whole })
+        let (shape, keeping) = (shape.to_vec(), keeping.clone());
+        Arc::new(Self { origin, shape, precision, keeping, forth, back, whole })
     }
 
     /// Numbers that are in memory already.
     pub(super) fn in_memory(numbers: Tensor) -> Arc<Self> {
         let shape = numbers.dims().to_vec();
-        Self::new(Origin::Memory(numbers), &shape, Precision::Single, false)
+        Self::new(Origin::Memory(numbers), &shape, Precision::Single, &Keeping::any())
     }
 
     /// `[out, in]` or `[out, in, kernel, kernel]`.
@@ -225,9 +266,7 @@ impl Base {
     /// What is in memory, in order, as it is multiplied with.
     fn numbers(&self) -> Result<Vec<f32>> {
         let mut numbers = self.tensor()?.flatten_all()?.to_vec1()?;
-        if self.halves {
-            round_to_half(&mut numbers);
-        }
+        self.keeping.round(&mut numbers);
         Ok(numbers)
     }
 
@@ -265,8 +304,10 @@ impl Base {
         if let Some(whole) = self.whole.get() {
             return Ok(whole.clone());
         }
-        let whole = self.tensor()?;
-        let whole = if self.halves { whole.to_dtype(DType::F16)?.to_dtype(whole.dtype())? } else { whole };
+        let whole = match (&self.origin, self.keeping.kept) {
+            (Origin::File(_), _) | (_, Kept::AsStored) => self.tensor()?,
+            _ => self.take(&Tensor::from_vec(self.numbers()?, self.shape(), &Device::Cpu)?)?,
+        };
         Ok(self.whole.get_or_init(|| whole).clone())
     }
 
@@ -280,9 +321,10 @@ impl Weight {
     /// The tensor `weight` below `weights`, which must have one of these shapes, taken as the first of them.
     pub(super) fn load(weights: &Weights, geometry: Geometry, shapes: &[&[usize]]) -> Result<Self> {
         let stored = weights.claim("weight", shapes)?;
-        let halves = weights.compute().kept() == Kept::Half;
-        let base = Base::new(Origin::File(stored), shapes[0], weights.precision(), halves);
-        Ok(Self { layer: weights.layer().into(), geometry, base, adapters: Vec::new(), baked: None })
+        let layer: Arc<str> = weights.layer().into();
+        let keeping = Keeping { kept: weights.compute().kept(), layer: layer.clone() };
+        let base = Base::new(Origin::File(stored), shapes[0], weights.precision(), &keeping);
+        Ok(Self { layer, geometry, base, adapters: Vec::new(), baked: None })
     }
 
     /// The layer's name as adapters address it: its key in the file without part prefix and without `.weight`.
@@ -301,7 +343,7 @@ impl Weight {
     #[must_use]
     pub fn of_in(precision: Precision, layer: &str, geometry: Geometry, weight: Tensor) -> Self {
         let shape = weight.dims().to_vec();
-        let base = Base::new(Origin::Memory(weight), &shape, precision, false);
+        let base = Base::new(Origin::Memory(weight), &shape, precision, &Keeping::any());
         Self { layer: layer.into(), geometry, base, adapters: Vec::new(), baked: None }
     }
 
@@ -355,7 +397,7 @@ impl Weight {
         if precision == self.precision() {
             return self.clone();
         }
-        let base = Base::new(self.base.origin.clone(), &self.base.shape, precision, self.base.halves);
+        let base = Base::new(self.base.origin.clone(), &self.base.shape, precision, &self.base.keeping);
         Self { base, ..self.clone() }
     }
 
@@ -382,17 +424,17 @@ impl Weight {
         self.adapters.iter().try_fold(self.base()?, |weight, adapter| adapter.weight(&weight))
     }
 
-    /// This weight with one more adapter, acting after those it has. A weight that is kept in half precision takes it in, when the
-    /// layer runs; every other adapter that can acts beside its weight.
+    /// This weight with one more adapter, acting after those it has. A weight that is kept in fewer bits takes it in, when the layer
+    /// runs, if ComfyUI does; every other adapter that can acts beside its weight.
     ///
     /// # Errors
     /// When the adapter has to be baked in and does not fit.
     pub fn with(&self, adapter: Arc<dyn Adapter>) -> Result<Self> {
-        let beside = adapter.acts_beside();
+        let (beside, taken_in) = (adapter.acts_beside(), self.base.keeping.takes_in(&*adapter));
         let mut weight = self.clone();
         weight.adapters.push(adapter);
         match beside {
-            true if weight.base.halves => Ok(weight.taking_in()),
+            true if taken_in => Ok(weight.taking_in()),
             true => Ok(weight),
             false => weight.baked(),
         }
@@ -401,8 +443,8 @@ impl Weight {
     /// This weight with its adapters as part of it, once the layer runs.
     fn taking_in(self) -> Self {
         let (layer, geometry, baked) = (self.layer.clone(), self.geometry, Some(Arc::new(self.worked_in())));
-        let (shape, precision) = (self.base.shape.clone(), self.base.precision);
-        let base = Base::new(Origin::Sum(vec![(1.0, self)]), &shape, precision, true);
+        let (shape, precision, keeping) = (self.base.shape.clone(), self.base.precision, self.base.keeping.clone());
+        let base = Base::new(Origin::Sum(vec![(1.0, self)]), &shape, precision, &keeping);
         Self { layer, geometry, base, adapters: Vec::new(), baked }
     }
 
@@ -470,7 +512,7 @@ impl Weight {
     pub fn replaced(&self, weight: Tensor) -> Result<Self> {
         self.check_shape(weight.dims())?;
         let weight = if weight.track_op() { weight } else { self.base.take(&weight)? };
-        let base = Base::new(Origin::Memory(weight), self.shape(), self.base.precision, self.base.halves);
+        let base = Base::new(Origin::Memory(weight), self.shape(), self.base.precision, &self.base.keeping);
         Ok(Self { layer: self.layer.clone(), geometry: self.geometry, base, adapters: Vec::new(), baked: None })
     }
 
@@ -496,14 +538,14 @@ impl Weight {
     /// [`Error::Shape`] when the other is of another shape.
     pub fn toward(&self, other: &Self, strength: f64) -> Result<Self> {
         self.check_shape(other.shape())?;
-        let file = Base::new(self.first().clone(), self.shape(), self.base.precision, false);
+        let file = Base::new(self.first().clone(), self.shape(), self.base.precision, &Keeping::any());
         let file = Self { base: file, adapters: Vec::new(), baked: None, ..self.clone() };
         Ok(self.of_sum(vec![(1.0, self.clone()), (strength, other.clone()), (-strength, file)]))
     }
 
     /// This layer with a sum as its frozen weight.
     fn of_sum(&self, terms: Vec<(f64, Self)>) -> Self {
-        let base = Base::new(Origin::Sum(terms), self.shape(), self.base.precision, self.base.halves);
+        let base = Base::new(Origin::Sum(terms), self.shape(), self.base.precision, &self.base.keeping);
         Self { layer: self.layer.clone(), geometry: self.geometry, base, baked: None, adapters: Vec::new() }
     }
 
