@@ -1,23 +1,28 @@
 //! Scaled dot-product attention in tiles: a few queries meet a few keys at a time, so the matrix of all scores never exists.
 //!
 //! The running maximum and sum are those of Milakov and Gimelshein 2018, arXiv:1805.02867; the tiling is that of Dao et al.
-//! 2022, arXiv:2205.14135.
+//! 2022, arXiv:2205.14135. A task's queries are the lanes of its vectors from the scores to the result: a head of any width
+//! fills them, keys and values are read where they lie, and no step of the softmax works across lanes.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::mem::MaybeUninit;
-
-use rayon::prelude::*;
+use std::ops::Range;
 
 use crate::fill::filled;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Avx512Bf16;
 use crate::isa::{Isa, Simd, dispatch};
-use crate::matrix::{Matrix, Precision};
-use crate::product::{Epilogue, Job, Left, Out, run};
+use crate::matrix::{LINE, Line, Precision};
+use crate::tile::{Factors, summed};
 use crate::{half, maths, parallel, profile};
 
-/// Queries of a task.
-const QUERIES: usize = 48;
-/// Keys that they meet at a time. A constant of the result: it must not depend on the machine.
-const KEYS: usize = 256;
+/// Most lines of queries of a task, and most vectors of them that go together: with eight keys or channels that is 24 of
+/// AVX-512's 32 registers.
+const VECTORS: usize = 3;
+/// Keys that they meet at a time: their scores stay in the first cache. A constant of the result: it must not depend on the
+/// machine. Even, so that no pair is torn apart.
+const KEYS: usize = 128;
 
 /// An attention's measures; heads lie side by side in a token's channels.
 #[derive(Debug, Clone, Copy)]
@@ -78,225 +83,395 @@ fn attention_on(isa: Isa, precision: Precision, q: &[f32], k: &[f32], v: &[f32],
     }
     let operations = 4 * heads.batch * heads.queries * heads.keys * heads.width();
     let _call = profile::call("attention", operations, 2 * (q.len() + k.len()));
-    let blocks = heads.keys.div_ceil(KEYS);
-    let pack = |index: usize| Block::pack(precision, k, v, heads, index / blocks, index % blocks);
-    let packed: Vec<Block> = if parallel::worth_it(operations) {
-        (0..heads.batch * heads.heads * blocks).into_par_iter().map(pack).collect()
-    } else {
-        (0..heads.batch * heads.heads * blocks).map(pack).collect()
-    };
-    let len = q.len();
-    let q = match precision {
-        Precision::Single => Cow::Borrowed(q),
-        Precision::Bf16 => Cow::Owned(half::pairs(isa, q, heads.width())),
+    let (k, v) = match precision {
+        Precision::Single => (Cow::Borrowed(k), Cow::Borrowed(v)),
+        Precision::Bf16 => (
+            Cow::Owned(half::pairs(isa, k, heads.width())),
+            Cow::Owned(half::pairs_down(isa, v, heads.keys, heads.width())),
+        ),
     };
     let fill = |out: &mut [MaybeUninit<f32>]| {
-        let out = Shared(out.as_mut_ptr().cast());
-        let tasks = heads.queries.div_ceil(QUERIES);
+        let job = Job { precision, q, k: &k, v: &v, heads, out: out.as_mut_ptr().cast() };
+        let lines = heads.queries.div_ceil(LINE);
+        let tasks = lines.div_ceil(VECTORS);
         parallel::for_each(heads.batch * heads.heads * tasks, operations, |index| {
-            let (head, task) = (index / tasks, index % tasks);
-            let blocks = &packed[head * blocks..][..blocks];
-            let task = Task { isa, precision, q: &q, heads, head, first: task * QUERIES, blocks };
-            task.run(&out);
+            let lines = part(lines, tasks, index % tasks);
+            let queries = lines.start * LINE..(lines.end * LINE).min(heads.queries);
+            job.run(isa, index / tasks, queries);
         });
     };
     // SAFETY: every query of every head is in one task, which writes the head's channels of it.
-    unsafe { filled(len, fill) }
+    unsafe { filled(q.len(), fill) }
 }
 
-/// Some keys of a head and their values, in the product's order.
-struct Block {
-    /// `[dim, keys]`.
-    keys: Matrix,
-    /// `[keys, dim]`.
-    values: Matrix,
+/// One of so many parts of a whole, no two of which differ by more than one.
+fn part(whole: usize, parts: usize, index: usize) -> Range<usize> {
+    whole * index / parts..whole * (index + 1) / parts
 }
 
-impl Block {
-    fn pack(precision: Precision, k: &[f32], v: &[f32], heads: &Heads, head: usize, block: usize) -> Self {
-        let (width, first) = (heads.width(), block * KEYS);
-        let count = (heads.keys - first).min(KEYS);
-        let start = (head / heads.heads * heads.keys + first) * width + head % heads.heads * heads.dim;
-        Self {
-            keys: Matrix::strided_in(precision, &k[start..], heads.dim, 1, count, width),
-            values: Matrix::strided_in(precision, &v[start..], count, width, heads.dim, 1),
+/// An attention to be done, all lengths checked.
+struct Job<'a> {
+    precision: Precision,
+    /// `[batch, queries, width]`.
+    q: &'a [f32],
+    /// `[batch, keys, width]`; half as wide where two neighbours share a place.
+    k: &'a [f32],
+    /// `[batch, keys, width]`; half as long where two keys share a place.
+    v: &'a [f32],
+    heads: &'a Heads,
+    out: *mut f32,
+}
+
+// SAFETY: the only pointer is the output's, and no two tasks write the same head of the same query.
+unsafe impl Sync for Job<'_> {}
+
+impl Job<'_> {
+    /// Computes some queries of a head, which is `batch · heads + head`.
+    fn run(&self, isa: Isa, head: usize, queries: Range<usize>) {
+        match (self.precision, isa) {
+            (Precision::Single, _) => run_single(isa, self, head, queries),
+            #[cfg(target_arch = "x86_64")]
+            (Precision::Bf16, Isa::Avx512Bf16) => {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+                fn pairs(job: &Job<'_>, head: usize, queries: Range<usize>) {
+                    run_body::<Avx512Bf16, true>(job, head, queries);
+                }
+                // SAFETY: that name is given out on machines that have the instructions only.
+                unsafe { pairs(self, head, queries) }
+            }
+            (Precision::Bf16, _) => run_pairs(isa, self, head, queries),
         }
     }
 }
 
-/// The output, shared by tasks that write different parts of it.
-struct Shared(*mut f32);
+dispatch!(fn run_single = run_single_body(job: &Job<'_>, head: usize, queries: Range<usize>));
+dispatch!(fn run_pairs = run_pairs_body(job: &Job<'_>, head: usize, queries: Range<usize>));
 
-// SAFETY: no two tasks write the same head of the same query.
-unsafe impl Sync for Shared {}
-// SAFETY: as above.
-unsafe impl Send for Shared {}
-
-/// A few queries of one head.
-struct Task<'a> {
-    isa: Isa,
-    precision: Precision,
-    /// In the products' numbers.
-    q: &'a [f32],
-    heads: &'a Heads,
-    /// Head and batch element: `batch · heads + head`.
-    head: usize,
-    first: usize,
-    blocks: &'a [Block],
+#[inline(always)]
+fn run_single_body<S: Simd>(job: &Job<'_>, head: usize, queries: Range<usize>) {
+    run_body::<S, false>(job, head, queries);
 }
 
-impl Task<'_> {
-    fn run(&self, out: &Shared) {
-        let (heads, width) = (self.heads, self.heads.width());
-        let count = (heads.queries - self.first).min(QUERIES);
-        let row = self.head / heads.heads * heads.queries + self.first;
-        let start = row * width + self.head % heads.heads * heads.dim;
-        // SAFETY: the place of the first query's head in the output.
-        let out = Out { start: unsafe { out.0.add(start) }, stride: width, accumulate: false };
-        let mut scores = vec![0.0; count * heads.keys.min(KEYS)];
-        // The scores once they are weights, in the products' numbers.
-        let mut weights: Vec<f32> = Vec::new();
-        if self.precision == Precision::Bf16 {
-            weights.reserve_exact(count * heads.keys.min(KEYS).div_ceil(2));
+#[inline(always)]
+fn run_pairs_body<S: Simd>(job: &Job<'_>, head: usize, queries: Range<usize>) {
+    run_body::<S, true>(job, head, queries);
+}
+
+thread_local! {
+    /// A group's columns.
+    static SCRATCH: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+}
+
+/// A task: its queries in groups of up to three vectors. With `PAIRS` each place of a product's factors holds two numbers.
+#[inline(always)]
+fn run_body<S: Simd, const PAIRS: bool>(job: &Job<'_>, head: usize, queries: Range<usize>) {
+    let mut scratch = SCRATCH.take();
+    let vectors = queries.len().div_ceil(S::LANES);
+    let groups = vectors.div_ceil(VECTORS);
+    for group in 0..groups {
+        let vectors = part(vectors, groups, group);
+        let first = queries.start + vectors.start * S::LANES;
+        let group = Group { job, head, queries: first..(first + vectors.len() * S::LANES).min(queries.end) };
+        match vectors.len() {
+            3 => group.run::<S, PAIRS, 3>(&mut scratch),
+            2 => group.run::<S, PAIRS, 2>(&mut scratch),
+            _ => group.run::<S, PAIRS, 1>(&mut scratch),
         }
-        let mut rows = vec![Row::NEW; count];
-        for (index, block) in self.blocks.iter().enumerate() {
-            let first = index * KEYS;
-            if heads.causal && first >= self.first + count {
-                break;
+    }
+    SCRATCH.set(scratch);
+}
+
+/// Queries of one head that go together, one a lane of a few vectors.
+struct Group<'a> {
+    job: &'a Job<'a>,
+    /// `batch · heads + head`.
+    head: usize,
+    queries: Range<usize>,
+}
+
+impl Group<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const PAIRS: bool, const N: usize>(&self, scratch: &mut Vec<Line>) {
+        let (heads, lanes) = (self.job.heads, N * S::LANES);
+        let [queries, sums, scores, factors] =
+            rooms(scratch, [heads.dim * lanes, heads.dim * lanes, KEYS * lanes, heads.dim]);
+        self.turn_queries::<S, PAIRS>(queries, factors, lanes);
+        let mut met = Met::<S, N> { greatest: [S::splat(f32::NEG_INFINITY); N], sum: [S::splat(0.0); N] };
+        // No query of these sees a later key.
+        let seen = if heads.causal { heads.keys.min(self.queries.end) } else { heads.keys };
+        for first in (0..seen).step_by(KEYS) {
+            let keys = first..(first + KEYS).min(seen);
+            let together = if PAIRS { 2 } else { 1 };
+            let scores = &mut scores[..keys.len().next_multiple_of(together) * lanes];
+            self.score::<S, PAIRS, N>(&keys, queries, scores);
+            scores[keys.len() * lanes..].fill(f32::NEG_INFINITY);
+            if heads.causal {
+                self.hide(&keys, scores, lanes);
             }
-            let keys = block.keys.columns();
-            let scores_out = Out::plain(&mut scores, keys);
-            let places = |numbers: usize| self.precision.places(numbers);
-            let queries = Left::strided(&self.q[places(start)..], places(width), places(heads.dim));
-            self.product(&queries, &block.keys, scores_out, count);
-            let sees = (self.first + 1) as isize - first as isize;
-            let seen = Seen { first: heads.causal.then_some(sees), keys };
-            soften_on(self.isa, &mut scores[..count * keys], &mut rows, &seen, 1.0 / (heads.dim as f32).sqrt());
-            if index > 0 {
-                self.scale(&out, rows.iter().map(|row| row.decay));
+            let decay = met.soften::<PAIRS>(scores);
+            self.add::<S, PAIRS, N>(&keys, scores, sums, (first > 0).then_some(decay));
+        }
+        self.finish(&met, sums);
+    }
+
+    /// The batch element, and the first channel of the head.
+    fn place(&self) -> (usize, usize) {
+        let heads = self.job.heads;
+        (self.head / heads.heads, self.head % heads.heads * heads.dim)
+    }
+
+    /// The queries as columns, `[dim, lanes]`, so scaled that their products with keys are powers of two; zeros in lanes
+    /// that are left over.
+    #[inline(always)]
+    fn turn_queries<S: Simd, const PAIRS: bool>(&self, queries: &mut [f32], factors: &mut [f32], lanes: usize) {
+        let (heads, (batch, channel)) = (self.job.heads, self.place());
+        factors.fill(std::f32::consts::LOG2_E / (heads.dim as f32).sqrt());
+        let (width, count) = (heads.width(), self.queries.len());
+        let from = &self.job.q[(batch * heads.queries + self.queries.start) * width + channel..];
+        assert!(from.len() >= (count - 1) * width + heads.dim && queries.len() == heads.dim * lanes);
+        // SAFETY: as many rows and columns as were checked.
+        unsafe { turn::<S>(from.as_ptr(), width, (count, heads.dim), factors, queries.as_mut_ptr(), lanes) };
+        if count < lanes {
+            queries.chunks_exact_mut(lanes).for_each(|row| row[count..].fill(0.0));
+        }
+        if PAIRS {
+            let start = queries.as_mut_ptr();
+            for place in (0..heads.dim / 2 * lanes).step_by(S::LANES) {
+                let first = place + place / lanes * lanes;
+                // SAFETY: both rows are among the queries', and the pair's place is not behind them.
+                unsafe {
+                    S::store(start.add(place), S::pair(S::load(start.add(first)), S::load(start.add(first + lanes))))
+                };
             }
-            let out = Out { accumulate: index > 0, ..out };
-            match self.precision {
-                Precision::Single => self.product(&Left::strided(&scores, keys, keys), &block.values, out, count),
-                Precision::Bf16 => {
-                    let places = keys.div_ceil(2);
-                    half::pairs_on(
-                        self.isa,
-                        &scores[..count * keys],
-                        keys,
-                        &mut weights.spare_capacity_mut()[..count * places],
-                    );
-                    // SAFETY: written by the line before.
-                    let weights = unsafe { std::slice::from_raw_parts(weights.as_ptr(), count * places) };
-                    self.product(&Left::strided(weights, places, places), &block.values, out, count);
+        }
+    }
+
+    /// The products of keys with the queries, `[keys, lanes]`.
+    #[inline(always)]
+    fn score<S: Simd, const PAIRS: bool, const N: usize>(
+        &self,
+        keys: &Range<usize>,
+        queries: &[f32],
+        scores: &mut [f32],
+    ) {
+        let (heads, (batch, channel), lanes) = (self.job.heads, self.place(), N * S::LANES);
+        let places = |numbers: usize| self.job.precision.places(numbers);
+        let (width, depth) = (places(heads.width()), places(heads.dim));
+        let left = &self.job.k[(batch * heads.keys + keys.start) * width + places(channel)..];
+        assert!(left.len() >= (keys.len() - 1) * width + depth, "keys of the head");
+        assert!(queries.len() >= depth * lanes && scores.len() >= keys.len() * lanes, "room for the scores");
+        let factors =
+            Factors { left: left.as_ptr(), apart: width, along: 1, right: queries.as_ptr(), width: lanes, depth };
+        // SAFETY: all rows of both factors and of the scores were checked.
+        unsafe { multiply::<S, PAIRS, N>(&factors, keys.len(), scores.as_mut_ptr(), None) };
+    }
+
+    /// What a query must not see gets the score of what does not count.
+    fn hide(&self, keys: &Range<usize>, scores: &mut [f32], lanes: usize) {
+        for (key, scores) in keys.clone().zip(scores.chunks_exact_mut(lanes)) {
+            scores[..key.saturating_sub(self.queries.start).min(lanes)].fill(f32::NEG_INFINITY);
+        }
+    }
+
+    /// Adds the products of values with their weights to as much as is kept of the sums, `[dim, lanes]`.
+    #[inline(always)]
+    fn add<S: Simd, const PAIRS: bool, const N: usize>(
+        &self,
+        keys: &Range<usize>,
+        weights: &[f32],
+        sums: &mut [f32],
+        keep: Option<[S::Vector; N]>,
+    ) {
+        let (heads, (batch, channel), lanes) = (self.job.heads, self.place(), N * S::LANES);
+        let places = |keys: usize| self.job.precision.places(keys);
+        let (width, depth) = (heads.width(), places(keys.len()));
+        let left = &self.job.v[(batch * places(heads.keys) + places(keys.start)) * width + channel..];
+        assert!(left.len() >= (depth - 1) * width + heads.dim, "values of the head");
+        assert!(weights.len() >= depth * lanes && sums.len() == heads.dim * lanes, "weights of every value");
+        let factors =
+            Factors { left: left.as_ptr(), apart: 1, along: width, right: weights.as_ptr(), width: lanes, depth };
+        // SAFETY: all rows of both factors and of the sums were checked.
+        unsafe { multiply::<S, PAIRS, N>(&factors, heads.dim, sums.as_mut_ptr(), keep) };
+    }
+
+    /// Writes the sums, divided by those of the weights, as rows of the output.
+    #[inline(always)]
+    fn finish<S: Simd, const N: usize>(&self, met: &Met<S, N>, sums: &[f32]) {
+        let (heads, (batch, channel), lanes) = (self.job.heads, self.place(), N * S::LANES);
+        let mut factors = [0.0; VECTORS * LINE];
+        for (n, sum) in met.sum.into_iter().enumerate() {
+            // SAFETY: there is room for three of the longest vectors.
+            unsafe { S::store(factors[n * S::LANES..].as_mut_ptr(), sum) };
+        }
+        factors.iter_mut().for_each(|factor| *factor = 1.0 / *factor);
+        let start = (batch * heads.queries + self.queries.start) * heads.width() + channel;
+        assert!(sums.len() == heads.dim * lanes && self.queries.len() <= lanes, "sums of every query");
+        // SAFETY: the head's channels of these queries are this group's alone.
+        unsafe {
+            let to = self.job.out.add(start);
+            turn::<S>(sums.as_ptr(), lanes, (heads.dim, self.queries.len()), &factors, to, heads.width());
+        }
+    }
+}
+
+/// What queries know of the keys that they have met.
+struct Met<S: Simd, const N: usize> {
+    /// The greatest score.
+    greatest: [S::Vector; N],
+    /// The sum of the weights, relative to the greatest score's.
+    sum: [S::Vector; N],
+}
+
+impl<S: Simd, const N: usize> Met<S, N> {
+    /// Turns more keys' scores, `[keys, lanes]`, into weights relative to the greatest score so far; with `PAIRS` each two rows
+    /// become one. Returns what is left of the weights before them. NaN is passed over among the scores, and stays among the
+    /// weights.
+    #[inline(always)]
+    #[expect(clippy::needless_range_loop, reason = "an iterator over the sums would move them to memory")]
+    fn soften<const PAIRS: bool>(&mut self, scores: &mut [f32]) -> [S::Vector; N] {
+        let (row, before) = (N * S::LANES, self.greatest);
+        for scores in scores.chunks_exact(row) {
+            for n in 0..N {
+                // SAFETY: a row is `N` vectors.
+                let score = unsafe { S::load(scores.as_ptr().add(n * S::LANES)) };
+                self.greatest[n] = S::max(score, self.greatest[n]);
+            }
+        }
+        let (mut decay, mut sum) = ([S::splat(0.0); N], [S::splat(0.0); N]);
+        for n in 0..N {
+            decay[n] = maths::exp2::<S>(S::sub(before[n], self.greatest[n]));
+        }
+        let together = if PAIRS { 2 } else { 1 };
+        let start = scores.as_mut_ptr();
+        for place in 0..scores.len() / row / together {
+            for n in 0..N {
+                let mut weights = [S::splat(0.0); 2];
+                for key in 0..together {
+                    // SAFETY: a vector of one of the rows.
+                    let score = unsafe { S::load(start.add(((place * together + key) * N + n) * S::LANES)) };
+                    weights[key] = maths::exp2::<S>(S::sub(score, self.greatest[n]));
+                    sum[n] = S::add(sum[n], weights[key]);
+                }
+                let weight = if PAIRS { S::pair(weights[0], weights[1]) } else { weights[0] };
+                // SAFETY: the same row, or one that was read before.
+                unsafe { S::store(start.add((place * N + n) * S::LANES), weight) };
+            }
+        }
+        for n in 0..N {
+            self.sum[n] = S::fma(self.sum[n], decay[n], sum[n]);
+        }
+        decay
+    }
+}
+
+/// So many numbers in each room, which begins on a line; what is in them is left over from before.
+fn rooms<const ROOMS: usize>(scratch: &mut Vec<Line>, numbers: [usize; ROOMS]) -> [&mut [f32]; ROOMS] {
+    let lines = numbers.map(|numbers| numbers.div_ceil(LINE));
+    let all = lines.iter().sum();
+    if scratch.len() < all {
+        scratch.resize(all, Line([0.0; LINE]));
+    }
+    let mut rest = &mut scratch[..];
+    std::array::from_fn(|room| {
+        let (lines, others) = std::mem::take(&mut rest).split_at_mut(lines[room]);
+        rest = others;
+        // SAFETY: a line is its numbers and nothing else.
+        unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), numbers[room]) }
+    })
+}
+
+/// A product of `rows` rows and `N` vectors of columns, and what is kept of what is there, `[rows, N · lanes]`.
+///
+/// # Safety
+/// The left factor must have `rows` rows of `depth` numbers, the right one `depth` rows of `N` vectors, and `rows` rows of
+/// them must be writable at `out`, readable if some of it is kept.
+#[inline(always)]
+unsafe fn multiply<S: Simd, const PAIRS: bool, const N: usize>(
+    factors: &Factors,
+    rows: usize,
+    out: *mut f32,
+    keep: Option<[S::Vector; N]>,
+) {
+    let tall = N == 1 || S::REGISTERS >= 32;
+    let mut row = 0;
+    // SAFETY: the caller's promise.
+    unsafe {
+        while tall && row + 8 <= rows {
+            tile::<S, PAIRS, 8, N>(factors, row, out, keep);
+            row += 8;
+        }
+        while row + 4 <= rows {
+            tile::<S, PAIRS, 4, N>(factors, row, out, keep);
+            row += 4;
+        }
+        while row < rows {
+            tile::<S, PAIRS, 1, N>(factors, row, out, keep);
+            row += 1;
+        }
+    }
+}
+
+/// `M` rows of it from `row` on.
+///
+/// # Safety
+/// As [`multiply`], of as many rows.
+#[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "an iterator over the sums would move them to memory")]
+unsafe fn tile<S: Simd, const PAIRS: bool, const M: usize, const N: usize>(
+    factors: &Factors,
+    row: usize,
+    out: *mut f32,
+    keep: Option<[S::Vector; N]>,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let factors = Factors { left: factors.left.add(row * factors.apart), ..*factors };
+        let sums = summed::<S, PAIRS, M, N>(&factors, [[S::splat(0.0); N]; M]);
+        for m in 0..M {
+            for n in 0..N {
+                let place = out.add(((row + m) * N + n) * S::LANES);
+                let sum = match keep {
+                    Some(keep) => S::fma(S::load(place), keep[n], sums[m][n]),
+                    None => sums[m][n],
+                };
+                S::store(place, sum);
+            }
+        }
+    }
+}
+
+/// Turns `(rows, columns)`, rows of which begin `apart` from one another, each column times its factor, into rows that begin
+/// `to_apart` from one another.
+///
+/// # Safety
+/// So many rows and columns must be readable, and writable the other way around.
+#[inline(always)]
+unsafe fn turn<S: Simd>(
+    from: *const f32,
+    apart: usize,
+    (rows, columns): (usize, usize),
+    factors: &[f32],
+    to: *mut f32,
+    to_apart: usize,
+) {
+    assert!(factors.len() >= columns, "a factor for every column");
+    for column in (0..columns).step_by(4) {
+        for row in (0..rows).step_by(4) {
+            // SAFETY: the caller's promise; a square of four is inside, or what is inside of it goes number by number.
+            unsafe {
+                let (from, to) = (from.add(row * apart + column), to.add(column * to_apart + row));
+                if row + 4 <= rows && column + 4 <= columns {
+                    S::turn(from, apart, factors[column..].as_ptr(), to, to_apart);
+                    continue;
+                }
+                for (m, n) in (0..4).flat_map(|m| (0..4).map(move |n| (m, n))) {
+                    if row + m < rows && column + n < columns {
+                        *to.add(n * to_apart + m) = *from.add(m * apart + n) * factors[column + n];
+                    }
                 }
             }
         }
-        self.scale(&out, rows.iter().map(|row| 1.0 / row.sum));
     }
-
-    fn product(&self, left: &Left<'_>, matrix: &Matrix, out: Out, rows: usize) {
-        let job = Job { left, right: matrix.into(), epilogue: Epilogue::default(), per_shift: 1, out };
-        for panel in 0..job.right.panels() {
-            run(self.isa, &job, 0..rows, panel);
-        }
-    }
-
-    /// Multiplies each row of the output by a factor.
-    fn scale(&self, out: &Out, factors: impl Iterator<Item = f32>) {
-        for (index, factor) in factors.enumerate().filter(|(_, factor)| *factor != 1.0) {
-            // SAFETY: the head's channels of a query of this task, which the first product wrote.
-            let row = unsafe { std::slice::from_raw_parts_mut(out.start.add(index * out.stride), self.heads.dim) };
-            row.iter_mut().for_each(|x| *x *= factor);
-        }
-    }
-}
-
-/// What a query knows of the keys it has met.
-#[derive(Clone, Copy)]
-pub(crate) struct Row {
-    /// The greatest score.
-    greatest: f32,
-    /// The sum of the weights, relative to the greatest score's.
-    pub(crate) sum: f32,
-    /// What the last block's greatest score made of the weights before it.
-    decay: f32,
-}
-
-impl Row {
-    /// A query that has met nobody.
-    pub(crate) const NEW: Self = Self { greatest: f32::NEG_INFINITY, sum: 0.0, decay: 0.0 };
-}
-
-/// Which keys of a block are seen.
-pub(crate) struct Seen {
-    /// How many the first query sees, if each query sees one more than the one before it; none below zero.
-    pub(crate) first: Option<isize>,
-    pub(crate) keys: usize,
-}
-
-dispatch!(pub(crate) fn soften_on = soften_body(scores: &mut [f32], rows: &mut [Row], seen: &Seen, scale: f32));
-
-/// Turns scores into weights, relative to the greatest score so far, and updates what the rows know.
-#[inline(always)]
-fn soften_body<S: Simd>(scores: &mut [f32], rows: &mut [Row], seen: &Seen, scale: f32) {
-    for (index, (scores, row)) in scores.chunks_exact_mut(seen.keys).zip(rows).enumerate() {
-        let seen_by = |first: isize| (first + index as isize).clamp(0, seen.keys as isize) as usize;
-        let count = seen.first.map_or(seen.keys, seen_by);
-        let (scores, hidden) = scores.split_at_mut(count);
-        hidden.fill(0.0);
-        if count == 0 {
-            row.decay = 1.0;
-            continue;
-        }
-        let greatest = max(scores, row.greatest);
-        let sum = soften_row::<S>(scores, greatest, scale);
-        // The first block has no weights before it.
-        row.decay = if row.sum == 0.0 { 0.0 } else { maths::exp::<S>((row.greatest - greatest) * scale) };
-        row.sum = row.sum * row.decay + sum;
-        row.greatest = greatest;
-    }
-}
-
-/// `e^((score - greatest) · scale)` of every score, and their sum in sixteen lanes that are added up at the end.
-#[inline(always)]
-fn soften_row<S: Simd>(scores: &mut [f32], greatest: f32, scale: f32) -> f32 {
-    let mut lanes = [0.0f32; 16];
-    let (blocks, rest) = scores.as_chunks_mut::<16>();
-    for block in blocks {
-        for score in &mut *block {
-            *score = maths::exp::<S>((*score - greatest) * scale);
-        }
-        for (lane, score) in lanes.iter_mut().zip(block) {
-            *lane += *score;
-        }
-    }
-    for (lane, score) in lanes.iter_mut().zip(rest) {
-        *score = maths::exp::<S>((*score - greatest) * scale);
-        *lane += *score;
-    }
-    let mut half = 8;
-    while half > 0 {
-        for lane in 0..half {
-            lanes[lane] += lanes[lane + half];
-        }
-        half /= 2;
-    }
-    lanes[0]
-}
-
-/// The greatest number, `least` at least; NaN is passed over, and the differences from the result stay NaN.
-#[inline(always)]
-fn max(x: &[f32], least: f32) -> f32 {
-    let mut lanes = [least; 16];
-    let (blocks, rest) = x.as_chunks::<16>();
-    for block in blocks {
-        for (lane, &x) in lanes.iter_mut().zip(block) {
-            *lane = if x > *lane { x } else { *lane };
-        }
-    }
-    rest.iter().chain(&lanes).fold(least, |greatest, &x| if x > greatest { x } else { greatest })
 }
 
 #[cfg(test)]
@@ -312,34 +487,72 @@ mod tests {
         (q, numbers(2, heads.batch * heads.keys * width), numbers(3, heads.batch * heads.keys * width))
     }
 
+    /// Checks both precisions of every instruction set.
+    fn check(heads: Heads) {
+        let (q, k, v) = case(heads);
+        let expected = plain_attention(&q, &k, &v, &heads);
+        for isa in Isa::all() {
+            assert_close(&attention_on(isa, Precision::Single, &q, &k, &v, &heads), &expected, 2e-6);
+            // Queries and keys are off by one part in 512 each, so scores by a few hundredths.
+            assert_close(&attention_on(isa, Precision::Bf16, &q, &k, &v, &heads), &expected, 4e-2);
+        }
+    }
+
     #[test]
     fn attention_is_its_definition_for_every_width_of_heads() {
-        for isa in Isa::all() {
-            for (queries, keys, count, dim) in [
-                (5, 77, 8, 8),
-                (50, 300, 2, 40),
-                (48, 256, 1, 16),
-                (97, 33, 2, 64),
-                (3, 600, 1, 80),
-                (7, 9, 1, 160),
-                (1, 1, 1, 1),
-            ] {
-                let heads = Heads { batch: 2, queries, keys, heads: count, dim, causal: false };
-                let (q, k, v) = case(heads);
-                let expected = plain_attention(&q, &k, &v, &heads);
-                assert_close(&attention_on(isa, Precision::Single, &q, &k, &v, &heads), &expected, 2e-6);
-                // Queries and keys are off by one part in 512 each, so scores by a few hundredths.
-                assert_close(&attention_on(isa, Precision::Bf16, &q, &k, &v, &heads), &expected, 4e-2);
-            }
+        for (queries, keys, heads, dim) in [
+            (5, 77, 8, 8),
+            (50, 300, 2, 40),
+            (48, 256, 1, 16),
+            (97, 33, 2, 64),
+            (3, 600, 1, 80),
+            (7, 9, 1, 160),
+            (1, 1, 1, 1),
+        ] {
+            check(Heads { batch: 2, queries, keys, heads, dim, causal: false });
+        }
+        // What is left over of tiles of eight and four channels.
+        for dim in 1..=17 {
+            check(Heads { batch: 1, queries: 19, keys: 130, heads: 3, dim, causal: false });
+        }
+    }
+
+    #[test]
+    fn lanes_without_a_query_and_tiles_without_a_key_change_nothing() {
+        for queries in 1..=50 {
+            check(Heads { batch: 1, queries, keys: 11, heads: 2, dim: 6, causal: false });
+        }
+        for keys in [1, 2, 3, 127, 128, 129, 255, 256, 257] {
+            check(Heads { batch: 2, queries: 17, keys, heads: 1, dim: 10, causal: false });
         }
     }
 
     #[test]
     fn a_causal_query_sees_nothing_behind_it() {
-        for tokens in [1, 47, 77, 300, 600] {
-            let heads = Heads { batch: 2, queries: tokens, keys: tokens, heads: 2, dim: 24, causal: true };
-            let (q, k, v) = case(heads);
-            assert_close(&attention(&q, &k, &v, &heads), &plain_attention(&q, &k, &v, &heads), 2e-6);
+        for (queries, keys) in [(1, 1), (47, 47), (77, 77), (300, 300), (600, 600), (100, 60), (60, 100), (20, 1)] {
+            check(Heads { batch: 2, queries, keys, heads: 2, dim: 24, causal: true });
+        }
+        let heads = Heads { batch: 1, queries: 60, keys: 60, heads: 1, dim: 8, causal: true };
+        let (q, mut k, mut v) = case(heads);
+        (k[8 * 30], v[8 * 30 + 1]) = (f32::NAN, f32::NAN);
+        for isa in Isa::all() {
+            let y = attention_on(isa, Precision::Single, &q, &k, &v, &heads);
+            // A task that ends before the key does not read its value; within a task zero weights meet it.
+            assert!(y[..8 * 30].chunks(8).all(|y| y[0].is_finite() && y[2..].iter().all(|y| y.is_finite())));
+            assert!(y[8 * 30..].iter().all(|y| y.is_nan()));
+        }
+    }
+
+    #[test]
+    fn a_greater_score_outweighs_all_before_it() {
+        // Each block's greatest score is 32 above the last one's: older weights decay to nothing.
+        let heads = Heads { batch: 1, queries: 20, keys: 700, heads: 1, dim: 4, causal: false };
+        let (q, v) = (vec![0.5; 20 * 4], numbers(1, 700 * 4));
+        let k: Vec<f32> = (0..700).flat_map(|key| [key as f32 / 4.0; 4]).collect();
+        let expected = plain_attention(&q, &k, &v, &heads);
+        // Scores of 175 are off by some 1e-5.
+        for isa in Isa::all() {
+            assert_close(&attention_on(isa, Precision::Single, &q, &k, &v, &heads), &expected, 2e-5);
         }
     }
 
@@ -358,11 +571,23 @@ mod tests {
     #[test]
     fn a_nan_is_not_lost() {
         let heads = Heads { batch: 1, queries: 3, keys: 300, heads: 1, dim: 8, causal: false };
-        let (mut q, mut k, v) = case(heads);
-        q[8] = f32::NAN;
-        let y = attention(&q, &k, &v, &heads);
-        assert!(y[..8].iter().all(|x| x.is_finite()) && y[8..16].iter().all(|x| x.is_nan()));
-        k[8 * 290] = f32::INFINITY;
-        assert!(attention(&q, &k, &v, &heads).iter().any(|x| x.is_nan()));
+        let (q, k, v) = case(heads);
+        // Whatever its sign and its payload.
+        for (isa, bits) in
+            Isa::all().into_iter().flat_map(|isa| [0x7fc0_0000, 0x7f80_0001, 0xffff_ffff].map(|bits| (isa, bits)))
+        {
+            for precision in [Precision::Single, Precision::Bf16] {
+                let (mut q, mut k, mut v) = (q.clone(), k.clone(), v.clone());
+                q[8] = f32::from_bits(bits);
+                let y = attention_on(isa, precision, &q, &k, &v, &heads);
+                assert!([&y[..8], &y[16..]].concat().iter().all(|x| x.is_finite()), "{isa:?}");
+                assert!(y[8..16].iter().all(|x| x.is_nan()), "{isa:?}");
+                v[8 * 299 + 3] = f32::from_bits(bits);
+                let y = attention_on(isa, precision, &q, &k, &v, &heads);
+                assert!(y[3].is_nan() && y[19].is_nan() && y[2].is_finite(), "{isa:?}");
+                (q[0], k[8 * 290]) = (1.0, f32::INFINITY);
+                assert!(attention_on(isa, precision, &q, &k, &v, &heads)[0].is_nan(), "{isa:?}");
+            }
+        }
     }
 }

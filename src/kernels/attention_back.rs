@@ -1,13 +1,12 @@
 //! The way back through attention. The weights are computed again, a few queries at a time with all their keys; one task does
 //! a whole head, so that the sums over queries are always taken in the same order.
 
-use crate::attention::{Heads, Row, Seen, soften_on};
+use crate::attention::Heads;
 use crate::isa::{Isa, Simd, dispatch};
 use crate::matrix::Matrix;
 use crate::norm::sum;
-use crate::parallel;
 use crate::product::{Epilogue, Job, Left, Out, run};
-use crate::profile;
+use crate::{maths, parallel, profile};
 
 /// Queries that are taken together.
 const QUERIES: usize = 48;
@@ -85,8 +84,9 @@ impl<'a> Head<'a> {
             let gradient = Left::strided(&self.gradient[first * width..], width, heads.dim);
             self.product(&queries, &self.keys_across, Out::plain(weights, heads.keys), count);
             self.product(&gradient, &self.values_across, Out::plain(slopes, heads.keys), count);
-            self.soften(first, count, weights);
-            slopes_on(self.isa, weights, slopes, heads.keys, 1.0 / (heads.dim as f32).sqrt());
+            let scale = 1.0 / (heads.dim as f32).sqrt();
+            soften_on(self.isa, weights, heads.keys, heads.causal.then_some(first + 1), scale);
+            slopes_on(self.isa, weights, slopes, heads.keys, scale);
 
             // SAFETY: the head's channels of these queries, and of all keys, which are this task's alone.
             let at = |shared: &Shared, start: usize| unsafe { shared.0.add(start) };
@@ -102,23 +102,65 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// Scores to weights that sum to one.
-    fn soften(&self, first: usize, count: usize, scores: &mut [f32]) {
-        let keys = self.heads.keys;
-        let mut rows = [Row::NEW; QUERIES];
-        let seen = Seen { first: self.heads.causal.then_some(first as isize + 1), keys };
-        soften_on(self.isa, scores, &mut rows[..count], &seen, 1.0 / (self.heads.dim as f32).sqrt());
-        for (row, weights) in rows.iter().zip(scores.chunks_exact_mut(keys)) {
-            weights.iter_mut().for_each(|weight| *weight /= row.sum);
-        }
-    }
-
     fn product(&self, left: &Left<'_>, matrix: &Matrix, out: Out, rows: usize) {
         let job = Job { left, right: matrix.into(), epilogue: Epilogue::default(), per_shift: 1, out };
         for panel in 0..job.right.panels() {
             run(self.isa, &job, 0..rows, panel);
         }
     }
+}
+
+dispatch!(fn soften_on = soften_body(scores: &mut [f32], keys: usize, sees: Option<usize>, scale: f32));
+
+/// Scores to weights that sum to one, row by row. The first query sees so many keys, each other one more than the one before.
+#[inline(always)]
+fn soften_body<S: Simd>(scores: &mut [f32], keys: usize, sees: Option<usize>, scale: f32) {
+    for (index, scores) in scores.chunks_exact_mut(keys).enumerate() {
+        let (scores, hidden) = scores.split_at_mut(sees.map_or(keys, |sees| (sees + index).min(keys)));
+        hidden.fill(0.0);
+        let sum = soften_row::<S>(scores, max(scores), scale);
+        scores.iter_mut().for_each(|weight| *weight /= sum);
+    }
+}
+
+/// `e^((score - greatest) · scale)` of every score, and their sum in sixteen lanes that are added up at the end.
+#[inline(always)]
+fn soften_row<S: Simd>(scores: &mut [f32], greatest: f32, scale: f32) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    let (blocks, rest) = scores.as_chunks_mut::<16>();
+    for block in blocks {
+        for score in &mut *block {
+            *score = maths::exp::<S>((*score - greatest) * scale);
+        }
+        for (lane, score) in lanes.iter_mut().zip(block) {
+            *lane += *score;
+        }
+    }
+    for (lane, score) in lanes.iter_mut().zip(rest) {
+        *score = maths::exp::<S>((*score - greatest) * scale);
+        *lane += *score;
+    }
+    let mut half = 8;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// The greatest number; NaN is passed over, and the differences from the result stay NaN.
+#[inline(always)]
+fn max(x: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let (blocks, rest) = x.as_chunks::<16>();
+    for block in blocks {
+        for (lane, &x) in lanes.iter_mut().zip(block) {
+            *lane = if x > *lane { x } else { *lane };
+        }
+    }
+    rest.iter().chain(&lanes).fold(f32::NEG_INFINITY, |greatest, &x| if x > greatest { x } else { greatest })
 }
 
 dispatch!(fn slopes_on = slopes_body(weights: &[f32], slopes: &mut [f32], keys: usize, scale: f32));

@@ -79,6 +79,31 @@ fn pairs_body<S: Simd>(x: &[f32], width: usize, out: &mut [MaybeUninit<f32>]) {
     }
 }
 
+/// `[batch, rows, width]` as pairs of rows, `[batch, rows / 2, width]`, the last one's second zeros where their number is odd.
+pub(crate) fn pairs_down(isa: Isa, x: &[f32], rows: usize, width: usize) -> Vec<f32> {
+    let (batch, places) = (x.len() / (rows * width), rows.div_ceil(2));
+    let zeros = vec![0.0; width];
+    let fill = |out: &mut [MaybeUninit<f32>]| {
+        parallel::chunks(out, width, x.len() * 4, |index, out| {
+            let (batch, place) = (index / places, index % places);
+            let row = |row: usize| if row < rows { &x[(batch * rows + row) * width..][..width] } else { &zeros[..] };
+            pairs_down_on(isa, row(2 * place), row(2 * place + 1), out);
+        });
+    };
+    // SAFETY: the chunks are the whole output, and the body writes each of them.
+    unsafe { filled(batch * places * width, fill) }
+}
+
+dispatch!(fn pairs_down_on = pairs_down_body(first: &[f32], second: &[f32], out: &mut [MaybeUninit<f32>]));
+
+#[inline(always)]
+fn pairs_down_body<S: Simd>(first: &[f32], second: &[f32], out: &mut [MaybeUninit<f32>]) {
+    let _ = S::LANES;
+    for ((first, second), out) in first.iter().zip(second).zip(out) {
+        out.write(f32::from_bits(pair(*first, *second)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

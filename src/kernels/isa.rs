@@ -130,6 +130,8 @@ pub(crate) trait Simd: Copy + 'static {
     type Vector: Copy;
     /// Numbers in a register.
     const LANES: usize;
+    /// Registers.
+    const REGISTERS: usize;
     /// `factor` in every lane.
     fn splat(factor: f32) -> Self::Vector;
     /// `a * b + c`, rounded once where the machine can.
@@ -140,6 +142,38 @@ pub(crate) trait Simd: Copy + 'static {
     fn sub(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `a · b`.
     fn mul(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The greater of each lane; `b` where one of them is NaN.
+    fn max(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `2^n` in each lane for -127 ≤ `n` ≤ 127, the least of them as zero: `n` is a whole number that 1.5 · 2^23 was added to.
+    fn power(n: Self::Vector) -> Self::Vector;
+    /// Both numbers of each lane rounded to bf16, `a` in the lower half of the lane.
+    #[inline(always)]
+    fn pair(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        let (mut first, mut second) = ([0.0; 16], [0.0; 16]);
+        // SAFETY: no vector is longer.
+        unsafe {
+            Self::store(first.as_mut_ptr(), a);
+            Self::store(second.as_mut_ptr(), b);
+            for lane in 0..Self::LANES {
+                first[lane] = f32::from_bits(half::pair(first[lane], second[lane]));
+            }
+            Self::load(first.as_ptr())
+        }
+    }
+    /// Both vectors one after the other, rounded to bf16, two neighbours in a lane.
+    #[inline(always)]
+    fn neighbours(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        let mut numbers = [0.0; 32];
+        // SAFETY: no vector is longer than sixteen.
+        unsafe {
+            Self::store(numbers.as_mut_ptr(), a);
+            Self::store(numbers.as_mut_ptr().add(Self::LANES), b);
+            for lane in 0..Self::LANES {
+                numbers[lane] = f32::from_bits(half::pair(numbers[2 * lane], numbers[2 * lane + 1]));
+            }
+            Self::load(numbers.as_ptr())
+        }
+    }
     /// `c` and the sum of the products of both halves of each lane of `a` and `b`, which hold two bf16 numbers each.
     fn dot(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
     /// # Safety
@@ -153,6 +187,12 @@ pub(crate) trait Simd: Copy + 'static {
     /// # Safety
     /// [`LANES`](Self::LANES) numbers must be readable.
     unsafe fn load_f16(from: *const u16) -> Self::Vector;
+    /// Turns four rows of four numbers, which begin `apart` from one another, into four columns, rows of which begin
+    /// `to_apart` from one another; each number times the factor of the place in its row.
+    ///
+    /// # Safety
+    /// Four numbers must be readable at each row and at `factors`, and writable at each row of the result.
+    unsafe fn turn(from: *const f32, apart: usize, factors: *const f32, to: *mut f32, to_apart: usize);
     /// [`fma`](Self::fma) of single numbers, for loops that the compiler turns into vectors.
     fn fma1(a: f32, b: f32, c: f32) -> f32;
 }
@@ -163,6 +203,8 @@ pub(crate) struct Portable;
 impl Simd for Portable {
     type Vector = [f32; 4];
     const LANES: usize = 4;
+    // What x86-64 has at the least.
+    const REGISTERS: usize = 16;
     #[inline(always)]
     fn splat(factor: f32) -> [f32; 4] {
         [factor; 4]
@@ -182,6 +224,14 @@ impl Simd for Portable {
     #[inline(always)]
     fn mul(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
         std::array::from_fn(|lane| a[lane] * b[lane])
+    }
+    #[inline(always)]
+    fn max(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|lane| if a[lane] > b[lane] { a[lane] } else { b[lane] })
+    }
+    #[inline(always)]
+    fn power(n: [f32; 4]) -> [f32; 4] {
+        n.map(|n| f32::from_bits(n.to_bits().wrapping_add(127) << 23))
     }
     #[inline(always)]
     fn dot(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
@@ -205,6 +255,17 @@ impl Simd for Portable {
         unsafe { from.cast::<[u16; 4]>().read_unaligned() }.map(half::from_f16)
     }
     #[inline(always)]
+    unsafe fn turn(from: *const f32, apart: usize, factors: *const f32, to: *mut f32, to_apart: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let factors = Self::load(factors);
+            let rows: [[f32; 4]; 4] = std::array::from_fn(|row| Self::mul(Self::load(from.add(row * apart)), factors));
+            for place in 0..4 {
+                Self::store(to.add(place * to_apart), rows.map(|row| row[place]));
+            }
+        }
+    }
+    #[inline(always)]
     fn fma1(a: f32, b: f32, c: f32) -> f32 {
         // Without the instruction a fused product would be a call into the maths library.
         a * b + c
@@ -214,7 +275,7 @@ impl Simd for Portable {
 /// A [`Simd`] of the given intrinsics.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! simd {
-    ($name:ident, $vector:ty, $lanes:literal, $splat:path, $fma:expr, [$add:path, $sub:path, $mul:path], $dot:expr, $load:path, $store:path, $load_f16:expr) => {
+    ($name:ident, $vector:ty, $lanes:literal, $registers:literal, $splat:path, $fma:expr, [$add:path, $sub:path, $mul:path, $max:expr], $power:expr, $dot:expr, $load:path, $store:path, $load_f16:expr, $turn:path $(, { $($more:tt)* })?) => {
         #[derive(Clone, Copy)]
         pub(crate) struct $name;
 
@@ -223,6 +284,7 @@ macro_rules! simd {
         impl Simd for $name {
             type Vector = $vector;
             const LANES: usize = $lanes;
+            const REGISTERS: usize = $registers;
             #[inline(always)]
             fn splat(factor: f32) -> $vector {
                 unsafe { $splat(factor) }
@@ -244,6 +306,14 @@ macro_rules! simd {
                 unsafe { $mul(a, b) }
             }
             #[inline(always)]
+            fn max(a: $vector, b: $vector) -> $vector {
+                unsafe { $max(a, b) }
+            }
+            #[inline(always)]
+            fn power(n: $vector) -> $vector {
+                unsafe { $power(n) }
+            }
+            #[inline(always)]
             fn dot(a: $vector, b: $vector, c: $vector) -> $vector {
                 unsafe { $dot(a, b, c) }
             }
@@ -260,9 +330,14 @@ macro_rules! simd {
                 unsafe { $load_f16(from) }
             }
             #[inline(always)]
+            unsafe fn turn(from: *const f32, apart: usize, factors: *const f32, to: *mut f32, to_apart: usize) {
+                unsafe { $turn(from, apart, factors, to, to_apart) }
+            }
+            #[inline(always)]
             fn fma1(a: f32, b: f32, c: f32) -> f32 {
                 a.mul_add(b, c)
             }
+            $($($more)*)?
         }
     };
 }
@@ -270,16 +345,42 @@ macro_rules! simd {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
+    use std::mem::transmute;
 
     use super::Simd;
+
+    /// [`Simd::turn`] in registers of four, which every x86-64 has.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn turn(from: *const f32, apart: usize, factors: *const f32, to: *mut f32, to_apart: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let factors = _mm_loadu_ps(factors);
+            let row = |row: usize| _mm_mul_ps(_mm_loadu_ps(from.add(row * apart)), factors);
+            let (a, b, c, d) = (row(0), row(1), row(2), row(3));
+            let (ab, cd) = (_mm_unpacklo_ps(a, b), _mm_unpacklo_ps(c, d));
+            _mm_storeu_ps(to, _mm_movelh_ps(ab, cd));
+            _mm_storeu_ps(to.add(to_apart), _mm_movehl_ps(cd, ab));
+            let (ab, cd) = (_mm_unpackhi_ps(a, b), _mm_unpackhi_ps(c, d));
+            _mm_storeu_ps(to.add(2 * to_apart), _mm_movelh_ps(ab, cd));
+            _mm_storeu_ps(to.add(3 * to_apart), _mm_movehl_ps(cd, ab));
+        }
+    }
 
     simd!(
         Avx512,
         __m512,
         16,
+        32,
         _mm512_set1_ps,
         _mm512_fmadd_ps,
-        [_mm512_add_ps, _mm512_sub_ps, _mm512_mul_ps],
+        [_mm512_add_ps, _mm512_sub_ps, _mm512_mul_ps, _mm512_max_ps],
+        |n| _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_add_epi32(
+            _mm512_castps_si512(n),
+            _mm512_set1_epi32(127)
+        ))),
         |a, b, c| {
             let high = |x| _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(-0x1_0000)));
             let low = |x| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(x)));
@@ -287,31 +388,58 @@ mod x86 {
         },
         _mm512_loadu_ps,
         _mm512_storeu_ps,
-        |from: *const u16| _mm512_cvtph_ps(_mm256_loadu_si256(from.cast()))
+        |from: *const u16| _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())),
+        turn
     );
     simd!(
         Avx512Bf16,
         __m512,
         16,
+        32,
         _mm512_set1_ps,
         _mm512_fmadd_ps,
-        [_mm512_add_ps, _mm512_sub_ps, _mm512_mul_ps],
+        [_mm512_add_ps, _mm512_sub_ps, _mm512_mul_ps, _mm512_max_ps],
+        |n| _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_add_epi32(
+            _mm512_castps_si512(n),
+            _mm512_set1_epi32(127)
+        ))),
         |a: __m512, b: __m512, c| {
             // Both types are the same 512 bits.
-            let pairs = |x: __m512| std::mem::transmute::<__m512, __m512bh>(x);
+            let pairs = |x: __m512| transmute::<__m512, __m512bh>(x);
             _mm512_dpbf16_ps(c, pairs(a), pairs(b))
         },
         _mm512_loadu_ps,
         _mm512_storeu_ps,
-        |from: *const u16| _mm512_cvtph_ps(_mm256_loadu_si256(from.cast()))
+        |from: *const u16| _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())),
+        turn,
+        {
+            #[inline(always)]
+            fn pair(a: __m512, b: __m512) -> __m512 {
+                // Both types are the same 256 bits.
+                unsafe {
+                    let half = |x| _mm512_cvtepu16_epi32(transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(x)));
+                    _mm512_castsi512_ps(_mm512_or_si512(half(a), _mm512_slli_epi32::<16>(half(b))))
+                }
+            }
+            #[inline(always)]
+            fn neighbours(a: __m512, b: __m512) -> __m512 {
+                // Both types are the same 512 bits.
+                unsafe { transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(b, a)) }
+            }
+        }
     );
     simd!(
         Avx2,
         __m256,
         8,
+        16,
         _mm256_set1_ps,
         _mm256_fmadd_ps,
-        [_mm256_add_ps, _mm256_sub_ps, _mm256_mul_ps],
+        [_mm256_add_ps, _mm256_sub_ps, _mm256_mul_ps, _mm256_max_ps],
+        |n| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(
+            _mm256_castps_si256(n),
+            _mm256_set1_epi32(127)
+        ))),
         |a, b, c| {
             let high = |x| _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(-0x1_0000)));
             let low = |x| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(x)));
@@ -319,7 +447,8 @@ mod x86 {
         },
         _mm256_loadu_ps,
         _mm256_storeu_ps,
-        |from: *const u16| _mm256_cvtph_ps(_mm_loadu_si128(from.cast()))
+        |from: *const u16| _mm256_cvtph_ps(_mm_loadu_si128(from.cast())),
+        turn
     );
 }
 #[cfg(target_arch = "x86_64")]
@@ -330,14 +459,36 @@ mod arm {
     use std::arch::aarch64::*;
 
     use super::Simd;
+    use crate::half;
+
+    /// # Safety
+    /// As [`Simd::turn`].
+    #[inline(always)]
+    unsafe fn turn(from: *const f32, apart: usize, factors: *const f32, to: *mut f32, to_apart: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let factors = vld1q_f32(factors);
+            let row = |row: usize| vmulq_f32(vld1q_f32(from.add(row * apart)), factors);
+            let (a, b, c, d) = (row(0), row(1), row(2), row(3));
+            let (even, odd) = ([vtrn1q_f32(a, b), vtrn1q_f32(c, d)], [vtrn2q_f32(a, b), vtrn2q_f32(c, d)]);
+            let low = |[ab, cd]: [float32x4_t; 2]| vcombine_f32(vget_low_f32(ab), vget_low_f32(cd));
+            let high = |[ab, cd]: [float32x4_t; 2]| vcombine_f32(vget_high_f32(ab), vget_high_f32(cd));
+            vst1q_f32(to, low(even));
+            vst1q_f32(to.add(to_apart), low(odd));
+            vst1q_f32(to.add(2 * to_apart), high(even));
+            vst1q_f32(to.add(3 * to_apart), high(odd));
+        }
+    }
 
     simd!(
         Neon,
         float32x4_t,
         4,
+        32,
         vdupq_n_f32,
         |a, b, c| vfmaq_f32(c, a, b),
-        [vaddq_f32, vsubq_f32, vmulq_f32],
+        [vaddq_f32, vsubq_f32, vmulq_f32, |a, b| vbslq_f32(vcgtq_f32(a, b), a, b)],
+        |n| vreinterpretq_f32_u32(vshlq_n_u32::<23>(vaddq_u32(vreinterpretq_u32_f32(n), vdupq_n_u32(127)))),
         |a, b, c| {
             let bits = |x| vreinterpretq_u32_f32(x);
             let high = |x| vreinterpretq_f32_u32(vandq_u32(bits(x), vdupq_n_u32(0xffff_0000)));
@@ -346,7 +497,8 @@ mod arm {
         },
         vld1q_f32,
         vst1q_f32,
-        |from: *const u16| vld1q_f32(from.cast::<[u16; 4]>().read_unaligned().map(crate::half::from_f16).as_ptr())
+        |from: *const u16| vld1q_f32(from.cast::<[u16; 4]>().read_unaligned().map(half::from_f16).as_ptr()),
+        turn
     );
 }
 #[cfg(target_arch = "aarch64")]

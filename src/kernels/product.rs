@@ -105,7 +105,7 @@ fn conv2d_on(isa: Isa, x: &[f32], window: &Window, matrix: Right<'_>, epilogue: 
     let (height, width) = window.output();
     let (columns, outputs) = (matrix.columns(), window.batch * height * width);
     let depth = matrix.taps() * matrix.input();
-    let zeros = vec![0.0; matrix.channels()];
+    let zeros = vec![0.0; matrix.input().max(matrix.channels())];
     let tiled = winograd::suits(window, &matrix);
     let kernel = if tiled { "convolution by tiles" } else { "convolution" };
     let numbers = x.len() + depth * columns + outputs * columns;
@@ -411,6 +411,7 @@ impl Walk {
             let factors = Factors {
                 left,
                 apart: job.left.stride,
+                along: 1,
                 right: right.start,
                 width: right.width,
                 depth: self.depth.len(),

@@ -8,6 +8,8 @@ pub(crate) struct Factors {
     pub(crate) left: *const f32,
     /// Numbers from one row of the left one to the next.
     pub(crate) apart: usize,
+    /// Numbers from one place of its row to the next.
+    pub(crate) along: usize,
     pub(crate) right: *const f32,
     /// Numbers from one row of the right one to the next.
     pub(crate) width: usize,
@@ -51,10 +53,8 @@ unsafe fn tile<S: Simd, const PAIRS: bool, const M: usize, const N: usize>(
     stride: usize,
     load: bool,
 ) {
-    let Factors { left, apart, right, width, depth } = *factors;
-    let mut line = right;
     let mut sums = [[S::splat(0.0); N]; M];
-    // SAFETY: the caller's promise; `line` is only read while there are rows of the right factor left.
+    // SAFETY: the caller's promise.
     unsafe {
         if load {
             for m in 0..M {
@@ -63,10 +63,33 @@ unsafe fn tile<S: Simd, const PAIRS: bool, const M: usize, const N: usize>(
                 }
             }
         }
-        for k in 0..depth {
+        let sums = summed::<S, PAIRS, M, N>(factors, sums);
+        for m in 0..M {
+            for n in 0..N {
+                S::store(out.add(m * stride + n * S::LANES), sums[m][n]);
+            }
+        }
+    }
+}
+
+/// The sums and the product of `M` rows and `N` vectors of columns.
+///
+/// # Safety
+/// The left factor must have `M` rows of `depth` numbers, the right one `depth` rows of `N` vectors.
+#[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "an iterator over the sums would move them to memory")]
+pub(crate) unsafe fn summed<S: Simd, const PAIRS: bool, const M: usize, const N: usize>(
+    factors: &Factors,
+    mut sums: [[S::Vector; N]; M],
+) -> [[S::Vector; N]; M] {
+    let Factors { left, apart, along, right, width, depth } = *factors;
+    let mut line = right;
+    for k in 0..depth {
+        // SAFETY: the caller's promise; there are rows of the right factor left.
+        unsafe {
             let vectors: [S::Vector; N] = std::array::from_fn(|n| S::load(line.add(n * S::LANES)));
             for m in 0..M {
-                let factor = S::splat(*left.add(m * apart + k));
+                let factor = S::splat(*left.add(m * apart + k * along));
                 for n in 0..N {
                     sums[m][n] = if PAIRS {
                         S::dot(factor, vectors[n], sums[m][n])
@@ -75,12 +98,8 @@ unsafe fn tile<S: Simd, const PAIRS: bool, const M: usize, const N: usize>(
                     };
                 }
             }
-            line = line.wrapping_add(width);
         }
-        for m in 0..M {
-            for n in 0..N {
-                S::store(out.add(m * stride + n * S::LANES), sums[m][n]);
-            }
-        }
+        line = line.wrapping_add(width);
     }
+    sums
 }

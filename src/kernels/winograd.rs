@@ -3,17 +3,20 @@
 //!
 //! A task takes some tiles of the picture and a panel of columns, and does all of it in its cache: it transforms the weights
 //! of a few channels, the picture's squares of those channels, multiplies, and transforms the sums back at the end. Nothing
-//! is kept between calls, so it costs no memory. The transforms add and halve only; errors stay those of sums of f32.
+//! is kept between calls, so it costs no memory. The transforms add and halve only; errors stay those of sums of f32. In bf16,
+//! squares and weights are transformed in f32 and then rounded, and their products summed in f32.
 
 use std::cell::Cell;
 use std::ops::Range;
 
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Avx512Bf16;
 use crate::isa::{Isa, Simd, dispatch};
 use crate::matrix::{LINE, Line, PANEL, Precision};
-use crate::parallel;
 use crate::product::{Epilogue, Window};
 use crate::right::Right;
 use crate::tile::{Factors, up_to_six};
+use crate::{half, parallel};
 
 /// Products of a tile: squares of 4x4 inputs.
 const POINTS: usize = 16;
@@ -23,7 +26,8 @@ const TILES: usize = 66;
 const SOME: usize = 24;
 /// Rows of the products' registers.
 const ROWS: usize = 6;
-/// Most channels that are summed before the next are transformed. A constant of the result: it must not depend on the machine.
+/// Most places of channels, a pair's in bf16, that are summed before the next are transformed. A constant of the result: it must
+/// not depend on the machine.
 const CHANNELS: usize = 96;
 /// Fewer tiles do not pay for the weights' transform.
 const FEWEST: usize = 8;
@@ -32,9 +36,12 @@ const FEWEST: usize = 8;
 pub(crate) fn suits(window: &Window, right: &Right<'_>) -> bool {
     window.kernel == 3
         && window.stride == 1
-        && right.precision() == Precision::Single
-        && right.channels().is_multiple_of(LINE)
         && tiles(window) >= FEWEST
+        && match right.precision() {
+            Precision::Single => right.channels().is_multiple_of(LINE),
+            // Two vectors become one of pairs.
+            Precision::Bf16 => right.input().is_multiple_of(2 * LINE),
+        }
 }
 
 /// Tiles of 2x2 outputs.
@@ -61,7 +68,7 @@ unsafe impl Sync for Job<'_> {}
 /// Writes every number of the output.
 pub(crate) fn convolve(isa: Isa, job: &Job<'_>) {
     let (tiles, panels) = (tiles(job.window), job.right.panels());
-    let operations = 2 * POINTS * tiles * job.right.columns() * job.right.channels();
+    let operations = 2 * POINTS * tiles * job.right.columns() * job.right.input();
     // Large tasks share the weights' transform among many tiles; several a thread even out their ends.
     let wanted = tiles * panels / (4 * rayon::current_num_threads());
     let block = wanted.clamp(2 * ROWS, TILES).next_multiple_of(ROWS).min(tiles);
@@ -87,38 +94,66 @@ fn room(lines: &mut Vec<Line>, numbers: usize) -> &mut [f32] {
     unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), numbers) }
 }
 
-dispatch!(fn run = run_body(job: &Job<'_>, tiles: Range<usize>, panel: usize));
+/// Some tiles and a panel of columns.
+fn run(isa: Isa, job: &Job<'_>, tiles: Range<usize>, panel: usize) {
+    match (job.right.precision(), isa) {
+        (Precision::Single, _) => run_single(isa, job, tiles, panel),
+        #[cfg(target_arch = "x86_64")]
+        (Precision::Bf16, Isa::Avx512Bf16) => {
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+            fn pairs(job: &Job<'_>, tiles: Range<usize>, panel: usize) {
+                run_body::<Avx512Bf16, true>(job, tiles, panel);
+            }
+            // SAFETY: that name is given out on machines that have the instructions only.
+            unsafe { pairs(job, tiles, panel) }
+        }
+        (Precision::Bf16, _) => run_pairs(isa, job, tiles, panel),
+    }
+}
+
+dispatch!(fn run_single = run_single_body(job: &Job<'_>, tiles: Range<usize>, panel: usize));
+dispatch!(fn run_pairs = run_pairs_body(job: &Job<'_>, tiles: Range<usize>, panel: usize));
 
 #[inline(always)]
-fn run_body<S: Simd>(job: &Job<'_>, tiles: Range<usize>, panel: usize) {
-    let (width, channels) = (job.right.width(panel), job.right.channels());
+fn run_single_body<S: Simd>(job: &Job<'_>, tiles: Range<usize>, panel: usize) {
+    run_body::<S, false>(job, tiles, panel);
+}
+
+#[inline(always)]
+fn run_pairs_body<S: Simd>(job: &Job<'_>, tiles: Range<usize>, panel: usize) {
+    run_body::<S, true>(job, tiles, panel);
+}
+
+#[inline(always)]
+fn run_body<S: Simd, const PAIRS: bool>(job: &Job<'_>, tiles: Range<usize>, panel: usize) {
+    let (width, channels) = (job.right.width(panel), job.right.input());
     let [mut scratch, mut weights, mut squares, mut sums] = SPACE.take();
-    // Turns of about the same length.
-    let most = channels.div_ceil(channels.div_ceil(CHANNELS)).next_multiple_of(LINE);
+    // Numbers of a place, and what turns of about the same length are a multiple of.
+    let (per_place, unit) = if PAIRS { (2, 2 * LINE) } else { (1, LINE) };
+    let most = channels.div_ceil(channels.div_ceil(CHANNELS * per_place)).next_multiple_of(unit);
     {
-        let weights = room(&mut weights, POINTS * most * width);
-        let squares = room(&mut squares, POINTS * SOME * most);
+        let weights = room(&mut weights, POINTS * most / per_place * width);
+        let squares = room(&mut squares, POINTS * SOME * most / per_place);
         let sums = room(&mut sums, POINTS * tiles.len() * width);
         for start in (0..channels).step_by(most) {
             let count = most.min(channels - start);
-            transform_weights::<S>(job, panel, start..start + count, weights, &mut scratch);
+            let places = count / per_place;
+            if PAIRS {
+                transform_pairs::<S>(job, panel, start / 2..(start + count) / 2, weights, &mut scratch);
+            } else {
+                transform_weights::<S>(job, panel, start..start + count, weights, &mut scratch);
+            }
             for first in (0..tiles.len()).step_by(SOME) {
                 let some = SOME.min(tiles.len() - first);
                 for tile in 0..some {
-                    transform_square::<S>(
-                        job,
-                        tiles.start + first + tile,
-                        start,
-                        count,
-                        &mut squares[tile * count..],
-                        some,
-                    );
+                    let square = Square { tile: tiles.start + first + tile, channels: start..start + count, some };
+                    transform_square::<S, PAIRS>(job, &square, &mut squares[tile * places..]);
                 }
                 for point in 0..POINTS {
-                    let left = &squares[point * some * count..][..some * count];
-                    let right = &weights[point * count * width..][..count * width];
+                    let left = &squares[point * some * places..][..some * places];
+                    let right = &weights[point * places * width..][..places * width];
                     let out = &mut sums[(point * tiles.len() + first) * width..][..some * width];
-                    multiply::<S>(left, right, out, count, width, start > 0);
+                    multiply::<S, PAIRS>(left, right, out, places, width, start > 0);
                 }
             }
         }
@@ -156,27 +191,89 @@ fn transform_weights<S: Simd>(
             }
         }
     }
-    let half = S::splat(0.5);
-    // 1 0 0, ½ ½ ½, ½ -½ ½, 0 0 1
-    let spread = |[a, b, c]: [S::Vector; 3]| {
-        let ends = S::add(a, c);
-        [a, S::mul(half, S::add(ends, b)), S::mul(half, S::sub(ends, b)), c]
-    };
     for place in (0..count * width).step_by(S::LANES) {
         // SAFETY: every point has `count * width` numbers, which the lanes divide.
         unsafe {
             let start = weights.as_mut_ptr().add(place);
             let at = |point: usize| start.add(point * count * width);
             let rows: [[S::Vector; 4]; 3] =
-                std::array::from_fn(|row| spread(std::array::from_fn(|column| S::load(at(row * 4 + column)))));
+                std::array::from_fn(|row| spread::<S>(std::array::from_fn(|column| S::load(at(row * 4 + column)))));
             for column in 0..4 {
-                let points = spread([rows[0][column], rows[1][column], rows[2][column]]);
+                let points = spread::<S>([rows[0][column], rows[1][column], rows[2][column]]);
                 for row in 0..4 {
                     S::store(at(row * 4 + column), points[row]);
                 }
             }
         }
     }
+}
+
+/// One column or row of `G g Gᵀ`: 1 0 0, ½ ½ ½, ½ -½ ½, 0 0 1.
+#[inline(always)]
+fn spread<S: Simd>([a, b, c]: [S::Vector; 3]) -> [S::Vector; 4] {
+    let (half, ends) = (S::splat(0.5), S::add(a, c));
+    [a, S::mul(half, S::add(ends, b)), S::mul(half, S::sub(ends, b)), c]
+}
+
+/// `G g Gᵀ` of every 3x3 kernel of some places, each of two channels in bf16, to `[point, place, column]` in pairs.
+#[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "keeps the vectors in registers")]
+fn transform_pairs<S: Simd>(
+    job: &Job<'_>,
+    panel: usize,
+    places: Range<usize>,
+    weights: &mut [f32],
+    scratch: &mut Vec<Line>,
+) {
+    let (width, count, all) = (job.right.width(panel), places.len(), job.right.channels());
+    assert!(weights.len() >= POINTS * count * width, "room for all points");
+    let rows = job.right.rows::<S>(panel, 0, width, places.start..8 * all + places.end, scratch);
+    // A product with one and zero takes a pair apart, exactly.
+    let halves = [half::pair(1.0, 0.0), half::pair(0.0, 1.0)].map(|bits| S::splat(f32::from_bits(bits)));
+    let zero = S::splat(0.0);
+    for place in 0..count {
+        for column in (0..width).step_by(S::LANES) {
+            // SAFETY: the rows of the right factor go from the first tap's first place to the last one's last, each of `width`
+            // numbers, which the lanes divide; every point has `count` rows of as many.
+            unsafe {
+                let mut taps = [zero; 9];
+                for tap in 0..9 {
+                    taps[tap] = S::load(rows.start.add((tap * all + place) * rows.width + column));
+                }
+                let (first, second) = (spread_taps::<S>(&taps, halves[0]), spread_taps::<S>(&taps, halves[1]));
+                for across in 0..4 {
+                    for down in 0..4 {
+                        let pairs = S::pair(first[across][down], second[across][down]);
+                        let point = down * 4 + across;
+                        S::store(weights.as_mut_ptr().add((point * count + place) * width + column), pairs);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `G g Gᵀ` of one of the channels in pairs of them, column by column; `which` takes it out.
+#[inline(always)]
+fn spread_taps<S: Simd>(taps: &[S::Vector; 9], which: S::Vector) -> [[S::Vector; 4]; 4] {
+    let zero = S::splat(0.0);
+    let mut rows = [[zero; 4]; 3];
+    for row in 0..3 {
+        let [a, b, c] = [taps[row * 3], taps[row * 3 + 1], taps[row * 3 + 2]];
+        rows[row] = spread::<S>([S::dot(which, a, zero), S::dot(which, b, zero), S::dot(which, c, zero)]);
+    }
+    let mut columns = [[zero; 4]; 4];
+    for column in 0..4 {
+        columns[column] = spread::<S>([rows[0][column], rows[1][column], rows[2][column]]);
+    }
+    columns
+}
+
+/// Some channels of a tile's square of inputs; `some` tiles lie side by side.
+struct Square {
+    tile: usize,
+    channels: Range<usize>,
+    some: usize,
 }
 
 /// Where a tile's outputs begin.
@@ -195,13 +292,69 @@ impl Place {
     }
 }
 
-/// `Bᵀ d B` of a tile's square of 4x4 inputs, some channels of it, to `[point, tile, channel]`; `some` tiles lie side by side.
+/// `Bᵀ d B` of a tile's square of 4x4 inputs, some channels of it, to `[point, tile, place]`.
 #[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "keeps the vectors in registers")]
-fn transform_square<S: Simd>(job: &Job<'_>, tile: usize, start: usize, count: usize, squares: &mut [f32], some: usize) {
-    let (window, channels) = (job.window, job.right.channels());
-    let place = Place::of(window, tile);
-    let inputs: [*const f32; POINTS] = std::array::from_fn(|point| {
+fn transform_square<S: Simd, const PAIRS: bool>(job: &Job<'_>, square: &Square, squares: &mut [f32]) {
+    let (count, some) = (square.channels.len(), square.some);
+    let places = if PAIRS { count / 2 } else { count };
+    let inputs = inputs(job, square);
+    assert!(squares.len() >= 15 * some * places + places, "room for the last point");
+    let step = if PAIRS { 2 * S::LANES } else { S::LANES };
+    for channel in (0..count).step_by(step) {
+        // SAFETY: each input has `count` numbers, which the lanes divide, for pairs twice the lanes.
+        let first = unsafe { mixed::<S>(&inputs, channel) };
+        // SAFETY: as above.
+        let second = if PAIRS { unsafe { mixed::<S>(&inputs, channel + S::LANES) } } else { first };
+        for column in 0..4 {
+            for row in 0..4 {
+                let (first, second) = (first[column][row], second[column][row]);
+                let numbers = if PAIRS { S::neighbours(first, second) } else { first };
+                let place = if PAIRS { channel / 2 } else { channel };
+                // SAFETY: the lanes divide the places, and each point has as many in the squares.
+                unsafe { S::store(squares.as_mut_ptr().add((row * 4 + column) * some * places + place), numbers) };
+            }
+        }
+    }
+}
+
+/// `Bᵀ d B` of some channels of a square, column by column.
+///
+/// # Safety
+/// Every input must have as many numbers from the channel on as a vector has.
+#[inline(always)]
+unsafe fn mixed<S: Simd>(inputs: &[*const f32; POINTS], channel: usize) -> [[S::Vector; 4]; 4] {
+    let mut rows = [[S::splat(0.0); 4]; 4];
+    for row in 0..4 {
+        // SAFETY: the caller's promise.
+        let [a, b, c, d] = unsafe {
+            [
+                S::load(inputs[row * 4].add(channel)),
+                S::load(inputs[row * 4 + 1].add(channel)),
+                S::load(inputs[row * 4 + 2].add(channel)),
+                S::load(inputs[row * 4 + 3].add(channel)),
+            ]
+        };
+        rows[row] = mix::<S>([a, b, c, d]);
+    }
+    let mut columns = [[S::splat(0.0); 4]; 4];
+    for column in 0..4 {
+        columns[column] = mix::<S>([rows[0][column], rows[1][column], rows[2][column], rows[3][column]]);
+    }
+    columns
+}
+
+/// One column or row of `Bᵀ d B`: 1 0 -1 0, 0 1 1 0, 0 -1 1 0, 0 1 0 -1.
+#[inline(always)]
+fn mix<S: Simd>([a, b, c, d]: [S::Vector; 4]) -> [S::Vector; 4] {
+    [S::sub(a, c), S::add(b, c), S::sub(c, b), S::sub(b, d)]
+}
+
+/// Where the channels of each input of a square lie.
+#[inline(always)]
+fn inputs(job: &Job<'_>, square: &Square) -> [*const f32; POINTS] {
+    let (window, channels) = (job.window, job.right.input());
+    let place = Place::of(window, square.tile);
+    std::array::from_fn(|point| {
         let (y, x) = (place.y + point / 4, place.x + point % 4);
         let inside = (window.before..window.before + window.height).contains(&y)
             && (window.before..window.before + window.width).contains(&x);
@@ -211,50 +364,40 @@ fn transform_square<S: Simd>(job: &Job<'_>, tile: usize, start: usize, count: us
         } else {
             job.zeros
         };
-        pixel[start..start + count].as_ptr()
-    });
-    assert!(squares.len() >= 15 * some * count + count, "room for the last point");
-    // 1 0 -1 0, 0 1 1 0, 0 -1 1 0, 0 1 0 -1
-    let mix = |[a, b, c, d]: [S::Vector; 4]| [S::sub(a, c), S::add(b, c), S::sub(c, b), S::sub(b, d)];
-    for channel in (0..count).step_by(S::LANES) {
-        // SAFETY: each input has `count` numbers, which the lanes divide, and so has each point's place in the squares.
-        unsafe {
-            let rows: [[S::Vector; 4]; 4] = std::array::from_fn(|row| {
-                mix(std::array::from_fn(|column| S::load(inputs[row * 4 + column].add(channel))))
-            });
-            for column in 0..4 {
-                let points = mix([rows[0][column], rows[1][column], rows[2][column], rows[3][column]]);
-                for row in 0..4 {
-                    S::store(squares.as_mut_ptr().add((row * 4 + column) * some * count + channel), points[row]);
-                }
-            }
-        }
-    }
+        pixel[square.channels.clone()].as_ptr()
+    })
 }
 
 /// `left · right`, `[rows, depth]` and `[depth, width]`, added to what is there if `load`.
 #[inline(always)]
-fn multiply<S: Simd>(left: &[f32], right: &[f32], out: &mut [f32], depth: usize, width: usize, load: bool) {
+fn multiply<S: Simd, const PAIRS: bool>(
+    left: &[f32],
+    right: &[f32],
+    out: &mut [f32],
+    depth: usize,
+    width: usize,
+    load: bool,
+) {
     match (S::LANES, width) {
-        (LINE, 64) => rows::<S, 4>(left, right, out, depth, width, 0, load),
-        (LINE, 48) => rows::<S, 3>(left, right, out, depth, width, 0, load),
-        (LINE, 32) => rows::<S, 2>(left, right, out, depth, width, 0, load),
-        (LINE, _) => rows::<S, 1>(left, right, out, depth, width, 0, load),
+        (LINE, 64) => rows::<S, PAIRS, 4>(left, right, out, depth, width, 0, load),
+        (LINE, 48) => rows::<S, PAIRS, 3>(left, right, out, depth, width, 0, load),
+        (LINE, 32) => rows::<S, PAIRS, 2>(left, right, out, depth, width, 0, load),
+        (LINE, _) => rows::<S, PAIRS, 1>(left, right, out, depth, width, 0, load),
         (8, _) => {
             for column in (0..width).step_by(LINE) {
-                rows::<S, 2>(left, right, out, depth, width, column, load);
+                rows::<S, PAIRS, 2>(left, right, out, depth, width, column, load);
             }
         }
         _ => {
             for column in (0..width).step_by(LINE) {
-                rows::<S, 4>(left, right, out, depth, width, column, load);
+                rows::<S, PAIRS, 4>(left, right, out, depth, width, column, load);
             }
         }
     }
 }
 
 #[inline(always)]
-fn rows<S: Simd, const N: usize>(
+fn rows<S: Simd, const PAIRS: bool, const N: usize>(
     left: &[f32],
     right: &[f32],
     out: &mut [f32],
@@ -267,10 +410,11 @@ fn rows<S: Simd, const N: usize>(
     for (left, out) in left.chunks(ROWS * depth).zip(out.chunks_mut(ROWS * width)) {
         let rows = left.len() / depth;
         assert!(left.len() == rows * depth && out.len() == rows * width, "whole rows");
-        let factors = Factors { left: left.as_ptr(), apart: depth, right: right[column..].as_ptr(), width, depth };
+        let factors =
+            Factors { left: left.as_ptr(), apart: depth, along: 1, right: right[column..].as_ptr(), width, depth };
         // SAFETY: so many rows of the left factor and of the output are there, and every row of the right one has the
         // columns from `column` on that were checked above.
-        unsafe { up_to_six::<S, false, N>(&factors, rows, out[column..].as_mut_ptr(), width, load) };
+        unsafe { up_to_six::<S, PAIRS, N>(&factors, rows, out[column..].as_mut_ptr(), width, load) };
     }
 }
 
