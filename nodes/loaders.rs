@@ -223,7 +223,7 @@ impl Run for DualCLIPLoader {
 
 /// A text encoder's tensors, and which one it is.
 fn encoder(name: &ModelName<TextEncoders>, services: &Services) -> Result<(Weights, text::Family), Error> {
-    Ok(text_encoder(&open(&name.find(services)?)?)?)
+    Ok(text_encoder(&open(&name.find(services)?)?.on(&compute(services).for_texts()))?)
 }
 
 fn require_family(found: &str, loaded: &str) -> Result<(), Error> {

@@ -367,3 +367,54 @@ fn a_lora_gets_the_names_of_another_program_and_its_own_again() {
     assert_eq!(sorted[0], sorted[1]);
     assert!(String::from_utf8_lossy(&back).contains(&format!("{module}.lora_down.weight")));
 }
+
+/// The model that the program brings as a file, which is mapped, and a folder for its packed weights.
+#[test]
+fn a_picture_is_the_same_from_packed_weights_that_were_kept() {
+    let base = base();
+    fs::create_dir_all(base.path().join("models/checkpoints")).unwrap();
+    let file = "models/checkpoints/mapped.safetensors";
+    assert_eq!(paraflow(base.path(), &["models", "convert", "toyland.safetensors", file]).code, 0);
+    let draw = |out: &str, more: &[&str]| {
+        let graph = graph("text-to-image");
+        let sets = ["CheckpointLoaderSimple.ckpt_name=mapped.safetensors", "KSampler.steps=2"];
+        let args = ["run", &graph, "--out", out, "--set", sets[0], "--set", sets[1]];
+        let ran = paraflow(base.path(), &[&args, more].concat());
+        assert_eq!(ran.code, 0, "{out}: {}", ran.stderr);
+        let warnings: Vec<String> =
+            ran.stderr.lines().filter(|line| line.starts_with("warning: ")).map(str::to_owned).collect();
+        (fs::read(&pictures(&base.path().join(out))[0]).unwrap(), warnings)
+    };
+    let told = |args: &[&str]| {
+        let ran = paraflow(base.path(), &[&["models", "prepacked", "kept"], args].concat());
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        ran.stdout
+    };
+    let kept = ["--prepacked", "kept"];
+    let plain = draw("plain", &[]);
+    assert_eq!(plain.1, [] as [String; 0]);
+    assert!(draw("first", &kept) == plain);
+    let held = told(&[]);
+    let count: usize = held.split(' ').next().unwrap().parse().unwrap();
+    assert!(count > 50 && held.contains(" packed weights, 0.0"), "{held}");
+    assert!(draw("second", &kept) == plain);
+    assert_eq!(told(&[]), held);
+
+    let packed = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "packed");
+    let damaged = pictures(&base.path().join("kept")).into_iter().find(packed).unwrap();
+    let mut bytes = fs::read(&damaged).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&damaged, bytes).unwrap();
+    let (picture, warnings) = draw("third", &kept);
+    assert!(picture == plain.0);
+    assert!(warnings.len() == 1 && warnings[0].contains("has other numbers than were written"), "{warnings:?}");
+    assert!(draw("fourth", &kept) == plain);
+    assert_eq!(told(&["--empty"]), format!("removed: {held}"));
+    assert!(told(&[]).starts_with("0 packed weights"));
+    let refused = paraflow(base.path(), &["run", &graph("text-to-image"), "--prepacked", file]);
+    assert_eq!(refused.code, 1);
+    assert!(
+        refused.stderr.contains("mapped.safetensors`: cannot be written")
+            && refused.stderr.contains("hint: name another folder")
+    );
+}

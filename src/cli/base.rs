@@ -2,7 +2,7 @@
 
 use paraflow_assets::{Assets, Settings};
 use paraflow_diffusion::DeviceName;
-use paraflow_diffusion::nn::Compute;
+use paraflow_diffusion::nn::{Compute, Prepacked};
 use paraflow_engine::formats::{self, FormatError};
 use paraflow_engine::graph::Graph;
 use paraflow_engine::{NodeId, Plan, Registry, Services};
@@ -55,6 +55,22 @@ pub(crate) fn compute(device: DeviceName, numbers: Numbers) -> Option<Compute> {
         Ok(device) => Some(Compute::new(&device, numbers.into())),
         Err(error) => {
             report::error(error, None);
+            None
+        }
+    }
+}
+
+/// The same with packed weights kept in a folder, if one is named; `tell` gets warnings. A folder that cannot be made is reported.
+pub(crate) fn prepacked(
+    compute: Compute,
+    folder: Option<&Path>,
+    tell: impl Fn(String) + Send + Sync + 'static,
+) -> Option<Compute> {
+    let Some(folder) = folder else { return Some(compute) };
+    match Prepacked::open(folder, tell) {
+        Ok(prepacked) => Some(compute.prepacked_in(Arc::new(prepacked))),
+        Err(error) => {
+            report::error(error, Some("name another folder with --prepacked, or leave it out"));
             None
         }
     }

@@ -2,10 +2,11 @@
 
 use clap::Args;
 use paraflow_diffusion::DeviceName;
-use paraflow_diffusion::nn::{Compute, Precision, Weights};
+use paraflow_diffusion::nn::{Compute, Precision, Prepacked, Weights};
 use paraflow_diffusion::workload::{Prepared, Workload};
 use std::io::BufRead as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,9 @@ pub(crate) struct BenchArgs {
     /// Compute networks on `auto`, `cpu`, `cuda`, `cuda:1` or `metal`
     #[arg(long, value_name = "DEVICE", default_value = "cpu", requires = "work")]
     device: DeviceName,
+    /// Keep packed weights in this folder, or take them from there
+    #[arg(long, value_name = "DIR", requires = "work")]
+    prepacked: Option<PathBuf>,
     /// Do it a few times and print where the time goes
     #[arg(long, requires = "work")]
     profile: bool,
@@ -83,7 +87,11 @@ fn one(work: Workload, args: &BenchArgs) -> Result<(), Told> {
         Some(path) => Weights::open(path)?,
         None => toyland()?,
     };
-    let mut work = work.prepare(Some(&file), &Compute::new(&args.device.open()?, args.precision.into()))?;
+    let mut compute = Compute::new(&args.device.open()?, args.precision.into());
+    if let Some(folder) = &args.prepacked {
+        compute = compute.prepacked_in(Arc::new(Prepacked::open(folder, report::warning)?));
+    }
+    let mut work = work.prepare(Some(&file), &compute)?;
     if args.profile {
         return profile(&mut work, args.precision.into());
     }

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use paraflow_assets::{Assets, hash_file};
 use paraflow_diffusion::adapters::{self, Names, Style};
 use paraflow_diffusion::checkpoint::{self, Checkpoint, Summary};
-use paraflow_diffusion::nn::Weights;
+use paraflow_diffusion::nn::{Prepacked, Usage, Weights};
 use serde_json::{Value as Json, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,6 +47,14 @@ enum ModelsCommand {
         /// Any file, or the name of a model in the folders
         file: PathBuf,
     },
+    /// Tell how much a folder of packed weights holds that `--prepacked` names
+    Prepacked {
+        /// The folder
+        folder: PathBuf,
+        /// Remove every packed weight from it
+        #[arg(long)]
+        empty: bool,
+    },
 }
 
 /// Lists the models, or tells about one.
@@ -56,6 +64,7 @@ pub(crate) fn models(args: &ModelsArgs, places: &Places) -> Exit {
         None => list(&base.assets),
         Some(ModelsCommand::Inspect { file, json }) => inspect(&base.assets, file, *json),
         Some(ModelsCommand::Hash { file }) => hash(&base.assets, file),
+        Some(ModelsCommand::Prepacked { folder, empty }) => prepacked(folder, *empty),
         Some(ModelsCommand::Convert { input, output, to, base: of }) => {
             convert(&base.assets, input, output, to.as_deref(), of.as_deref())
         }
@@ -91,6 +100,23 @@ fn hash(assets: &Assets, file: &Path) -> Exit {
         }
         Err(error) => {
             report::error(&error, error.hint().as_deref());
+            Exit::Failed
+        }
+    }
+}
+
+fn prepacked(folder: &Path, empty: bool) -> Exit {
+    let outcome = if empty { Prepacked::empty(folder) } else { Prepacked::usage(folder) };
+    match outcome {
+        Ok(Usage { weights, bytes }) => {
+            let word = if empty { "removed: " } else { "" };
+            #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
+            let gigabytes = bytes as f64 / 1e9;
+            report::data(format_args!("{word}{weights} packed weights, {gigabytes:.2} GB"));
+            Exit::Done
+        }
+        Err(error) => {
+            report::error(&error, None);
             Exit::Failed
         }
     }

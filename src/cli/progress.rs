@@ -19,14 +19,12 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// For a run of this graph.
-    pub(crate) fn of(graph: &Graph) -> Self {
+    /// For a run of this graph, in this line.
+    pub(crate) fn of(graph: &Graph, bar: ProgressBar) -> Self {
         let name = |entry: &paraflow_engine::graph::Entry| entry.title.clone().unwrap_or_else(|| entry.class.clone());
-        let target =
-            if io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         Self {
             names: graph.nodes.iter().map(|(id, entry)| (id.clone(), name(entry))).collect(),
-            bar: ProgressBar::with_draw_target(None, target),
+            bar,
             shown: Mutex::new(None),
         }
     }
@@ -91,6 +89,12 @@ impl Progress {
     fn place(&self, node: &str) -> String {
         format!("node {node} ({})", self.name(node))
     }
+}
+
+/// A line that moves, on a terminal.
+pub(crate) fn bar() -> ProgressBar {
+    let target = if io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    ProgressBar::with_draw_target(None, target)
 }
 
 fn style(template: &str) -> ProgressStyle {

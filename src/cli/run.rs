@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::bench::Numbers;
-use super::progress::Progress;
+use super::progress::{self, Progress};
 use super::{Exit, Places, base, check, report};
 
 /// Arguments of `paraflow run`.
@@ -36,6 +36,9 @@ pub(crate) struct RunArgs {
     /// Compute networks on `auto`, `cpu`, `cuda`, `cuda:1` or `metal`; `auto` is the first GPU that this program was built for
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: DeviceName,
+    /// Keep packed weights in this folder, from where later runs take them; as large as the models that are used
+    #[arg(long, value_name = "DIR")]
+    prepacked: Option<PathBuf>,
     /// Stop after this time: `90s`, `10m`
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
@@ -44,7 +47,14 @@ pub(crate) struct RunArgs {
 /// Runs the graph.
 pub(crate) fn run(args: &RunArgs, places: &Places) -> Exit {
     let started = Instant::now();
-    let Some(compute) = base::compute(args.device, args.precision) else { return Exit::Failed };
+    let bar = progress::bar();
+    let warn = {
+        let bar = bar.clone();
+        move |text| bar.suspend(|| report::warning(text))
+    };
+    let compute = base::compute(args.device, args.precision);
+    let compute = compute.and_then(|compute| base::prepacked(compute, args.prepacked.as_deref(), warn));
+    let Some(compute) = compute else { return Exit::Failed };
     let Some(base) = base::open_for(places, Some(&args.graph), args.out.as_deref(), compute) else {
         return Exit::Failed;
     };
@@ -67,7 +77,7 @@ pub(crate) fn run(args: &RunArgs, places: &Places) -> Exit {
     cancel_on_interrupt(&cancel);
     let out_of_time = cancel_after(args.timeout, &cancel);
     let printer = Printer { graph: &graph, assets: &base.assets, as_json: args.json };
-    let progress = Progress::of(&graph);
+    let progress = Progress::of(&graph, bar);
     let ended = Executor::new(Arc::new(Cache::new(CACHE_BYTES))).run(&plan, &cancel, &|event: Event| {
         progress.show(&event);
         printer.print(&event);

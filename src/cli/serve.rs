@@ -6,7 +6,7 @@
 use clap::Args;
 use paraflow_assets::{Assets, Settings};
 use paraflow_diffusion::DeviceName;
-use paraflow_diffusion::nn::Compute;
+use paraflow_diffusion::nn::{Compute, Prepacked};
 use paraflow_engine::Services;
 use paraflow_nodes::Previews;
 use paraflow_server::{LogWriter, Logs, Options, PreviewMethod, Server, World};
@@ -87,6 +87,9 @@ pub(crate) struct ServeArgs {
     /// Compute networks on `auto`, `cpu`, `cuda`, `cuda:1` or `metal` [default: auto, the first GPU that this program was built for]
     #[arg(long, value_name = "DEVICE")]
     device: Option<DeviceName>,
+    /// Keep packed weights in this folder, from where later starts take them; as large as the models that are used
+    #[arg(long, value_name = "DIR")]
+    prepacked: Option<PathBuf>,
     /// Do not wait for the disk: a stored job survives the end of the process, but not the loss of power
     #[arg(long)]
     no_sync: bool,
@@ -124,6 +127,7 @@ struct Config {
     grace: Option<String>,
     precision: Option<Numbers>,
     device: Option<String>,
+    prepacked: Option<PathBuf>,
     no_sync: Option<bool>,
     log_json: Option<bool>,
     log: Option<String>,
@@ -271,6 +275,7 @@ fn settle(args: ServeArgs, file: Config) -> Result<Chosen, String> {
         compute: compute(
             first(args.device, from_environment("DEVICE"), file.device.map(|name| name.parse()).transpose()?)?,
             first(args.precision, from_environment("PRECISION"), file.precision)?,
+            first(args.prepacked, from_environment("PREPACKED"), file.prepacked)?,
         )?,
         cache_bytes: cache.map_or(CACHE_BYTES, |gigabytes| bytes(gigabytes, 1 << 30)),
         log: first(args.log, from_environment("LOG"), file.log)?.unwrap_or_else(|| "info".to_owned()),
@@ -278,9 +283,13 @@ fn settle(args: ServeArgs, file: Config) -> Result<Chosen, String> {
     })
 }
 
-fn compute(device: Option<DeviceName>, numbers: Option<Numbers>) -> Result<Compute, String> {
+fn compute(device: Option<DeviceName>, numbers: Option<Numbers>, folder: Option<PathBuf>) -> Result<Compute, String> {
     let device = device.unwrap_or_default().open().map_err(|error| error.to_string())?;
-    Ok(Compute::new(&device, numbers.unwrap_or_default().into()))
+    let compute = Compute::new(&device, numbers.unwrap_or_default().into());
+    let Some(folder) = folder else { return Ok(compute) };
+    let opened = Prepacked::open(&folder, |text| tracing::warn!("{text}"));
+    let prepacked = opened.map_err(|error| format!("prepacked: {error}"))?;
+    Ok(compute.prepacked_in(Arc::new(prepacked)))
 }
 
 /// `::` also takes what comes to `0.0.0.0` where the system joins them, so that the two cannot share a port.

@@ -257,7 +257,7 @@ fn text(file: &Weights) -> Result<Prepared> {
     let encoders = match Checkpoint::from_weights(file.clone()) {
         Ok(checkpoint) => checkpoint.clip()?,
         Err(_) => {
-            let (weights, family) = text_encoder(&file.on(&Compute::default()))?;
+            let (weights, family) = text_encoder(&file.on(&file.compute().for_texts()))?;
             Encoders::new(vec![ClipText::load(&weights, family)?])
         }
     };

@@ -5,7 +5,7 @@
 //! them is the output, never a sum.
 #![expect(
     unsafe_code,
-    reason = "the only home of vector instructions, of outputs that tasks fill tile by tile, and of the process's environment"
+    reason = "the only home of vector instructions, of outputs that tasks fill tile by tile, of packed numbers as bytes, and of the process's environment"
 )]
 
 mod attention;
@@ -20,6 +20,7 @@ mod low_rank;
 mod maths;
 mod matrix;
 mod norm;
+mod packed;
 mod parallel;
 mod pointwise;
 mod product;
@@ -42,6 +43,7 @@ pub use isa::{level, levels};
 pub use low_rank::{outer, thin, widen};
 pub use matrix::{Matrix, Precision, Turned};
 pub use norm::{Groups, group_norm, group_norm_back, layer_norm, layer_norm_back};
+pub use packed::{Form, LAYOUT, Lent};
 pub use pointwise::{geglu, geglu_back, gelu, gelu_back, quick_gelu, quick_gelu_back, silu, silu_back};
 pub use product::{Epilogue, Window, conv2d, linear};
 pub use profile::{Spent, peak, profiled};

@@ -1,6 +1,7 @@
 //! Weights in the order in which the product reads them.
 
 use crate::half::{self, Halves};
+use crate::packed::Lines;
 use crate::parallel;
 
 /// Columns of a panel: as many as fit the registers beside a few rows.
@@ -44,9 +45,9 @@ impl Fill for HalfLine {
 /// A matrix's lines.
 pub(crate) enum Store {
     /// As the product multiplies them: f32, or pairs of bf16.
-    Ready(Vec<Line>),
+    Ready(Lines<Line>),
     /// Half the memory; the product makes f32 of a few rows at a time, the very numbers of the file.
-    Halves(Vec<HalfLine>, Halves),
+    Halves(Lines<HalfLine>, Halves),
 }
 
 /// The right factor of a product, `[depth, columns]`, cut into panels of 64 columns whose rows follow one another.
@@ -133,7 +134,7 @@ impl Matrix {
             Precision::Bf16 => gather_pairs(source, 0, place, lines),
         };
         let lines = Self::read_lines(output, input, kernel, precision, numbers, pack);
-        Self::of(output, kernel * kernel, input, precision, Store::Ready(lines))
+        Self::of(output, kernel * kernel, input, precision, Store::Ready(Lines::Own(lines)))
     }
 
     /// The same of numbers of 16 bits, which it stays in: half the memory of f32, and exactly what f32 would give.
@@ -149,7 +150,7 @@ impl Matrix {
             gather(source, 0, place, lines);
         };
         let lines = Self::read_lines(output, input, kernel, Precision::Single, numbers, pack);
-        Self::of(output, kernel * kernel, input, Precision::Single, Store::Halves(lines, halves))
+        Self::of(output, kernel * kernel, input, Precision::Single, Store::Halves(Lines::Own(lines), halves))
     }
 
     fn read_lines<L: Fill<Number: Default>>(
@@ -238,10 +239,10 @@ impl Matrix {
                 }
             }
         });
-        Self::of(source.columns, source.taps.len(), source.channels, precision, Store::Ready(lines))
+        Self::of(source.columns, source.taps.len(), source.channels, precision, Store::Ready(Lines::Own(lines)))
     }
 
-    fn of(columns: usize, taps: usize, input: usize, precision: Precision, store: Store) -> Self {
+    pub(crate) fn of(columns: usize, taps: usize, input: usize, precision: Precision, store: Store) -> Self {
         Self { columns, taps, input, channels: precision.places(input), precision, store }
     }
 
@@ -267,13 +268,10 @@ impl Matrix {
         self.columns
     }
 
-    /// How many bytes it takes.
+    /// How many bytes it takes, its own or lent ones.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        match &self.store {
-            Store::Ready(lines) => size_of_val(lines.as_slice()),
-            Store::Halves(lines, _) => size_of_val(lines.as_slice()),
-        }
+        self.as_bytes().len()
     }
 
     /// The matrix of the product that takes a gradient back, without a copy of it: [`Turned`].

@@ -97,11 +97,13 @@ impl Right<'_> {
                 }
             }
             (Store::Halves(lines, halves), true) => {
+                let lines: &[HalfLine] = lines;
                 self.turn(panel * PANEL + column, per_row, depth, scratch, |line, to| {
                     widen::<S>(&lines[line], *halves, to)
                 });
             }
             (Store::Ready(lines), _) => {
+                let lines: &[Line] = lines;
                 self.turn(panel * PANEL + column, per_row, depth, scratch, |line, to| *to = lines[line]);
             }
         }

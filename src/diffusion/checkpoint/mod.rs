@@ -132,7 +132,7 @@ impl Checkpoint {
         match LAYOUTS.iter().find(|layout| (layout.fits)(&config)) {
             Some(layout) => {
                 let compute = weights.compute().clone();
-                Ok(Self { weights: weights.on(&Compute::default()), layout, config, unet_prefix, compute })
+                Ok(Self { weights: weights.on(&compute.for_texts()), layout, config, unet_prefix, compute })
             }
             None => Err(recognise::unknown_unet(&weights, &config)),
         }

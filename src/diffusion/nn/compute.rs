@@ -1,8 +1,11 @@
 //! Where a network computes, and in which numbers.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 use paraflow_kernels::Precision;
 
+use super::prepacked::Prepacked;
 use crate::error::Result;
 
 /// In which numbers weights are kept. Wider ones of a file are rounded to them when they are read, as torch rounds them; those that a file
@@ -30,6 +33,7 @@ pub struct Compute {
     dtype: DType,
     precision: Precision,
     kept: Kept,
+    prepacked: Option<Arc<Prepacked>>,
 }
 
 impl Default for Compute {
@@ -46,13 +50,13 @@ impl Compute {
             Precision::Bf16 if !device.is_cpu() => DType::BF16,
             _ => DType::F32,
         };
-        Self { device: device.clone(), dtype, precision, kept: Kept::AsStored }
+        Self { device: device.clone(), dtype, precision, kept: Kept::AsStored, prepacked: None }
     }
 
     /// On a device through candle's own operations, in a type of choice: on the CPU the kernels take f32 only.
     #[must_use]
     pub fn plain(device: &Device, dtype: DType) -> Self {
-        Self { device: device.clone(), dtype, precision: Precision::Single, kept: Kept::AsStored }
+        Self { device: device.clone(), dtype, precision: Precision::Single, kept: Kept::AsStored, prepacked: None }
     }
 
     /// The same place, other numbers.
@@ -60,7 +64,7 @@ impl Compute {
     pub fn multiplying_in(&self, precision: Precision) -> Self {
         // A type that was chosen by itself stays.
         let other = if precision == self.precision { self.clone() } else { Self::new(&self.device, precision) };
-        Self { kept: self.kept, ..other }
+        Self { kept: self.kept, prepacked: self.prepacked.clone(), ..other }
     }
 
     /// The same place and numbers for a network whose weights are kept so.
@@ -73,6 +77,23 @@ impl Compute {
     #[must_use]
     pub fn kept(&self) -> Kept {
         self.kept
+    }
+
+    /// The same, with packed weights of mapped files kept in a folder.
+    #[must_use]
+    pub fn prepacked_in(&self, prepacked: Arc<Prepacked>) -> Self {
+        Self { prepacked: Some(prepacked), ..self.clone() }
+    }
+
+    /// Where text encoders compute that belong to networks computing here: on the CPU in single precision.
+    #[must_use]
+    pub fn for_texts(&self) -> Self {
+        Self { prepacked: self.prepacked.clone(), ..Self::default() }
+    }
+
+    /// Where packed weights are kept, if they are.
+    pub(super) fn prepacked(&self) -> Option<&Prepacked> {
+        self.prepacked.as_deref()
     }
 
     /// Where layers are placed.

@@ -222,20 +222,19 @@ impl Base {
         if let Some(matrix) = self.forth.get() {
             return Ok(matrix.clone());
         }
-        let (output, input, kernel) = self.measures();
         let matrix = match &self.origin {
             Origin::File(stored) => {
-                let matrix = match stored.halves() {
-                    Some(halves) if self.is_large() && self.precision == Precision::Single => {
-                        Matrix::read_halves(output, input, kernel, halves, &|start, out| stored.read_halves(start, out))
-                    }
-                    _ => Matrix::read(output, input, kernel, self.precision, &|start, out| stored.read(start, out)),
+                let form = stored.form(self.measures(), self.precision);
+                let matrix = match stored.compute().prepacked() {
+                    Some(prepacked) => prepacked.matrix(stored, &form),
+                    None => stored.pack(&form),
                 };
                 stored.release();
                 matrix
             }
             Origin::Memory(_) | Origin::Sum(_) => {
                 let numbers = self.numbers()?;
+                let (output, input, kernel) = self.measures();
                 let read = |start: usize, out: &mut [f32]| out.copy_from_slice(&numbers[start..start + out.len()]);
                 Matrix::read(output, input, kernel, self.precision, &read)
             }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::super::header::Entry;
+use super::super::mapping::Mapping;
 use super::{Renamed, Stored};
 
 /// One tensor under one name. The same bytes may have several names, in several sources.
@@ -73,38 +74,20 @@ impl Item {
 }
 
 pub(super) enum Bytes {
-    Mapped(memmap2::Mmap),
+    Mapped(Mapping),
     Shared(Arc<[u8]>),
 }
 
 impl Bytes {
     pub(super) fn as_slice(&self) -> &[u8] {
         match self {
-            Self::Mapped(map) => map,
+            Self::Mapped(mapping) => mapping.as_ref(),
             Self::Shared(bytes) => bytes,
         }
     }
-
-    /// Gives the whole pages of a range back to the system; they are read from the file again when somebody asks.
-    #[cfg(unix)]
-    #[expect(unsafe_code, reason = "the system has no other word for it")]
-    pub(super) fn release(&self, range: Range<usize>) {
-        /// Of any system that we know; where pages are larger, the system widens or refuses, and nothing is lost.
-        const PAGE: usize = 1 << 16;
-        let (start, end) = (range.start.next_multiple_of(PAGE), range.end / PAGE * PAGE);
-        if let (Self::Mapped(map), true) = (self, start < end) {
-            // SAFETY: the mapping is of a file and read-only, so what is forgotten is read anew, the same bytes as before.
-            // A refusal changes nothing.
-            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
-        }
-    }
-
-    #[cfg(not(unix))]
-    pub(super) fn release(&self, _: Range<usize>) {}
 }
 
 /// Maps a file; an empty one, which cannot be mapped, is read as no bytes.
-#[expect(unsafe_code, reason = "mapping a checkpoint is the one way to load gigabytes without a copy")]
 pub(super) fn map(path: &Path) -> std::io::Result<Bytes> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
@@ -114,8 +97,5 @@ pub(super) fn map(path: &Path) -> std::io::Result<Bytes> {
     if metadata.len() == 0 {
         return Ok(Bytes::Shared(Arc::from([])));
     }
-    // SAFETY: the mapping is read-only and private to `Source`. Another process that writes to the file changes the numbers
-    // that we read, never their meaning as plain bytes; one that cuts it short is warned of in `Weights::open`.
-    let map = unsafe { memmap2::Mmap::map(&file)? };
-    Ok(Bytes::Mapped(map))
+    Ok(Bytes::Mapped(Mapping::of(file)?))
 }

@@ -1,11 +1,16 @@
 //! Numbers that are read when a layer asks for them.
 
+use std::ops::Range;
+
 use candle_core::{Device, Tensor};
 use half::f16;
-use paraflow_kernels::Halves;
+use paraflow_kernels::{Form, Halves, Matrix, Precision};
 
 use super::super::compute::{Compute, Kept};
+use super::super::mapping::Mapping;
 use super::super::numbers::{Numbers, round_to_half, to_e4m3, to_e5m2};
+use super::super::weight::LARGE;
+use super::item::Bytes;
 use super::{Item, Weights};
 use crate::error::Result;
 
@@ -17,6 +22,17 @@ pub(in crate::nn) struct Stored {
     pub(super) numbers: Numbers,
     /// What every number is multiplied by.
     pub(super) scale: f32,
+}
+
+/// What a tensor's bytes become when they are read.
+#[derive(Debug)]
+#[expect(dead_code, reason = "written into the names of kept files by `Debug`")]
+pub(in crate::nn) struct Reading {
+    numbers: Numbers,
+    /// The bits of the factor.
+    scale: u32,
+    transposed: bool,
+    kept: Kept,
 }
 
 impl Stored {
@@ -111,7 +127,46 @@ impl Stored {
     pub(in crate::nn) fn release(&self) {
         match &self.item.sum {
             Some(terms) => terms.iter().for_each(|(_, stored)| stored.release()),
-            None => self.item.bytes.release(self.item.entry.range.clone()),
+            None => {
+                if let Some((mapping, range)) = self.mapped() {
+                    mapping.release(range);
+                }
+            }
+        }
+    }
+
+    /// The file that its bytes lie in, and where; `None` for what is made of several tensors or lies in memory.
+    pub(in crate::nn) fn mapped(&self) -> Option<(&Mapping, Range<usize>)> {
+        match &*self.item.bytes {
+            Bytes::Mapped(mapping) if self.item.sum.is_none() => Some((mapping, self.item.entry.range.clone())),
+            _ => None,
+        }
+    }
+
+    /// All that decides its numbers beside those bytes.
+    pub(in crate::nn) fn reading(&self) -> Reading {
+        Reading {
+            numbers: self.numbers,
+            scale: self.scale.to_bits(),
+            transposed: self.item.transposed,
+            kept: if self.is_rounded() { self.weights.compute.kept() } else { Kept::AsStored },
+        }
+    }
+
+    /// How a layer's product takes it: `[output, input, kernel, kernel]`, in numbers of choice.
+    pub(in crate::nn) fn form(&self, (output, input, kernel): (usize, usize, usize), precision: Precision) -> Form {
+        let in_halves = output * input * kernel * kernel >= LARGE && precision == Precision::Single;
+        Form { output, input, kernel, precision, halves: self.halves().filter(|_| in_halves) }
+    }
+
+    /// Packs it.
+    pub(in crate::nn) fn pack(&self, form: &Form) -> Matrix {
+        let Form { output, input, kernel, precision, halves } = *form;
+        match halves {
+            Some(halves) => {
+                Matrix::read_halves(output, input, kernel, halves, &|start, out| self.read_halves(start, out))
+            }
+            None => Matrix::read(output, input, kernel, precision, &|start, out| self.read(start, out)),
         }
     }
 
