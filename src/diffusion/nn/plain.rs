@@ -71,9 +71,9 @@ fn softmax(x: Tensor) -> Result<Tensor> {
     Ok(powers.broadcast_div(&powers.sum_keepdim(D::Minus1)?)?)
 }
 
-/// How many bytes of attention's scores are made at a time. All those of Stable Diffusion 1.5's first level at 1024 pixels would be
-/// 16 GiB in f32 (two pictures, 8 heads, 16384 tokens by as many), which few GPUs have. A piece of them is 256 queries, still a
-/// product of a size that fills a GPU; and this is little beside the network's weights.
+/// How many bytes of attention's scores are made at a time. All those of Stable Diffusion 1.5's first level for two pictures of 1024
+/// pixels would be 16 GiB in f32 (8 heads, 16384 tokens by as many), which few GPUs have; so they are 64 pieces of 256 queries, and
+/// four at 512 pixels. A piece is little beside the network's weights of 3.4 GB. No other bound was tried on a GPU yet, nor this one.
 const SCORE_BYTES: usize = 256 << 20;
 
 /// Attention of `[batch, tokens, heads · dim]`, over some queries at a time, so that their scores stay within [`SCORE_BYTES`]. Each
@@ -169,8 +169,9 @@ mod tests {
         assert_eq!(lengths(77, 8, 8 * 20), [20, 20, 20, 17]);
         assert_eq!(lengths(3, 8, 7), [1, 1, 1]);
         assert_eq!((lengths(0, 8, 7), lengths(5, 0, 0)), (vec![0], vec![1; 5]));
-        // Two pictures of 1024 pixels, Stable Diffusion 1.5's first level.
+        // Stable Diffusion 1.5's first level, two pictures of 1024 pixels and of 512.
         assert_eq!(lengths(16384, 2 * 8 * 16384 * 4, SCORE_BYTES), [256; 64]);
+        assert_eq!(lengths(4096, 2 * 8 * 4096 * 4, SCORE_BYTES), [1024; 4]);
     }
 
     /// Attention and its gradients by all three.
