@@ -9,6 +9,8 @@ mod attention;
 mod compute;
 mod conv;
 mod embedding;
+#[cfg(feature = "flash-attn")]
+pub(crate) mod flash;
 mod fused;
 mod header;
 mod linear;
