@@ -77,3 +77,46 @@ fn adapters_agree_beside_the_weights_and_in_them() {
         assert_alike(&run(&compute), &expected, &place, tolerance);
     }
 }
+
+#[cfg(feature = "flash-attn")]
+mod flash {
+    use candle_core::DType;
+
+    use super::*;
+    use crate::nn::{Mask, attention, flash, give};
+
+    /// Heads of Stable Diffusion 1.5, of SDXL and of their autoencoder, a prompt's 77 keys, a text's mask.
+    const SHAPES: [([usize; 5], Mask); 6] = [
+        ([2, 256, 256, 8, 40], Mask::None),
+        ([2, 256, 77, 8, 80], Mask::None),
+        ([1, 65, 65, 8, 160], Mask::None),
+        ([2, 130, 77, 10, 64], Mask::None),
+        ([1, 100, 100, 1, 512], Mask::None),
+        ([2, 77, 77, 12, 64], Mask::Causal),
+    ];
+
+    #[test]
+    fn it_agrees_with_the_kernels_and_leaves_gradients_to_candle() {
+        let in_bf16 = |compute: &Compute| compute.device().is_cuda() && compute.dtype() == DType::BF16;
+        for (place, compute, _) in elsewhere().into_iter().filter(|(_, compute, _)| in_bf16(compute)) {
+            for ([batch, queries, keys, heads, dim], mask) in SHAPES {
+                let drawn = |key: &str, tokens: usize, scale: f64| {
+                    let rounded = value(key, &[batch, tokens, heads * dim], scale).to_dtype(DType::BF16).unwrap();
+                    (rounded.to_dtype(DType::F32).unwrap(), compute.take(&rounded).unwrap())
+                };
+                let ((q, there_q), (k, there_k)) = (drawn("q", queries, 3.0), drawn("k", keys, 1.0));
+                let (v, there_v) = drawn("v", keys, 1.0);
+                let (place, causal) = (format!("{place}, {heads} heads of {dim}"), mask == Mask::Causal);
+                assert!(flash::takes(&there_q, &there_k, &there_v, heads, causal), "{place}");
+                let expected = attention(&q, &k, &v, heads, mask).unwrap();
+                let found = give(&attention(&there_q, &there_k, &there_v, heads, mask).unwrap()).unwrap();
+                // Weights of values are rounded to 8 bits there, and so is what comes out.
+                assert_alike(&[found], &[expected], &place, 1e-2);
+                let trained = Var::from_tensor(&there_q).unwrap();
+                assert!(!flash::takes(&trained, &there_k, &there_v, heads, causal), "{place}");
+                let gradients = attention(&trained, &there_k, &there_v, heads, mask).unwrap().backward().unwrap();
+                assert!(gradients.get(&trained).is_some(), "{place}: a gradient by the queries");
+            }
+        }
+    }
+}

@@ -3,6 +3,8 @@
 use candle_core::Tensor;
 use paraflow_kernels::Precision;
 
+#[cfg(feature = "flash-attn")]
+use super::flash;
 use super::{fused, plain};
 use crate::error::{Error, Result};
 
@@ -47,8 +49,13 @@ pub fn attention_in(
     check(k, k.dims() == [batch, keys, width], format!("keys [{batch}, .., {width}]"))?;
     check(v, v.dims() == k.dims(), format!("values {:?}", k.dims()))?;
     let causal = mask == Mask::Causal;
+    // Who computes it is decided here and nowhere else.
     if fused::takes(q) && keys > 0 {
         return Ok(fused::attention(precision, q, k, v, heads, causal)?);
+    }
+    #[cfg(feature = "flash-attn")]
+    if flash::takes(q, k, v, heads, causal) {
+        return flash::attention(q, k, v, heads, causal);
     }
     plain::attention(q, k, v, heads, causal)
 }

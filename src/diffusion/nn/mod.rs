@@ -10,6 +10,8 @@ mod compute;
 mod conv;
 mod eights;
 mod embedding;
+#[cfg(feature = "flash-attn")]
+pub(crate) mod flash;
 mod fused;
 mod header;
 mod linear;
