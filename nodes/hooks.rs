@@ -154,7 +154,7 @@ fn model(name: &ModelName<Checkpoints>, cx: &Context<'_>) -> Result<Change> {
         let weights = loaders::open(&name.find(cx.services())?)?.on(&loaders::compute(cx.services()));
         let checkpoint = Checkpoint::from_weights(weights)?;
         let encoders = loaders::unless_missing(checkpoint.clip())?.ok();
-        Ok(Change::Model { unet: Some(checkpoint.unet()?), encoders })
+        Ok(Change::Model { unet: Some(Box::new(checkpoint.unet()?)), encoders })
     };
     load().map_err(tell)
 }

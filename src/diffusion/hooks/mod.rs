@@ -12,7 +12,7 @@ use std::sync::Arc;
 pub use keyframes::{Keyframe, Keyframes, Range};
 
 use crate::adapters::{LoraModel, Names, Part, Placement};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::merge::toward;
 use crate::schedule::ModelSampling;
 use crate::text::{ClipText, Encoders};
@@ -26,7 +26,7 @@ pub enum Change {
     /// Adds what another checkpoint's weights differ by.
     Model {
         /// Its network, if it has one.
-        unet: Option<UNet>,
+        unet: Option<Box<UNet>>,
         /// Its text encoders, if it has any.
         encoders: Option<Encoders>,
     },
@@ -161,8 +161,8 @@ impl Hooks {
     }
 
     fn with_factors(&self, encoders: &Encoders, factors: &[f64]) -> Result<Encoders> {
-        let hooks = self.0.iter().zip(factors);
-        hooks.fold(Ok(encoders.clone()), |encoders, (hook, factor)| hook.weights.on_encoders(&encoders?, *factor))
+        let mut hooks = self.0.iter().zip(factors);
+        hooks.try_fold(encoders.clone(), |encoders, (hook, factor)| hook.weights.on_encoders(&encoders, *factor))
     }
 
     /// Text encoders for each part of the way in which the keyframes ask for other strengths.
@@ -233,9 +233,9 @@ impl Hooked {
         let index = match known {
             Some(index) if self.networks[index].1 == factors => index,
             known => {
-                let made = hooks.0.iter().zip(&factors);
-                let made = made
-                    .fold(Ok::<_, Error>(base.clone()), |unet, (hook, factor)| hook.weights.on_unet(&unet?, *factor))?;
+                let mut changes = hooks.0.iter().zip(&factors);
+                let made =
+                    changes.try_fold(base.clone(), |unet, (hook, factor)| hook.weights.on_unet(&unet, *factor))?;
                 // The one before gives its memory back first.
                 if let Some(index) = known {
                     self.networks.swap_remove(index);

@@ -75,7 +75,7 @@ fn a_network_moves_to_another_and_keeps_its_adapters() {
     let unet = unet();
     let tensors = other.weights().part("model.diffusion_model.");
     let doubled = UNet::load(&tensors.mixed(&tensors, &|_| Some([1.0, 1.0])).unwrap().0).unwrap();
-    let moved = hook(Change::Model { unet: Some(doubled.clone()), encoders: None }, 1.0);
+    let moved = hook(Change::Model { unet: Some(Box::new(doubled.clone())), encoders: None }, 1.0);
     let mut hooked = Hooked::default();
     assert!(relative_error(&run(hooked.network(&moved, &unet).unwrap()), &run(&doubled)) < 1e-5);
     let on = |unet: &UNet| {
