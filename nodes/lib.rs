@@ -41,6 +41,7 @@ mod network_patches;
 mod patch_loaders;
 mod patterns;
 mod personalize;
+mod picture_prompts;
 mod pictures;
 mod planes;
 mod previews;
@@ -122,6 +123,7 @@ fn all_nodes() -> impl Iterator<Item = NodeDef> {
         patch_loaders,
         patterns,
         personalize,
+        picture_prompts,
         primitives,
         quantize,
         sampler_choice,

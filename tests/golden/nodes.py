@@ -52,6 +52,8 @@ CenterCropImages ImageDeduplication ImageGrid LoadImageDataSetFromFolder LoadIma
 MakeTrainingDataset MergeImageLists NormalizeImages RandomCropImages ReplaceText ResizeImagesByLongerEdge
 ResizeImagesByShorterEdge ResolutionBucket SaveImageDataSetToFolder SaveImageTextDataSetToFolder ShuffleDataset
 ShuffleImageTextDataset StripWhitespace TextToLowercase TextToUppercase TruncateText
+ImageOnlyCheckpointLoader ImageOnlyCheckpointSave SD_4XUpscale_Conditioning StableZero123_Conditioning
+StableZero123_Conditioning_Batched
 """.split()
 # Inputs whose choices are files.
 FILES = {"ckpt_name", "image", "clip_name", "clip_name1", "clip_name2", "unet_name", "vae_name", "model_path",
