@@ -98,7 +98,7 @@ impl<'a> Graph<'a> {
     fn model(&self, id: &str, wires: &[&str]) -> Option<Named> {
         self.follow(id, wires, |id| match self.class(id) {
             "UNETLoader" => Named::of(DiffusionModels::KEY, self.input(id, "unet_name")?),
-            class if class.starts_with("CheckpointLoader") => Named::of(Checkpoints::KEY, self.input(id, "ckpt_name")?),
+            class if class.contains("CheckpointLoader") => Named::of(Checkpoints::KEY, self.input(id, "ckpt_name")?),
             _ => None,
         })
     }
@@ -320,6 +320,45 @@ mod tests {
         assert_eq!(wide.weight_bytes, plain.weight_bytes);
         let unguided = estimate_of(&[("KSampler", "steps", 10), ("KSampler", "cfg", 1)]);
         assert!(unguided.operations < 0.7 * plain.operations);
+    }
+
+    /// All of it where the size is said, nothing where a picture decides.
+    #[test]
+    fn models_that_are_shown_pictures_are_counted_as_far_as_sizes_are_known() {
+        let bench = Bench::new();
+        let mut tensors = crate::tiny::tensors();
+        tensors.get_mut("model.diffusion_model.input_blocks.0.0.weight").unwrap()[1] = 8;
+        let width = tensors["cond_stage_model.transformer.text_model.final_layer_norm.bias"][0];
+        tensors.insert("cc_projection.weight".to_owned(), vec![width, width + 4]);
+        tensors.insert("cc_projection.bias".to_owned(), vec![width]);
+        bench.write("models/checkpoints/zero.safetensors", &crate::tiny::drawn_by_name(&tensors));
+        let estimate_of = |model: Json, vae: Json, shown: Json| {
+            let graph = json!({
+                "1": ["ImageOnlyCheckpointLoader", {"ckpt_name": "zero.safetensors"}],
+                "2": ["EmptyImage", {"width": 64, "height": 64, "batch_size": 1, "color": 0}],
+                "3": shown,
+                "4": ["KSampler", {
+                    "model": model, "seed": 0, "steps": 2, "cfg": 3.0, "sampler_name": "euler", "scheduler": "normal",
+                    "positive": ["3", 0], "negative": ["3", 1], "latent_image": ["3", 2], "denoise": 1.0,
+                }],
+                "5": ["VAEDecode", {"samples": ["4", 0], "vae": vae}],
+                "6": ["PreviewImage", {"images": ["5", 0]}],
+                "7": ["CheckpointLoaderSimple", {"ckpt_name": "toyland.safetensors"}],
+                "8": ["CLIPTextEncode", {"text": "a bear", "clip": ["7", 1]}],
+            });
+            estimate(&bench.plan(graph).unwrap(), bench.services()).unwrap().unwrap()
+        };
+        let turned = json!(["StableZero123_Conditioning", {
+            "clip_vision": ["1", 1], "init_image": ["2", 0], "vae": ["1", 2], "width": 64, "height": 64, "batch_size": 1,
+            "elevation": 0.0, "azimuth": 30.0,
+        }]);
+        let turned = estimate_of(json!(["1", 0]), json!(["1", 2]), turned);
+        assert!(turned.unknown.is_empty() && turned.operations > 0.0 && turned.weight_bytes > 0, "{turned:?}");
+        let enlarged = json!(["SD_4XUpscale_Conditioning", {
+            "images": ["2", 0], "positive": ["8", 0], "negative": ["8", 0], "scale_ratio": 4.0, "noise_augmentation": 0.0,
+        }]);
+        let enlarged = estimate_of(json!(["7", 0]), json!(["7", 2]), enlarged);
+        assert_eq!(enlarged.unknown, ["KSampler (4)", "VAEDecode (5)"]);
     }
 
     #[test]

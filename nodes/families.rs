@@ -57,14 +57,37 @@ fn check(name: &str) {
 
     if matches!(name, "inpaint" | "instruct") {
         let mask = (name == "inpaint").then(|| ((value("mask", &[1, 1, 64, 96], 1.0) + 1.0).unwrap() / 2.0).unwrap());
-        let picture = Picture { latent: Some(value("picture", &[1, 4, 8, 12], 3.0)), mask };
+        let picture = Picture { latent: Some(value("picture", &[1, 4, 8, 12], 3.0)), mask, ..Picture::default() };
         sides = sides.map(|side| Shared::new(side.with_picture(&picture)));
+    }
+    if name == "upscaler" {
+        sides = enlarging(&sides, [0.0, 0.0]);
     }
     let model: Shared<Model> = outcome.value("model");
     bench.give("model", Value::new(model));
-    let [positive, negative] = sides;
-    bench.give("positive", Value::new(positive));
-    bench.give("negative", Value::new(negative));
+    let of_end = error(&sampled(&bench, &sides), recorded["end"]);
+    println!("{name}: prompt {of_cond:.1e}, pooled {of_pooled:.1e}, sampling {of_end:.1e}");
+    assert!(of_cond < BOUND && of_pooled < BOUND && of_end < BOUND, "{name}: {of_cond} {of_pooled} {of_end}");
+    if let Some(noised) = recorded.get("noised") {
+        let of_noised = error(&sampled(&bench, &enlarging(&sides, [0.4, 0.15])), noised);
+        println!("{name}: sampling beside a noised picture {of_noised:.1e}");
+        assert!(of_noised < BOUND, "{name}: {of_noised}");
+    }
+}
+
+/// The prompts with a picture to enlarge, and with so much noise on it.
+fn enlarging(sides: &[Shared<Conditioning>; 2], noise: [f64; 2]) -> [Shared<Conditioning>; 2] {
+    [0, 1].map(|side| {
+        let small = Some(value("small", &[2, 3, 10, 9], 1.0));
+        let picture = Picture { small, noise: noise[side], ..Picture::default() };
+        Shared::new(sides[side].with_picture(&picture))
+    })
+}
+
+/// What a model that the bench has makes of these prompts.
+fn sampled(bench: &Bench, [positive, negative]: &[Shared<Conditioning>; 2]) -> Tensor {
+    bench.give("positive", Value::new(Shared::clone(positive)));
+    bench.give("negative", Value::new(Shared::clone(negative)));
     bench.give("latent", Value::new(Latent::new(value("latent", &[1, 4, 8, 12], 2.0)).unwrap()));
     let outcome = bench.run(json!({
         "model": ["Give", {"name": "model"}],
@@ -77,9 +100,7 @@ fn check(name: &str) {
         }],
         "end": ["Catch", {"value": ["sample", 0]}],
     }));
-    let of_end = error(outcome.value::<Latent>("end").samples(), recorded["end"]);
-    println!("{name}: prompt {of_cond:.1e}, pooled {of_pooled:.1e}, sampling {of_end:.1e}");
-    assert!(of_cond < BOUND && of_pooled < BOUND && of_end < BOUND, "{name}: {of_cond} {of_pooled} {of_end}");
+    outcome.value::<Latent>("end").samples().clone()
 }
 
 fn value(key: &str, shape: &[usize], scale: f64) -> Tensor {
@@ -111,4 +132,9 @@ fn inpainting_models_are_comfyuis() {
 #[test]
 fn instruct_pix2pix_is_comfyuis() {
     check("instruct");
+}
+
+#[test]
+fn the_upscaler_is_comfyuis() {
+    check("upscaler");
 }

@@ -47,7 +47,7 @@ impl Run for CheckpointLoader {
 /// The model as a configuration says that it predicts.
 fn predicting(model: Model, config: &Json) -> Model {
     match config["model"]["params"]["parameterization"].as_str() {
-        Some("v") => Model { sampling: ModelSampling::stable_diffusion(Prediction::Velocity), ..model },
+        Some("v") => Model { sampling: ModelSampling::discrete(model.layout.betas, Prediction::Velocity), ..model },
         _ => model,
     }
 }

@@ -8,9 +8,17 @@ use paraflow_engine::{Json, Value};
 use serde_json::{Map, json};
 use std::collections::{BTreeMap, HashMap};
 
+mod shown;
+
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/graphs/");
 /// From this many numbers on, only every so manieth was recorded.
 const LONG: usize = 2000;
+
+/// Checkpoints with the parts that they bring along, each with what its names begin with.
+const CHECKPOINTS_THAT_SEE: [(&str, &[(&str, &str)]); 2] = [
+    ("unclip", &[("vision", "embedder.model.")]),
+    ("zero", &[("zero_vision", "cond_stage_model.model."), ("vae", "first_stage_model.")]),
+];
 
 struct Golden {
     listing: Json,
@@ -76,6 +84,7 @@ impl Golden {
             ("checkpoints/deep", "deep", "", ""),
             ("checkpoints/deep_xl", "deep_xl", "", ""),
             ("checkpoints/one", "one", "", ""),
+            ("checkpoints/x4", "x4", "", ""),
             ("text_encoders/text", "text", "", ""),
             ("text_encoders/text_2", "text", "", "second/"),
             ("controlnet/union", "union", "", ""),
@@ -98,12 +107,16 @@ impl Golden {
             }
             bench.write(&format!("models/{path}.safetensors"), &tiny::drawn_as(&tensors, 1.0, &names));
         }
-        // A checkpoint that brings what sees pictures along.
-        let (mut tensors, mut names): (Tensors, BTreeMap<String, String>) = of("unclip", "", "");
-        let (eye, eye_names) = of("vision", "embedder.model.", "");
-        tensors.extend(eye);
-        names.extend(eye_names);
-        bench.write("models/checkpoints/unclip.safetensors", &tiny::drawn_as(&tensors, 1.0, &names));
+        // Checkpoints that bring what sees pictures along.
+        for (name, parts) in CHECKPOINTS_THAT_SEE {
+            let (mut tensors, mut names): (Tensors, BTreeMap<String, String>) = of(name, "", "");
+            for (part, prefix) in parts {
+                let (more, more_names) = of(part, prefix, "");
+                tensors.extend(more);
+                names.extend(more_names);
+            }
+            bench.write(&format!("models/checkpoints/{name}.safetensors"), &tiny::drawn_as(&tensors, 1.0, &names));
+        }
         // One that brings a text encoder along.
         let (mut tensors, mut names): (Tensors, BTreeMap<String, String>) = of("sd1", "", "second/");
         let (text, text_names) = of("text", "cond_stage_model.transformer.", "second/");
@@ -136,9 +149,14 @@ impl Golden {
         ] {
             graph[name] = node;
         }
-        for (name, file) in
-            [("model_2", "sd1_2"), ("xl_2", "sdxl_2"), ("deep", "deep"), ("deep_xl", "deep_xl"), ("one", "one")]
-        {
+        for (name, file) in [
+            ("model_2", "sd1_2"),
+            ("xl_2", "sdxl_2"),
+            ("deep", "deep"),
+            ("deep_xl", "deep_xl"),
+            ("one", "one"),
+            ("x4", "x4"),
+        ] {
             graph[name] = json!(["CheckpointLoaderSimple", {"ckpt_name": format!("{file}.safetensors")}]);
         }
         for (name, dtype) in [("model_e4m3", "fp8_e4m3fn"), ("model_e5m2", "fp8_e5m2")] {
@@ -149,6 +167,7 @@ impl Golden {
             ("style", "StyleModelLoader", "style_model_name"),
             ("gligen", "GLIGENLoader", "gligen_name"),
             ("unclip", "unCLIPCheckpointLoader", "ckpt_name"),
+            ("zero", "ImageOnlyCheckpointLoader", "ckpt_name"),
         ] {
             graph[name] = json!([class, {input: format!("{name}.safetensors")}]);
         }

@@ -43,6 +43,7 @@ mod network_patches;
 mod patch_loaders;
 mod patterns;
 mod personalize;
+mod picture_prompts;
 mod pictures;
 mod planes;
 mod previews;
@@ -126,6 +127,7 @@ fn all_nodes() -> impl Iterator<Item = NodeDef> {
         patch_loaders,
         patterns,
         personalize,
+        picture_prompts,
         primitives,
         quantize,
         sampler_choice,

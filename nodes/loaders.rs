@@ -75,6 +75,7 @@ fn model(checkpoint: &Checkpoint, origin: Origin, bytes: usize) -> Result<Model,
         9 => Some(Edit::Inpaint),
         // Edit models of SDXL with continuous levels see the picture at the scale of latents.
         8 => Some(Edit::Instruct { scaled: layout.id == "sdxl" && sampling.is_continuous() }),
+        7 => Some(Edit::Enlarge),
         _ => None,
     };
     Ok(Model {
@@ -85,6 +86,7 @@ fn model(checkpoint: &Checkpoint, origin: Origin, bytes: usize) -> Result<Model,
         look: Look::known(layout.colours),
         label: layout.label,
         edit,
+        projection: checkpoint.projection()?,
         corrections: Vec::new(),
         empty_prompt: None,
         patches: Vec::new(),

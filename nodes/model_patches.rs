@@ -186,10 +186,11 @@ impl Run for ModelSamplingDiscrete {
             "img_to_img" => Prediction::CleanUnscaled,
             _ => Prediction::Epsilon,
         };
+        let betas = self.model.layout.betas;
         let sampling = match (self.sampling.name(), self.zsnr) {
-            ("lcm", zsnr) => ModelSampling::consistency(zsnr),
-            (_, true) => ModelSampling::stable_diffusion_zero_snr(prediction),
-            (_, false) => ModelSampling::stable_diffusion(prediction),
+            ("lcm", zsnr) => ModelSampling::consistency(betas, zsnr),
+            (_, true) => ModelSampling::zero_snr(betas, prediction),
+            (_, false) => ModelSampling::discrete(betas, prediction),
         };
         Ok(Model { sampling, ..Model::clone(&self.model) })
     }

@@ -306,7 +306,7 @@ fn batch_limit(model: &Model, latent: &Latent, sides: usize, cx: &Context<'_>) -
     let (batch, _, rows, columns) = latent.dims();
     let numbers = (batch * rows * columns) as u64 * (model.unet.config().channels * NUMBERS) as u64;
     let needed = numbers.saturating_mul(size_of::<f32>() as u64);
-    let (width, height) = (columns * CELL, rows * CELL);
+    let (width, height) = (columns * model.layout.cell, rows * model.layout.cell);
     let memory = Memory::of(cx.services());
     memory.require(needed, || format!("sampling {batch} x {width} x {height} pixels")).map_err(tell)?;
     let room_for_all = memory.require(needed.saturating_mul(sides as u64), String::new).is_ok();

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, tell};
 use crate::files::FilenamePrefix;
-use crate::wires::{Clip, Model, Vae};
+use crate::wires::{Clip, ClipVision, Model, Vae};
 use paraflow_assets::{Assets, python_json};
 use paraflow_diffusion::adapters::{self, Extraction, Store};
 use paraflow_diffusion::checkpoint::{LAYOUTS, Networks};
@@ -17,6 +17,7 @@ pub(crate) fn nodes() -> Vec<NodeDef> {
     vec![
         NodeDef::of::<CheckpointSave>(),
         NodeDef::of::<CLIPSave>(),
+        NodeDef::of::<ImageOnlyCheckpointSave>(),
         NodeDef::of::<LoraSave>(),
         NodeDef::of::<ModelSave>(),
         NodeDef::of::<VAESave>(),
@@ -51,6 +52,43 @@ impl Run for CheckpointSave {
                 unet: Some(&self.model.unet),
                 clip: Some(self.clip.encoders()?),
                 vae: Some(self.vae.autoencoder()?),
+                vision: None,
+                prefixed: true,
+            };
+            write(&networks, &self.filename_prefix, about(&self.model, cx), cx)
+        };
+        save().map(|file| Sink(json!({"files": [file]}))).map_err(tell)
+    }
+}
+
+/// Saves a model that is shown a picture in place of a prompt, its CLIP vision model and its autoencoder as one checkpoint.
+///
+/// Weights are saved as by `CheckpointSave`.
+#[derive(Node)]
+#[node(category = "advanced/model_merging", sink)]
+struct ImageOnlyCheckpointSave {
+    /// The model to save, with what is on it.
+    model: Shared<Model>,
+    /// Its CLIP vision model.
+    clip_vision: Shared<ClipVision>,
+    /// Its autoencoder.
+    vae: Shared<Vae>,
+    /// What the file's name begins with; `a/b` saves into folder `a`.
+    #[input(default = "checkpoints/ComfyUI")]
+    filename_prefix: FilenamePrefix,
+}
+
+impl Run for ImageOnlyCheckpointSave {
+    type Output = Sink;
+
+    fn run(self, cx: &Context<'_>) -> Result<Sink> {
+        let save = || -> Result<Json, Error> {
+            let networks = Networks {
+                layout: self.model.layout,
+                unet: Some(&self.model.unet),
+                clip: None,
+                vae: Some(self.vae.autoencoder()?),
+                vision: Some(self.clip_vision.network()?),
                 prefixed: true,
             };
             write(&networks, &self.filename_prefix, about(&self.model, cx), cx)
@@ -75,7 +113,7 @@ impl Run for ModelSave {
 
     fn run(self, cx: &Context<'_>) -> Result<Sink> {
         let (layout, unet) = (self.model.layout, Some(&self.model.unet));
-        let networks = Networks { layout, unet, clip: None, vae: None, prefixed: true };
+        let networks = Networks { layout, unet, clip: None, vae: None, vision: None, prefixed: true };
         let file = write(&networks, &self.filename_prefix, about(&self.model, cx), cx).map_err(tell)?;
         Ok(Sink(json!({"files": [file]})))
     }
@@ -106,7 +144,8 @@ impl Run for CLIPSave {
                 let layout = LAYOUTS.iter().find(|layout| layout.text_families().any(|family| family.id == id));
                 let layout = layout.expect("every family is some layout's");
                 let alone = Encoders::new(vec![encoder.clone()]);
-                let networks = Networks { layout, unet: None, clip: Some(&alone), vae: None, prefixed: false };
+                let networks =
+                    Networks { layout, unet: None, clip: Some(&alone), vae: None, vision: None, prefixed: false };
                 files.push(write(&networks, &format!("{}_{id}", &*self.filename_prefix), metadata.clone(), cx)?);
             }
             Ok(files)
@@ -139,7 +178,8 @@ impl Run for VAESave {
                     found: "a tiny one, which lies in files of its own already".to_owned(),
                 });
             }
-            let networks = Networks { layout: &LAYOUTS[0], unet: None, clip: None, vae: Some(vae), prefixed: false };
+            let (layout, vae) = (&LAYOUTS[0], Some(vae));
+            let networks = Networks { layout, unet: None, clip: None, vae, vision: None, prefixed: false };
             write(&networks, &self.filename_prefix, graph(cx), cx)
         };
         save().map(|file| Sink(json!({"files": [file]}))).map_err(tell)

@@ -313,7 +313,7 @@ pub(crate) fn scale(
 }
 
 /// Refuses work on so many numbers if they do not fit into memory.
-fn require(numbers: usize, work: &str, width: usize, height: usize, cx: &Context<'_>) -> Result<(), Error> {
+pub(crate) fn require(numbers: usize, work: &str, width: usize, height: usize, cx: &Context<'_>) -> Result<(), Error> {
     let bytes = (numbers as u64).saturating_mul(DType::F32.size_in_bytes() as u64);
     Memory::of(cx.services()).require(bytes, || format!("{work} {width} x {height} pixels"))
 }

@@ -152,7 +152,7 @@ impl Run for InpaintModelConditioning {
         if self.noise_mask {
             latent = latent.with_noise_mask(mask.clone()).map_err(tell)?;
         }
-        let picture = Picture { latent: Some(seen.samples().clone()), mask: Some(mask) };
+        let picture = Picture { latent: Some(seen.samples().clone()), mask: Some(mask), ..Picture::default() };
         Ok((self.positive.with_picture(&picture), self.negative.with_picture(&picture), latent))
     }
 }
@@ -179,7 +179,7 @@ impl Run for InstructPixToPixConditioning {
         let planes = vae::colour_planes(&self.pixels, factor, cx).map_err(tell)?;
         let seen = vae::encode(&self.vae, &planes, cx)?;
         let empty = seen.with_samples(seen.samples().zeros_like().map_err(tell)?).map_err(tell)?;
-        let picture = Picture { latent: Some(seen.samples().clone()), mask: None };
+        let picture = Picture { latent: Some(seen.samples().clone()), ..Picture::default() };
         Ok((self.positive.with_picture(&picture), self.negative.with_picture(&picture), empty))
     }
 }

@@ -15,6 +15,7 @@ pub(crate) fn nodes() -> Vec<NodeDef> {
     vec![
         NodeDef::of::<CLIPVisionEncode>(),
         NodeDef::of::<CLIPVisionLoader>(),
+        NodeDef::of::<ImageOnlyCheckpointLoader>(),
         NodeDef::of::<StyleModelApply>(),
         NodeDef::of::<StyleModelLoader>(),
         NodeDef::of::<UnClipCheckpointLoader>(),
@@ -58,9 +59,36 @@ impl Run for UnClipCheckpointLoader {
             let place = self.ckpt_name.find(cx.services())?;
             let checkpoint = Checkpoint::from_weights(open(&place)?.on(&compute(cx.services())))?;
             let (model, clip, vae) = parts(&checkpoint, place.origin())?;
-            let weights = checkpoint.weights().part("embedder.");
-            let vision = ClipVision::new(unless_missing(checkpoint.vision())?, bytes(&weights));
-            Ok((model, clip, vae, vision))
+            Ok((model, clip, vae, vision(&checkpoint)?))
+        };
+        load().map_err(tell)
+    }
+}
+
+/// The part of a checkpoint that sees pictures.
+fn vision(checkpoint: &Checkpoint) -> Result<ClipVision, Error> {
+    let bytes = checkpoint.vision_weights().map_or(0, |weights| bytes(&weights));
+    Ok(ClipVision::new(unless_missing(checkpoint.vision())?, bytes))
+}
+
+/// Loads a checkpoint that is shown a picture in place of a prompt: Stable Zero123, with its CLIP vision model. Networks for videos are
+/// not supported.
+#[derive(Node)]
+#[node(category = "loaders/video_models", display_name = "Image Only Checkpoint Loader (img2vid model)")]
+struct ImageOnlyCheckpointLoader {
+    /// The checkpoint, from `models/checkpoints`.
+    ckpt_name: ModelName<Checkpoints>,
+}
+
+impl Run for ImageOnlyCheckpointLoader {
+    type Output = (Model, ClipVision, Vae);
+
+    fn run(self, cx: &Context<'_>) -> Result<(Model, ClipVision, Vae)> {
+        let load = || -> Result<_, Error> {
+            let place = self.ckpt_name.find(cx.services())?;
+            let checkpoint = Checkpoint::from_weights(open(&place)?.on(&compute(cx.services())))?;
+            let (model, _, vae) = parts(&checkpoint, place.origin())?;
+            Ok((model, vision(&checkpoint)?, vae))
         };
         load().map_err(tell)
     }

@@ -2,7 +2,7 @@
 
 use super::{Model, bytes};
 use crate::error::Error;
-use candle_core::{DType, Tensor};
+use candle_core::{D, DType, Tensor};
 use paraflow_diffusion::guidance::{self, Condition, Label, Picture, PictureSize, SeenPicture};
 use paraflow_engine::Port;
 
@@ -40,6 +40,7 @@ impl Prompt {
         let unfit = |expected: String, found: String| Error::Unfit { what: "the model", expected, found };
         let of_words = told - label.width().min(told);
         match (label, self.seen.as_slice()) {
+            (Label::Level, _) => Ok(guidance::told_level(self.condition.picture.noise)?),
             (Label::Seen, []) => Ok(Tensor::zeros((1, told), DType::F32, &candle_core::Device::Cpu)?),
             (Label::Seen, seen) => {
                 let vector = guidance::seen(seen, MERGED_NOISE, seed)?;
@@ -102,16 +103,9 @@ impl Conditioning {
     ) -> Result<Vec<Condition>, Error> {
         let condition = |prompt: &Prompt| {
             let mut condition = prompt.condition.clone();
-            let (width, wanted) = (condition.context.dim(candle_core::D::Minus1)?, model.unet.config().context);
-            if wanted.is_some_and(|wanted| wanted != width) {
-                return Err(Error::Unfit {
-                    what: "the model",
-                    expected: format!("prompts of width {}, from its own text encoder", wanted.unwrap_or_default()),
-                    found: format!("width {width}"),
-                });
-            }
+            condition.context = fitted(condition.context, model)?;
             if let Some(label) = model.label {
-                let pooled = prompt.summary(label, model.unet.config().label.unwrap_or_default(), seed)?;
+                let pooled = prompt.summary(label, model.unet.config().told().unwrap_or_default(), seed)?;
                 condition.label = Some(label.vector(&pooled, prompt.size, pixels, negative)?);
             }
             Ok(condition)
@@ -120,13 +114,26 @@ impl Conditioning {
     }
 }
 
+/// A prompt of the width that a model reads.
+fn fitted(context: Tensor, model: &Model) -> Result<Tensor, Error> {
+    let width = context.dim(D::Minus1)?;
+    let Some(wanted) = model.unet.config().context.filter(|wanted| *wanted != width) else { return Ok(context) };
+    let expected = match &model.projection {
+        Some(projection) if projection.weight().shape()[1] == width => return Ok(projection.forward(&context)?),
+        Some(_) => "what StableZero123_Conditioning makes of a picture".to_owned(),
+        None => format!("prompts of width {wanted}, from its own text encoder"),
+    };
+    Err(Error::Unfit { what: "the model", expected, found: format!("width {width}") })
+}
+
 impl Port for Conditioning {
     const KIND: &'static str = "CONDITIONING";
 
     fn bytes(&self) -> usize {
         let of_prompt = |prompt: &Prompt| {
             let mask = prompt.condition.mask.as_ref().map_or(0, |mask| bytes(&mask.values));
-            bytes(&prompt.condition.context) + prompt.pooled.as_ref().map_or(0, bytes) + mask
+            let small = prompt.condition.picture.small.as_ref().map_or(0, bytes);
+            bytes(&prompt.condition.context) + prompt.pooled.as_ref().map_or(0, bytes) + mask + small
         };
         self.0.iter().map(of_prompt).sum()
     }

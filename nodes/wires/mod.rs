@@ -11,6 +11,7 @@ use crate::error::Error;
 use candle_core::{DType, Tensor};
 use paraflow_diffusion::checkpoint::Layout;
 use paraflow_diffusion::guidance::{self, Correction, Edit, Guidance, Label};
+use paraflow_diffusion::nn::Linear;
 use paraflow_diffusion::noise;
 use paraflow_diffusion::preview::Look;
 use paraflow_diffusion::samplers::Walk;
@@ -46,6 +47,8 @@ pub struct Model {
     pub label: Option<Label>,
     /// What it sees beside the noisy latent.
     pub edit: Option<Edit>,
+    /// What makes prompts of what it is told in their place.
+    pub projection: Option<Linear>,
     /// What it asks of guidance.
     pub corrections: Vec<Correction>,
     /// An empty prompt that guidance starts from, and how much the negative prompts count then.

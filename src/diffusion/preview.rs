@@ -39,6 +39,17 @@ pub const STABLE_DIFFUSION_XL: Colours = Colours {
     base: [0.1084, -0.0175, -0.0011],
 };
 
+/// The Stable Diffusion x4 upscaler.
+pub const UPSCALER: Colours = Colours {
+    channels: [
+        [-0.2340, -0.3863, -0.3257],
+        [0.0994, 0.0885, -0.0908],
+        [-0.2833, -0.2349, -0.3741],
+        [0.2523, -0.0055, -0.1651],
+    ],
+    base: [0.0; 3],
+};
+
 /// The colours of a model's latents: known for its architecture, or read off its own autoencoder when first asked for.
 ///
 /// Checkpoints of one architecture share the latents of the autoencoder that its authors trained. One of other measures has
@@ -58,11 +69,11 @@ impl Look {
         Self(Arc::new(Mutex::new(Source::Known(colours))))
     }
 
-    /// The known colours for an autoencoder of Stable Diffusion's measures, else those that [`Colours::read_off`] finds.
+    /// The known colours for an autoencoder of the measures of Stable Diffusion's or its upscaler's, else those that [`Colours::read_off`] finds.
     #[must_use]
     pub fn of(vae: &Vae, latent_scale: f64, known: Colours) -> Self {
         let widths = vae.widths();
-        if widths.is_empty() || widths == STABLE_DIFFUSION_WIDTHS || vae.channels() != known.channels.len() {
+        if widths.is_empty() || KNOWN_WIDTHS.contains(&widths.as_slice()) || vae.channels() != known.channels.len() {
             return Self::known(known);
         }
         Self(Arc::new(Mutex::new(Source::ReadOff { vae: Box::new(vae.clone()), latent_scale, otherwise: known })))
@@ -84,8 +95,8 @@ impl Look {
     }
 }
 
-/// Channels of the levels of the autoencoder that Stable Diffusion and Stable Diffusion XL have.
-const STABLE_DIFFUSION_WIDTHS: [usize; 4] = [128, 256, 512, 512];
+/// Channels of the levels of the autoencoders that Stable Diffusion and Stable Diffusion XL have, and the upscaler.
+const KNOWN_WIDTHS: [&[usize]; 2] = [&[128, 256, 512, 512], &[128, 256, 512]];
 
 impl Colours {
     /// The linear map that best tells the colours of a mosaic from what the autoencoder makes of it, by least squares;

@@ -7,7 +7,7 @@ weights in f16, as ComfyUI has them.
 
 `families/<family>.json` lists the tensors of a checkpoint in the names that such files have, and the requests; their numbers are
 drawn by name as in `drawing.py`. `families/tensors.safetensors` holds `<family>/cond` (every seventh token), `<family>/pooled` and
-`<family>/end`.
+`<family>/end`; of the upscaler also `noised`, where the picture that it sees has noise on it.
 """
 
 import json
@@ -118,6 +118,7 @@ def record(name, shapes, unet, config, build, encode, extra=lambda side: {}):
     out[f"{name}/end"] = sample(model, *sides).contiguous()
     text = json.dumps({"prompt": PROMPT, "negative": NEGATIVE, "tensors": shapes})
     (folder / f"{name}.json").write_text(text + "\n")
+    return model, sides
 
 
 def inpaint(config):
@@ -166,4 +167,20 @@ with torch.no_grad():
     encode_last = encoder(shapes, "cond_stage_model.transformer.", G, 3, "sd1")
     record("instruct", shapes, unet, comfy.supported_models.SD15_instructpix2pix,
            eps(comfy.model_base.SD15_instructpix2pix), encode_last, lambda side: {"concat_latent_image": picture})
+
+    # The upscaler, which sees a picture of any size, without noise on it and with more for one side than for the other.
+    extra = comfy.supported_models.SD_X4Upscaler.unet_extra_config
+    unet = unet_config(7, G, True, None) | extra | {
+        "model_channels": 32, "num_res_blocks": [1] * 4, "channel_mult": [1, 2, 2, 4], "transformer_depth": [0, 1, 1, 1],
+        "transformer_depth_output": [0, 0, 1, 1, 1, 1, 1, 1],
+    }
+    shapes = unet_shapes(unet) | open_clip("cond_stage_model.model.", G, 3, 3 * G)
+    small = value("small", [2, 3, 10, 9], 1.0)
+    model, sides = record(
+        "upscaler", shapes, unet, comfy.supported_models.SD_X4Upscaler,
+        lambda config: comfy.model_base.SD_X4Upscaler(config, device="cpu"),
+        encoder(shapes, "cond_stage_model.model.", G, 3, "h"), lambda side: {"concat_image": small, "noise_augmentation": 0.0})
+    for side, noise in zip(sides, (0.4, 0.15)):
+        side[0][1]["noise_augmentation"] = noise
+    out["upscaler/noised"] = sample(model, *sides).contiguous()
 save_file(out, folder / "tensors.safetensors")

@@ -57,7 +57,7 @@ UNET, VAE = "model.diffusion_model.", "first_stage_model."
 EXTRAS = ("advanced_samplers apg attention_multiply canny cond controlnet eps fresca gits lora_extract mahiro model_merging "
           "model_merging_model_specific rebatch tcfg easycache hypernetwork lumina2 video_model "
           "custom_sampler model_advanced freelunch hypertile tomesd model_downscale pag sag perpneg cfg differential_diffusion "
-          "upscale_model images post_processing latent mask compositing morphology ip2p hooks")
+          "upscale_model images post_processing latent mask compositing morphology ip2p hooks sdupscale stable3d")
 THIN = 7
 
 
@@ -389,6 +389,22 @@ given["vae"], models["vae"] = autoencoder()
 exact_vae = autoencoder()[0]
 exact_vae.first_stage_model.double()
 exact_vae.vae_dtype = torch.float64
+# One that enlarges latents, and one that shows a thing from another side, with what sees the thing and the autoencoder.
+x4_unet = unet_config(32, [1, 2, 2, 4], [0, 1, 1, 1], 192, True, None) | comfy.supported_models.SD_X4Upscaler.unet_extra_config
+x4_unet["in_channels"] = 7
+models["x4"] = shapes_of(unet_module(x4_unet), UNET)
+build_x4 = lambda config, kind, device: comfy.model_base.SD_X4Upscaler(config, device=device)
+given["x4"] = patcher(comfy.supported_models.SD_X4Upscaler, x4_unet, models["x4"], build_x4)
+zero_unet = unet_config(32, [1, 2, 4], [1, 1, 0], 768, False, None) | {"in_channels": 8}
+models["zero"] = shapes_of(unet_module(zero_unet), UNET) | {"cc_projection.weight": [768, 772], "cc_projection.bias": [768]}
+layer = drawn({key: shape for key, shape in models["zero"].items() if key.startswith("cc_projection")})
+build_zero = lambda config, kind, device: comfy.model_base.Stable_Zero123(
+    config, kind, device, layer["cc_projection.weight"], layer["cc_projection.bias"])
+zero_eye = eye | {"width": 64, "projected": 768}
+models["zero_vision"] = vision_shapes(**zero_eye)
+with torch.no_grad():
+    given["zero"] = (patcher(comfy.supported_models.Stable_Zero123, zero_unet, models["zero"], build_zero),
+                     vision(models["zero_vision"], **zero_eye), given["vae"])
 given["tiny"], halves = tiny_autoencoder()
 models |= {f"taesd_{half}": shapes for half, shapes in halves.items()}
 models["esrgan"] = rrdb(8, 2, 2)
@@ -477,6 +493,19 @@ def told(prompt, noise, picture="seen", strength=0.8):
 def boxed(prompt, text, width, height, x, y):
     return ["GLIGENTextBoxApply", {"conditioning_to": [prompt, 0], "clip": ["clip", 0], "gligen_textbox_model": ["gligen", 0],
                                    "text": text, "width": width, "height": height, "x": x, "y": y}]
+
+
+def enlarged(image, ratio, noise, model="x4", **more):
+    shown = ["SD_4XUpscale_Conditioning", {"images": [image, 0], "positive": ["positive_xl", 0], "negative": ["negative_xl", 0],
+                                           "scale_ratio": ratio, "noise_augmentation": noise}]
+    seen = {"positive": ["shown", 0], "negative": ["shown", 1], "latent_image": ["shown", 2]}
+    return {"shown": shown, "end": sampler([model, 0], **seen | more)}
+
+
+def turned(name, **more):
+    shown = [name, {"clip_vision": ["zero", 1], "init_image": ["picture", 0], "vae": ["zero", 2], "width": 64, "height": 80,
+                    "batch_size": 3, "elevation": 12.5, "azimuth": -40.0} | more]
+    return {"shown": shown, "end": sampler(["zero", 0], positive=["shown", 0], negative=["shown", 1], latent_image=["shown", 2])}
 
 
 def merged(name, **inputs):
@@ -894,6 +923,16 @@ CASES = {
         "single": ["SetHookKeyframes", {"hooks": ["a", 0], "hook_kf": ["between", 0]}],
         "two": ["SetHookKeyframes", {"hooks": ["b", 0], "hook_kf": ["between_b", 0]}],
         "hook": ["CombineHooks2", {"hooks_A": ["single", 0], "hooks_B": ["two", 0]}]}, True, more={"steps": 7}),
+    "enlarged": enlarged("small_picture", 4.0, 0.0),
+    "enlarged_noised": enlarged("hint", 1.3, 0.35),
+    "enlarged_barely_noised": enlarged("small_picture", 4.0, 0.001, seed=3),
+    "enlarged_more": enlarged("small_picture", 4.0, 0.6, latent_image=["more", 0]) | {
+        "more": ["RepeatLatentBatch", {"samples": ["latent", 0], "amount": 3}]},
+    "enlarged_unseen": {"end": sampler(["x4", 0], positive=["positive_xl", 0], negative=["negative_xl", 0])},
+    "enlarged_lcm": {"patch": ["ModelSamplingDiscrete", {"model": ["x4", 0], "sampling": "lcm", "zsnr": False}],
+                     **enlarged("hint", 1.3, 0.2, model="patch", sampler_name="lcm")},
+    "other_side": turned("StableZero123_Conditioning"),
+    "other_sides": turned("StableZero123_Conditioning_Batched", elevation_batch_increment=-7.5, azimuth_batch_increment=100.0),
     "cut_to_batch": {"end": ["LatentCutToBatch", {"samples": ["latent", 0], "dim": "x", "slice_size": 5}]},
 }
 
@@ -903,7 +942,7 @@ def run(graph):
 
     def node(name):
         if name in given:
-            return [given[name]]
+            return list(given[name]) if isinstance(given[name], tuple) else [given[name]]
         if name not in done:
             label, inputs = graph[name]
             is_wire = lambda x: isinstance(x, list) and len(x) == 2 and isinstance(x[0], str)

@@ -57,6 +57,8 @@ ConditioningSetPropertiesAndCombine ConditioningTimestepsRange CreateHookKeyfram
 CreateHookKeyframesInterpolated CreateHookLora CreateHookLoraModelOnly CreateHookModelAsLora
 CreateHookModelAsLoraModelOnly PairConditioningCombine PairConditioningSetDefaultCombine PairConditioningSetProperties
 PairConditioningSetPropertiesAndCombine SetClipHooks SetHookKeyframes
+ImageOnlyCheckpointLoader ImageOnlyCheckpointSave SD_4XUpscale_Conditioning StableZero123_Conditioning
+StableZero123_Conditioning_Batched
 """.split()
 # Inputs whose choices are files.
 FILES = {"ckpt_name", "image", "clip_name", "clip_name1", "clip_name2", "unet_name", "vae_name", "model_path",

@@ -334,6 +334,8 @@ impl Names {
                 output,
                 context: Some(context),
                 label,
+                classes: None,
+                temporal: false,
                 linear_projection,
                 down,
                 middle,

@@ -105,6 +105,8 @@ pub(super) fn config(widths: &[usize], depths: &[usize], middle: usize, blocks: 
         output: 4,
         context: Some(768),
         label: None,
+        classes: None,
+        temporal: false,
         linear_projection: false,
         down,
         middle,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{LAYOUTS, find_unet, recognise};
+use super::{LAYOUTS, Layout, find_unet, recognise};
 use crate::nn::Weights;
 
 /// A file in a few lines.
@@ -14,7 +14,7 @@ pub struct Summary {
     pub loads: bool,
     /// How to load it in words, `with LoraLoader`, if this build has something that does.
     pub loader: Option<&'static str>,
-    /// UNet, text encoder, VAE, and what belongs to none of them; only those that are there.
+    /// UNet, CLIP vision, text encoder, VAE, and what belongs to none of them; only those that are there.
     pub parts: Vec<Part>,
     /// The free-form strings of the file's header.
     pub metadata: BTreeMap<String, String>,
@@ -23,7 +23,7 @@ pub struct Summary {
 /// Some of a file's tensors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
-    /// `UNet`, `text encoder`, `VAE` or `other`.
+    /// `UNet`, `CLIP vision`, `text encoder`, `VAE` or `other`.
     pub name: &'static str,
     /// What their keys begin with.
     pub prefix: &'static str,
@@ -49,14 +49,15 @@ const PLACES: [(&str, &str); 4] = [
 #[must_use]
 pub fn inspect(weights: &Weights) -> Summary {
     let unet = find_unet(weights).ok().flatten();
-    let layout = unet.as_ref().and_then(|(_, config)| LAYOUTS.iter().find(|layout| (layout.fits)(config)));
+    let layout = unet.as_ref().and_then(|(_, config)| Layout::of(weights, config));
     let architecture = match (&unet, layout) {
-        (Some((_, config)), Some(layout)) => format!("{}{}", layout.name, recognise::variant(config)),
+        (Some((_, config)), Some(layout)) => format!("{}{}", layout.name, recognise::variant(layout, config)),
         (Some((_, config)), None) => recognise::family(config).unwrap_or("a UNet of no known family").to_owned(),
         (None, _) => recognise::name(weights),
     };
     let unet_place = unet.as_ref().map(|(prefix, _)| ("UNet", *prefix));
-    let places: Vec<(&'static str, &'static str)> = unet_place.into_iter().chain(PLACES).collect();
+    let vision = LAYOUTS.iter().filter_map(|layout| layout.vision_prefix).map(|prefix| ("CLIP vision", prefix));
+    let places: Vec<(&'static str, &'static str)> = unet_place.into_iter().chain(vision).chain(PLACES).collect();
     let mut parts: Vec<Part> = places.iter().map(|&(name, prefix)| Part::empty(name, prefix)).collect();
     for name in weights.names() {
         let place = places.iter().position(|(_, prefix)| name.starts_with(prefix));
@@ -70,6 +71,7 @@ pub fn inspect(weights: &Weights) -> Summary {
     parts.retain(|part| part.tensors > 0);
     let whole = parts.iter().any(|part| part.name == "text encoder" || part.name == "VAE");
     let loader = match (&unet, layout) {
+        (Some(_), Some(layout)) if whole && layout.texts.is_empty() => Some("with ImageOnlyCheckpointLoader"),
         (Some(_), Some(_)) if whole => Some("with CheckpointLoaderSimple"),
         (Some(_), Some(_)) => {
             Some("with UNETLoader or CheckpointLoaderSimple, and what it lacks with loaders of its own")

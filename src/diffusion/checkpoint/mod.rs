@@ -13,6 +13,8 @@ mod save_parts;
 mod sd1;
 mod sd2;
 mod sdxl;
+mod upscaler;
+mod zero123;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,16 +32,14 @@ pub use save_parts::{Gathered, Networks};
 
 use crate::error::{Error, Result};
 use crate::guidance::Label;
-use crate::nn::{Compute, Kept, Renamed, Weights};
+use crate::nn::{Compute, Kept, Linear, Renamed, Weights};
 use crate::preview::Colours;
-use crate::schedule::{ModelSampling, Prediction};
+use crate::schedule::{Betas, ModelSampling, Prediction};
 use crate::text::{self, ClipText, Encoders};
 use crate::unet::{self, UNet};
 use crate::vae::Vae;
 use crate::vision::Vision;
 
-/// Where files of unCLIP keep CLIP's picture half.
-const VISION_PREFIX: &str = "embedder.model.visual.";
 /// What single-file checkpoints put before the keys of their UNet, likeliest first; the last is a file that is only a UNet.
 const UNET_PREFIXES: [&str; 4] = ["model.diffusion_model.", "model.model.", "net.", ""];
 
@@ -54,6 +54,10 @@ pub struct Layout {
     pub latent_scale: f64,
     /// Channels of a latent.
     pub latent_channels: usize,
+    /// Pixels of a picture's side for one cell of a latent.
+    pub cell: usize,
+    /// How its noise levels follow from each other, where they are a ladder.
+    pub betas: Betas,
     /// How its latents look in a preview.
     pub colours: Colours,
     /// What the UNet is told beside the prompt.
@@ -62,6 +66,10 @@ pub struct Layout {
     texts: &'static [TextPlace],
     /// Where its files keep the autoencoder.
     vae_prefix: &'static str,
+    /// Where its files keep CLIP's picture half, if they have one.
+    vision_prefix: Option<&'static str>,
+    /// A layer beside the networks that makes prompts of what models of this architecture are told, by which their files are known.
+    projection: Option<&'static str>,
     /// Whether a UNet is of this architecture.
     fits: fn(&unet::Config) -> bool,
 }
@@ -78,13 +86,22 @@ struct TextPlace {
 }
 
 /// Every architecture that is loaded.
-pub static LAYOUTS: &[Layout] = &[sd1::LAYOUT, sd2::LAYOUT, sd2::UNCLIP, sdxl::REFINER, sdxl::BASE];
+pub static LAYOUTS: &[Layout] =
+    &[sd1::LAYOUT, sd2::LAYOUT, sd2::UNCLIP, sdxl::REFINER, sdxl::BASE, upscaler::LAYOUT, zero123::LAYOUT];
 
 impl Layout {
     /// The architecture of that short name.
     #[must_use]
     pub fn find(id: &str) -> Option<&'static Self> {
         LAYOUTS.iter().find(|layout| layout.id == id)
+    }
+
+    /// The architecture of a file with such a UNet.
+    fn of(weights: &Weights, config: &unet::Config) -> Option<&'static Self> {
+        let fitting = || LAYOUTS.iter().filter(|layout| !config.temporal && (layout.fits)(config));
+        let has = |name| ["weight", "bias"].iter().all(|tensor| weights.whole().at(name).contains(tensor));
+        let by_layer = fitting().find(|layout| layout.projection.is_some_and(has));
+        by_layer.or_else(|| fitting().find(|layout| layout.projection.is_none()))
     }
 
     /// How the text encoders are used, in the order in which their vectors are joined.
@@ -129,7 +146,7 @@ impl Checkpoint {
         let Some((unet_prefix, config)) = find_unet(&weights)? else {
             return Err(recognise::no_unet(&weights));
         };
-        match LAYOUTS.iter().find(|layout| (layout.fits)(&config)) {
+        match Layout::of(&weights, &config) {
             Some(layout) => {
                 let compute = weights.compute().clone();
                 Ok(Self { weights: weights.on(&compute.for_texts()), layout, config, unet_prefix, compute })
@@ -188,6 +205,10 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::MissingPart`] when the file lacks one, and what [`ClipText::load`] says.
     pub fn clip(&self) -> Result<Encoders> {
+        if self.layout.texts.is_empty() {
+            let hint = "it reads pictures and no prompts: load it with ImageOnlyCheckpointLoader".to_owned();
+            return Err(Error::MissingPart { file: self.weights.file().to_owned(), part: "text encoder", hint });
+        }
         let parts = self.layout.texts.iter().map(|place| self.text(place));
         parts.collect::<Result<_>>().map(Encoders::new)
     }
@@ -232,11 +253,13 @@ impl Checkpoint {
     /// # Errors
     /// A mark cannot be read.
     pub fn sampling(&self) -> Result<ModelSampling> {
-        match self.layout.id {
-            "sd2" | "sd2-unclip" => Ok(ModelSampling::stable_diffusion(self.prediction_of_sd2()?)),
-            "sdxl" => self.sampling_of_sdxl(),
-            _ => Ok(ModelSampling::stable_diffusion(Prediction::Epsilon)),
-        }
+        let prediction = match self.layout.id {
+            "sdxl" => return self.sampling_of_sdxl(),
+            "sd2" | "sd2-unclip" => self.prediction_of_sd2()?,
+            "x4-upscaler" => Prediction::Velocity,
+            _ => Prediction::Epsilon,
+        };
+        Ok(ModelSampling::discrete(self.layout.betas, prediction))
     }
 
     /// Nothing in the file says what a Stable Diffusion 2 predicts; the training for velocity left larger biases in one place.
@@ -264,10 +287,11 @@ impl Checkpoint {
             let min = number("edm_vpred.sigma_min")?.unwrap_or(0.002);
             return Ok(ModelSampling::continuous_edm(Prediction::Velocity, min, max, 1.0));
         }
+        let betas = self.layout.betas;
         Ok(match (self.weights.contains("v_pred"), self.weights.contains("ztsnr")) {
-            (true, true) => ModelSampling::stable_diffusion_zero_snr(Prediction::Velocity),
-            (true, false) => ModelSampling::stable_diffusion(Prediction::Velocity),
-            (false, _) => ModelSampling::stable_diffusion(Prediction::Epsilon),
+            (true, true) => ModelSampling::zero_snr(betas, Prediction::Velocity),
+            (true, false) => ModelSampling::discrete(betas, Prediction::Velocity),
+            (false, _) => ModelSampling::discrete(betas, Prediction::Epsilon),
         })
     }
 
@@ -276,7 +300,32 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::MissingPart`] when the file has none, and what [`Vision::load_clip`] says.
     pub fn vision(&self) -> Result<Vision> {
-        Vision::load_clip(&self.part(VISION_PREFIX, "CLIP vision model", "CLIPVisionLoader")?.keeping(Kept::Half))
+        let weights = self.vision_weights().filter(|weights| weights.names().next().is_some());
+        let weights = weights.ok_or_else(|| self.missing("CLIP vision model", "CLIPVisionLoader"))?;
+        Vision::load_clip(&weights.keeping(Kept::Half))
+    }
+
+    /// The tensors of CLIP's picture half; `None` for an architecture whose files have none.
+    #[must_use]
+    pub fn vision_weights(&self) -> Option<Weights> {
+        self.layout.vision_prefix.map(|prefix| self.weights.part(prefix))
+    }
+
+    /// The layer that makes prompts of what the model is told, for architectures that have one.
+    ///
+    /// # Errors
+    /// What [`Linear::load`] says.
+    pub fn projection(&self) -> Result<Option<Linear>> {
+        let Some(layer) = self.layout.projection.map(|name| self.weights.at(name)) else { return Ok(None) };
+        match layer.shape("weight") {
+            Some(&[output, input]) => Linear::load(&layer, input, output).map(Some),
+            _ => Err(Error::WrongShape {
+                file: layer.file().to_owned(),
+                name: layer.key("weight"),
+                expected: "2 dimensions".to_owned(),
+                found: layer.shape("weight").unwrap_or_default().to_vec(),
+            }),
+        }
     }
 
     /// The autoencoder.
@@ -298,8 +347,12 @@ impl Checkpoint {
         if weights.names().next().is_some() {
             return Ok(weights);
         }
-        let file = self.weights.file().to_owned();
-        Err(Error::MissingPart { file, part, hint: format!("load one from a file of its own with {loader}") })
+        Err(self.missing(part, loader))
+    }
+
+    fn missing(&self, part: &'static str, loader: &str) -> Error {
+        let hint = format!("load one from a file of its own with {loader}");
+        Error::MissingPart { file: self.weights.file().to_owned(), part, hint }
     }
 }
 
@@ -413,11 +466,16 @@ mod tests {
             } else if name.contains("proj_in.weight") || name.contains("proj_out.weight") {
                 shape.truncate(2);
             } else if name.ends_with("input_blocks.0.0.weight") {
-                shape[1] = 7;
+                shape[1] = 8;
             }
         }
+        assert_eq!(open(&tensors).unwrap().layout().id, "sd2");
+        let along_time = "model.diffusion_model.input_blocks.1.1.time_stack.0.attn1.to_q.weight";
+        tensors.insert(along_time.to_owned(), vec![64, 64]);
         let message = message(&tensors);
-        assert!(message.contains("looks like the Stable Diffusion x4 upscaler"), "{message}");
+        assert!(message.contains("looks like Stable Video Diffusion (64 channels"), "{message}");
+        assert!(message.contains("8 input channels, transformer blocks 1 1"), "{message}");
+        assert!(message.contains("): video networks are not supported\n"), "{message}");
         assert!(message.contains("prompt vectors of 1024"), "{message}");
         assert!(message.contains("hint: this build loads Stable Diffusion 1.x"), "{message}");
     }
@@ -477,6 +535,33 @@ mod tests {
             }
             std::fs::remove_dir_all(&folder).unwrap();
         }
+    }
+
+    /// The narrow network made to look like another's, with the layer that only Zero123's files have, and what it sees with.
+    #[test]
+    fn zero123_is_known_by_its_layer() {
+        let mut tensors = whole();
+        tensors.retain(|name, _| !name.starts_with("cond_stage_model."));
+        tensors.get_mut("model.diffusion_model.input_blocks.0.0.weight").unwrap()[1] = 8;
+        let summary =
+            |tensors: &Tensors| inspect(&Weights::from_bytes("model.safetensors", drawn_file(tensors)).unwrap());
+        assert_eq!(summary(&tensors).architecture, "Stable Diffusion 1.x that follows instructions");
+        tensors.insert("cc_projection.weight".to_owned(), vec![160, 164]);
+        assert_eq!(open(&tensors).unwrap().layout().id, "sd1");
+        tensors.insert("cc_projection.bias".to_owned(), vec![160]);
+        tensors.insert("cond_stage_model.model.visual.conv1.weight".to_owned(), vec![64, 3, 8, 8]);
+        let checkpoint = open(&tensors).unwrap();
+        assert_eq!(checkpoint.layout().id, "zero123");
+        assert_eq!(checkpoint.projection().unwrap().unwrap().weight().shape(), [160, 164]);
+        let Err(clip) = checkpoint.clip() else { panic!("loaded") };
+        assert!(clip.to_string().contains("load it with ImageOnlyCheckpointLoader"), "{clip}");
+        let Err(folder) = write_folder(&checkpoint, Path::new("never")) else { panic!("written") };
+        assert!(folder.to_string().contains("the conversion to diffusers has no words for"), "{folder}");
+        let summary = summary(&tensors);
+        assert_eq!(summary.architecture, "Stable Zero123");
+        assert_eq!(summary.loader, Some("with ImageOnlyCheckpointLoader"));
+        let parts: Vec<_> = summary.parts.iter().map(|part| (part.name, part.tensors)).collect();
+        assert_eq!((parts[1], parts.last()), (("CLIP vision", 1), Some(&("other", 2))));
     }
 
     #[test]

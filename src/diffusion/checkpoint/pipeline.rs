@@ -23,12 +23,9 @@ pub(super) struct Beside {
 /// # Errors
 /// [`Error::Inexpressible`] for a UNet that diffusers has no words for; what reading the checkpoint's marks says.
 pub(super) fn files(checkpoint: &Checkpoint) -> Result<Vec<Beside>> {
-    if checkpoint.layout.label == Some(Label::Seen) {
-        return Err(Error::Inexpressible {
-            file: checkpoint.weights.file().to_owned(),
-            fact: "a model that is told what is seen in a picture".to_owned(),
-            format: "diffusers",
-        });
+    if let Some((fact, format)) = inexpressible(checkpoint) {
+        let file = checkpoint.weights.file().to_owned();
+        return Err(Error::Inexpressible { file, fact: fact.to_owned(), format });
     }
     let mut files = Vec::new();
     files.push(Beside::json("unet/config.json", &unet(checkpoint)?));
@@ -75,6 +72,17 @@ pub(super) fn files(checkpoint: &Checkpoint) -> Result<Vec<Beside>> {
     }
     files.push(Beside::json("model_index.json", &Value::Object(index)));
     Ok(files)
+}
+
+/// What about a checkpoint has no words in the files that are written, and in which layout.
+fn inexpressible(checkpoint: &Checkpoint) -> Option<(&'static str, &'static str)> {
+    const OURS: &str = "the conversion to diffusers";
+    match checkpoint.layout.label {
+        Some(Label::Seen) => Some(("a model that is told what is seen in a picture", "diffusers")),
+        Some(Label::Level) => Some(("an upscaler that is told how much noise there is in a picture", OURS)),
+        _ if checkpoint.layout.projection.is_some() => Some(("a model that is told where a camera goes", OURS)),
+        _ => None,
+    }
 }
 
 impl Beside {

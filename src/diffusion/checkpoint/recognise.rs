@@ -1,6 +1,6 @@
 //! Names for files that are not loaded: other families of UNets by their measures, other kinds of files by their keys.
 
-use super::LAYOUTS;
+use super::{LAYOUTS, Layout};
 use crate::error::Error;
 use crate::nn::Weights;
 use crate::unet::Config;
@@ -8,14 +8,17 @@ use crate::unet::Config;
 /// A family of UNets that is known but not loaded.
 struct Family {
     name: &'static str,
+    /// Why not.
+    why: &'static str,
     fits: fn(&Config) -> bool,
 }
 
 /// In the order in which they are tried.
-static FAMILIES: &[Family] = &[
-    Family { name: "Stable Video Diffusion", fits: |unet| unet.input == 8 && unet.label == Some(768) },
-    Family { name: "the Stable Diffusion x4 upscaler", fits: |unet| unet.input == 7 },
-];
+static FAMILIES: &[Family] = &[Family {
+    name: "Stable Video Diffusion",
+    why: "video networks are not supported",
+    fits: |unet| unet.temporal || (unet.input == 8 && unet.label == Some(768)),
+}];
 
 /// A kind of file that is no checkpoint, or none with such a UNet.
 struct Kind {
@@ -141,14 +144,18 @@ pub(super) fn loader(weights: &Weights) -> Option<&'static str> {
 
 /// What a UNet that is not loaded is called.
 pub(super) fn family(config: &Config) -> Option<&'static str> {
-    FAMILIES.iter().find(|family| (family.fits)(config)).map(|family| family.name)
+    known_family(config).map(|family| family.name)
+}
+
+fn known_family(config: &Config) -> Option<&'static Family> {
+    FAMILIES.iter().find(|family| (family.fits)(config))
 }
 
 /// What is said of a UNet's architecture after its name: what it sees beside the noisy latent.
-pub(super) fn variant(config: &Config) -> &'static str {
+pub(super) fn variant(layout: &Layout, config: &Config) -> &'static str {
     match config.input {
         9 => " for inpainting",
-        8 => " that follows instructions",
+        8 if layout.projection.is_none() => " that follows instructions",
         _ => "",
     }
 }
@@ -158,6 +165,7 @@ pub(super) fn measures(config: &Config) -> String {
     let mut words = vec![format!("{} channels", config.channels)];
     words.extend(config.context.map(|width| format!("prompt vectors of {width}")));
     words.extend(config.label.map(|width| format!("an extra vector of {width}")));
+    words.extend(config.classes.map(|count| format!("one of {count} classes")));
     if config.input != 4 {
         words.push(format!("{} input channels", config.input));
     }
@@ -183,8 +191,8 @@ pub(super) fn no_unet(weights: &Weights) -> Error {
 /// The error for a UNet of a family that is not loaded.
 pub(super) fn unknown_unet(weights: &Weights, config: &Config) -> Error {
     let measures = measures(config);
-    let found = match family(config) {
-        Some(name) => format!("looks like {name} ({measures}), which is not loaded yet"),
+    let found = match known_family(config) {
+        Some(Family { name, why, .. }) => format!("looks like {name} ({measures}): {why}"),
         None => format!("a UNet of no known family ({measures})"),
     };
     Error::UnknownModel { file: weights.file().to_owned(), found, known: known() }

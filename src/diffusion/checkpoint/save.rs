@@ -69,9 +69,18 @@ impl View for &Output<'_> {
 /// Tensors to be written, by their names.
 pub(super) type Outputs<'a> = Vec<(String, Output<'a>)>;
 
-/// Tensors by which a checkpoint says what its network predicts.
-pub(super) const MARKERS: [&str; 6] =
-    ["v_pred", "ztsnr", "edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min"];
+/// Tensors beside the networks: those by which a checkpoint says what its network predicts, and the layer that makes prompts of what
+/// a model is told.
+pub(super) const MARKERS: [&str; 8] = [
+    "v_pred",
+    "ztsnr",
+    "edm_mean",
+    "edm_std",
+    "edm_vpred.sigma_max",
+    "edm_vpred.sigma_min",
+    "cc_projection.weight",
+    "cc_projection.bias",
+];
 
 /// Writes a checkpoint as one file in the layout of its family's own. Text encoders of OpenCLIP get OpenCLIP's names.
 ///

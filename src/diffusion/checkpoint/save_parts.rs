@@ -15,6 +15,7 @@ use crate::nn::{Effect, Layers, Renamed, Weight, Weights};
 use crate::text::{ClipText, Encoders};
 use crate::unet::UNet;
 use crate::vae::Vae;
+use crate::vision::Vision;
 
 /// Networks to be written into one file.
 pub struct Networks<'a> {
@@ -26,6 +27,8 @@ pub struct Networks<'a> {
     pub clip: Option<&'a Encoders>,
     /// The autoencoder. A tiny one is left out: no checkpoint holds it.
     pub vae: Option<&'a Vae>,
+    /// CLIP's picture half, under the names of transformers.
+    pub vision: Option<&'a Vision>,
     /// Whether names begin with the part's place in a checkpoint. Files of one part have them without.
     pub prefixed: bool,
 }
@@ -37,6 +40,7 @@ pub struct Gathered {
     root: Option<Weights>,
     texts: Vec<(&'static TextPlace, Weights)>,
     vae: Option<(&'static str, Weights)>,
+    vision: Option<(&'static str, Weights)>,
     prefixed: bool,
 }
 
@@ -56,8 +60,11 @@ impl Networks<'_> {
             }
         }
         let vae = self.vae.and_then(Vae::source).map(|source| (self.layout.vae_prefix, source.clone()));
+        // Where an architecture has no place for it, its names begin with nothing.
+        let place = self.layout.vision_prefix.unwrap_or_default();
+        let vision = self.vision.map(|vision| (place, picture_half(vision)));
         let root = self.unet.map(|unet| unet.source().whole());
-        Ok(Gathered { unet: unet.transpose()?, root, texts, vae, prefixed: self.prefixed })
+        Ok(Gathered { unet: unet.transpose()?, root, texts, vae, vision, prefixed: self.prefixed })
     }
 }
 
@@ -84,8 +91,8 @@ impl Gathered {
                 None => collect(text, placed(place.prefix), &mut outputs)?,
             }
         }
-        if let Some((prefix, vae)) = &self.vae {
-            collect(vae, placed(prefix), &mut outputs)?;
+        for (prefix, part) in self.vae.iter().chain(&self.vision) {
+            collect(part, placed(prefix), &mut outputs)?;
         }
         for marker in MARKERS {
             if let Some(root) = self.root.as_ref().filter(|root| root.contains(marker)) {
@@ -119,6 +126,14 @@ pub(super) fn write_outputs(
     to.write_all(&(header.len() as u64).to_le_bytes())?;
     to.write_all(header.as_bytes())?;
     outputs.iter().try_for_each(|(_, output)| to.write_all(&output.bytes()))
+}
+
+/// What of the file of CLIP's picture half belongs to it.
+fn picture_half(vision: &Vision) -> Weights {
+    let belongs = |name: &str| {
+        name.starts_with("visual_projection.") || (name.starts_with("vision_model.") && !name.ends_with("position_ids"))
+    };
+    vision.source().renamed(|name| if belongs(name) { vec![Renamed::whole(name)] } else { Vec::new() })
 }
 
 /// An encoder's tensors in the names of transformers.

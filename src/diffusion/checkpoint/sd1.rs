@@ -3,6 +3,7 @@
 
 use super::{Layout, TextPlace};
 use crate::preview::STABLE_DIFFUSION;
+use crate::schedule::Betas;
 use crate::text;
 use crate::unet::Config;
 
@@ -11,10 +12,14 @@ pub(super) const LAYOUT: Layout = Layout {
     name: "Stable Diffusion 1.x",
     latent_scale: 0.18215,
     latent_channels: 4,
+    cell: 8,
+    betas: Betas::STABLE_DIFFUSION,
     colours: STABLE_DIFFUSION,
     label: None,
     texts: &[TextPlace { family: text::SD1, prefix: "cond_stage_model.transformer.", open_clip: "" }],
     vae_prefix: "first_stage_model.",
+    vision_prefix: None,
+    projection: None,
     fits,
 };
 

@@ -4,6 +4,7 @@
 use super::{Layout, TextPlace};
 use crate::guidance::Label;
 use crate::preview::STABLE_DIFFUSION;
+use crate::schedule::Betas;
 use crate::text;
 use crate::unet::Config;
 
@@ -12,6 +13,8 @@ pub(super) const LAYOUT: Layout = Layout {
     name: "Stable Diffusion 2.x",
     latent_scale: 0.18215,
     latent_channels: 4,
+    cell: 8,
+    betas: Betas::STABLE_DIFFUSION,
     colours: STABLE_DIFFUSION,
     label: None,
     texts: &[TextPlace {
@@ -20,6 +23,8 @@ pub(super) const LAYOUT: Layout = Layout {
         open_clip: "cond_stage_model.model. conditioner.embedders.0.model.",
     }],
     vae_prefix: "first_stage_model.",
+    vision_prefix: None,
+    projection: None,
     fits,
 };
 
@@ -27,6 +32,7 @@ pub(super) const UNCLIP: Layout = Layout {
     id: "sd2-unclip",
     name: "Stable Diffusion 2.1 unCLIP",
     label: Some(Label::Seen),
+    vision_prefix: Some("embedder.model.visual."),
     fits: |config| {
         // Wider vectors are SDXL's, except beside prompts as wide as Stable Diffusion 2's.
         let told = |width: usize| {

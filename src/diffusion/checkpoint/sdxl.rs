@@ -4,6 +4,7 @@
 use super::{Layout, TextPlace};
 use crate::guidance::Label;
 use crate::preview::STABLE_DIFFUSION_XL;
+use crate::schedule::Betas;
 use crate::text;
 use crate::unet::Config;
 
@@ -12,6 +13,8 @@ pub(super) const BASE: Layout = Layout {
     name: "Stable Diffusion XL",
     latent_scale: 0.13025,
     latent_channels: 4,
+    cell: 8,
+    betas: Betas::STABLE_DIFFUSION,
     colours: STABLE_DIFFUSION_XL,
     label: Some(Label::Size),
     texts: &[
@@ -23,6 +26,8 @@ pub(super) const BASE: Layout = Layout {
         },
     ],
     vae_prefix: "first_stage_model.",
+    vision_prefix: None,
+    projection: None,
     fits: |config| shares(config) && summary(config, Label::Size).is_some_and(|summary| Some(summary) < config.context),
 };
 

@@ -1,7 +1,8 @@
 //! What networks are told beside the prompt: SDXL a summary of it and the size of the picture (Podell et al. 2023,
-//! arXiv:2307.01952, section 2.2), unCLIP what CLIP sees in a picture (Ramesh et al. 2022, arXiv:2204.06125).
+//! arXiv:2307.01952, section 2.2), unCLIP what CLIP sees in a picture (Ramesh et al. 2022, arXiv:2204.06125), the upscaler how much
+//! noise there is in the picture that it sees (Rombach et al. 2022, arXiv:2112.10752; Saharia et al. 2021, arXiv:2104.07636).
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::noise::Generator;
 use crate::tensors::{add_scaled, repeat_to_batch, scale};
@@ -18,6 +19,8 @@ pub enum Label {
     /// None: what is summed up is what CLIP sees in a picture, with how much noise there is in that. Stable Diffusion 2.1
     /// unCLIP.
     Seen,
+    /// None: there is no summary, only the level of the noise on the picture to enlarge. The x4 upscaler.
+    Level,
 }
 
 /// How many numbers stand for one.
@@ -43,7 +46,7 @@ impl Label {
         match self {
             Self::Size => 6 * WAVES,
             Self::Aesthetics => 5 * WAVES,
-            Self::Seen => 0,
+            Self::Seen | Self::Level => 0,
         }
     }
 
@@ -56,7 +59,7 @@ impl Label {
     /// # Errors
     /// `pooled` is no batch of vectors.
     pub fn vector(self, pooled: &Tensor, said: PictureSize, pixels: (u32, u32), negative: bool) -> Result<Tensor> {
-        if self == Self::Seen {
+        if matches!(self, Self::Seen | Self::Level) {
             return Ok(pooled.to_dtype(DType::F32)?);
         }
         let (width, height) = said.size.unwrap_or(pixels);
@@ -66,7 +69,7 @@ impl Label {
         match self {
             Self::Size => numbers.extend([target_height, target_width].map(f64::from)),
             Self::Aesthetics => numbers.push(score),
-            Self::Seen => {}
+            Self::Seen | Self::Level => {}
         }
         let numbers: Vec<f32> = numbers.into_iter().map(|number| number as f32).collect();
         let numbers = Tensor::new(numbers, pooled.device())?;
@@ -74,6 +77,20 @@ impl Label {
         let waves = repeat_to_batch(&waves, pooled.dim(0)?)?;
         Ok(Tensor::cat(&[&pooled.to_dtype(DType::F32)?, &waves], 1)?)
     }
+}
+
+/// The level of a share of noise, 0 to 1, on a picture to enlarge: the upscaler knows the first 350 of its own.
+pub(super) fn noise_level(share: f64) -> usize {
+    const MOST: f64 = 350.0;
+    (MOST * share.min(1.0)).round_ties_even() as usize
+}
+
+/// The same as networks are told it, `[1, 1]`, f32.
+///
+/// # Errors
+/// Out of memory.
+pub fn told_level(share: f64) -> Result<Tensor> {
+    Ok(Tensor::new(&[[noise_level(share) as f32]], &Device::Cpu)?)
 }
 
 /// A picture that a prompt brings along, as CLIP sees it.

@@ -23,7 +23,7 @@ use candle_core::Tensor;
 
 pub use control::{Control, ControlKind};
 pub use edit::{Edit, Picture};
-pub use label::{Label, PictureSize, SeenPicture, seen};
+pub use label::{Label, PictureSize, SeenPicture, seen, told_level};
 pub use mask::{Growth, KeepOutside};
 pub use operation::Operation;
 pub use region::{Area, Mask};
@@ -324,7 +324,13 @@ impl<'a> Guide<'a> {
         apart: bool,
         latent: &Tensor,
     ) -> Result<Self> {
-        Self::of_scene(model, sides, guidance, apart, &edit::Scene { latent, mask: None, scale: model.latent_scale })
+        Self::of_scene(
+            model,
+            sides,
+            guidance,
+            apart,
+            &edit::Scene { latent, mask: None, scale: model.latent_scale, seed: 0 },
+        )
     }
 
     pub(crate) fn of_scene(

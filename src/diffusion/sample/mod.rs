@@ -118,7 +118,7 @@ pub fn walk(request: &WalkRequest<'_>, observe: Observe<'_>) -> Result<Tensor> {
     let empty = is_empty(&latent)?;
     let latent = if empty { latent } else { scale(&latent, model.latent_scale as f32)? };
     let noise = request.noise;
-    let scene = Scene { latent: &latent, mask: request.noise_mask, scale: model.latent_scale };
+    let scene = Scene { latent: &latent, mask: request.noise_mask, scale: model.latent_scale, seed };
     let fresh = if walk.fresh_mask_noise && request.noise_mask.is_some() {
         let mut generator = Generator::new(seed.wrapping_add(1));
         Some((generator.normal(latent.shape(), latent.device())?, generator))

@@ -39,6 +39,36 @@ enum Clock {
     Angle,
 }
 
+/// How much of the signal each timestep of a ladder takes, β: from the first to the last, evenly spaced in the square root.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Betas {
+    /// That of the first timestep.
+    pub first: f64,
+    /// That of the last.
+    pub last: f64,
+}
+
+impl Betas {
+    /// Of Stable Diffusion 1.x, 2.x and SDXL.
+    pub const STABLE_DIFFUSION: Self = Self { first: 0.00085, last: 0.012 };
+    /// Of the Stable Diffusion x4 upscaler, for what it paints and for the picture that it sees.
+    pub const UPSCALER: Self = Self { first: 0.0001, last: 0.02 };
+
+    /// The share of signal in the variance of each timestep: the running product of `1 − β`.
+    pub(crate) fn signal(self) -> [f64; TIMESTEPS] {
+        let (start, end) = (self.first.sqrt(), self.last.sqrt());
+        let step = (end - start) / (TIMESTEPS - 1) as f64;
+        let mut signal = 1.0;
+        std::array::from_fn(|i| {
+            // From the nearer end, as torch builds a range.
+            let root =
+                if i < TIMESTEPS / 2 { start + step * i as f64 } else { end - step * (TIMESTEPS - 1 - i) as f64 };
+            signal *= 1.0 - root * root;
+            signal
+        })
+    }
+}
+
 /// Whole timesteps, from 0.
 const STEPS: Clock = Clock::Steps { stride: 1.0, first: 0.0 };
 
@@ -63,15 +93,21 @@ impl ModelSampling {
     /// The 1000 levels of Stable Diffusion 1.x, 2.x and SDXL, 0.029 to 14.6.
     #[must_use]
     pub fn stable_diffusion(prediction: Prediction) -> Self {
-        Self::from_signal(prediction, stable_diffusion_signal().into_iter())
+        Self::discrete(Betas::STABLE_DIFFUSION, prediction)
+    }
+
+    /// The ladder of 1000 levels on which these betas lead from the picture to noise.
+    #[must_use]
+    pub fn discrete(betas: Betas, prediction: Prediction) -> Self {
+        Self::from_signal(prediction, betas.signal().into_iter())
     }
 
     /// The same ladder stretched until its last level is pure noise (Lin et al. 2023, arXiv:2305.08891, algorithm 1),
-    /// with the smallest signal that still divides: 0.029 to 4519.
+    /// with the smallest signal that still divides; for Stable Diffusion 0.029 to 4519.
     #[must_use]
-    pub fn stable_diffusion_zero_snr(prediction: Prediction) -> Self {
+    pub fn zero_snr(betas: Betas, prediction: Prediction) -> Self {
         // Through the levels and back, for the sake of the same bits.
-        let roots = stable_diffusion_signal().map(|signal| (1.0 / ((1.0 - signal) / signal + 1.0)).sqrt());
+        let roots = betas.signal().map(|signal| (1.0 / ((1.0 - signal) / signal + 1.0)).sqrt());
         let (first, last) = (roots[0], roots[TIMESTEPS - 1]);
         let mut signal = roots.map(|root| ((root - last) * (first / (first - last))).powi(2));
         signal[TIMESTEPS - 1] = 4.897_345_189_085_343_5e-8;
@@ -87,10 +123,10 @@ impl ModelSampling {
 
     /// The ladder of a model distilled into a consistency model: 50 of the 1000 levels.
     #[must_use]
-    pub fn consistency(zero_snr: bool) -> Self {
+    pub fn consistency(betas: Betas, zero_snr: bool) -> Self {
         const STRIDE: usize = 20;
-        let of = if zero_snr { Self::stable_diffusion_zero_snr } else { Self::stable_diffusion };
-        let whole = of(Prediction::Consistency);
+        let of = if zero_snr { Self::zero_snr } else { Self::discrete };
+        let whole = of(betas, Prediction::Consistency);
         let sigmas: Vec<f32> = whole.sigmas.iter().skip(STRIDE - 1).step_by(STRIDE).copied().collect();
         let log_sigmas = sigmas.iter().map(|sigma| sigma.ln()).collect();
         let clock = Clock::Steps { stride: STRIDE as f32, first: (STRIDE - 1) as f32 };
@@ -255,20 +291,6 @@ impl ModelSampling {
 /// How many timesteps Stable Diffusion was trained with.
 const TIMESTEPS: usize = 1000;
 
-/// The share of signal in the variance of each timestep: the running product of `1 − β`, with
-/// `β = linspace(√0.00085, √0.012)²`.
-fn stable_diffusion_signal() -> [f64; TIMESTEPS] {
-    let (start, end) = (0.00085_f64.sqrt(), 0.012_f64.sqrt());
-    let step = (end - start) / (TIMESTEPS - 1) as f64;
-    let mut signal = 1.0;
-    std::array::from_fn(|i| {
-        // From the nearer end, as torch builds a range.
-        let root = if i < TIMESTEPS / 2 { start + step * i as f64 } else { end - step * (TIMESTEPS - 1 - i) as f64 };
-        signal *= 1.0 - root * root;
-        signal
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,10 +314,29 @@ mod tests {
 
     #[test]
     fn published_levels_of_zero_terminal_snr() {
-        let sampling = ModelSampling::stable_diffusion_zero_snr(Prediction::Velocity);
+        let sampling = ModelSampling::zero_snr(Betas::STABLE_DIFFUSION, Prediction::Velocity);
         assert_near(sampling.sigma_max(), 4518.7637);
         assert!((sampling.sigmas()[998] - 2254.2354).abs() < 0.05, "{}", sampling.sigmas()[998]);
         assert_eq!(sampling.sigma_min(), ModelSampling::stable_diffusion(Prediction::Epsilon).sigma_min());
+    }
+
+    /// Of ComfyUI's `ModelSamplingDiscrete` with the upscaler's settings.
+    #[test]
+    fn levels_of_the_upscaler() {
+        let sampling = ModelSampling::discrete(Betas::UPSCALER, Prediction::Velocity);
+        let levels = [
+            (0, 0.010_000_499_896_705),
+            (1, 0.014_236_543_327_57),
+            (500, 1.420_789_957_046_5),
+            (999, 36.911_911_010_742),
+        ];
+        for (timestep, sigma) in levels {
+            assert_near(sampling.sigmas()[timestep], sigma);
+        }
+        for (percent, sigma) in [(0.2, 6.911_584_377_288_8), (0.5, 1.417_730_093_002_3), (0.8, 0.355_903_774_499_9)] {
+            assert_near(sampling.percent_to_sigma(percent), sigma);
+        }
+        assert_near(ModelSampling::zero_snr(Betas::UPSCALER, Prediction::Velocity).sigmas()[998], 3538.561_523_437_5);
     }
 
     #[test]

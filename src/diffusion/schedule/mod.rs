@@ -12,7 +12,7 @@ mod optimal;
 
 pub use aligned::{Aligned, align_your_steps};
 pub use gits::by_geometry;
-pub use levels::{ModelSampling, Prediction};
+pub use levels::{Betas, ModelSampling, Prediction};
 pub use optimal::{Optimal, optimal_steps};
 
 use crate::{Error, Result};
@@ -373,7 +373,7 @@ mod tests {
         let values = |name: &str| recorded[name].flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let sampling = eps();
         assert_eq!(sampling.sigmas(), values("levels"));
-        let zsnr = ModelSampling::stable_diffusion_zero_snr(Prediction::Velocity);
+        let zsnr = ModelSampling::zero_snr(Betas::STABLE_DIFFUSION, Prediction::Velocity);
         assert_close("zsnr", zsnr.sigmas(), &values("zsnr"), 1e-7);
         for pair in values("percent").chunks(2) {
             assert_close("percent", &[sampling.percent_to_sigma(f64::from(pair[0]))], &pair[1..], 2e-6);

@@ -17,6 +17,10 @@ pub struct Config {
     pub context: Option<usize>,
     /// Width of the extra conditioning vector (`label_emb`), if it takes one.
     pub label: Option<usize>,
+    /// How many classes it tells apart, if it is told one of them (`label_emb` as a table).
+    pub classes: Option<usize>,
+    /// Whether it also looks along time: a network for videos.
+    pub temporal: bool,
     /// Whether attention is entered and left by Linear layers (SD 2, SDXL) instead of 1x1 convolutions (SD 1).
     pub linear_projection: bool,
     /// The way down, after the first convolution.
@@ -79,13 +83,18 @@ impl Config {
             }
             None => (None, false),
         };
-        let label = "label_emb.0.0.weight";
+        let label = |name: &str, dim: usize| {
+            let found = weights.contains(name).then(|| dims::<2>(weights, name));
+            Ok::<_, Error>(found.transpose()?.map(|dims| dims[dim]))
+        };
         Ok(Self {
             channels: first[0],
             input: first[1],
             output: 0,
             context,
-            label: if weights.contains(label) { Some(dims::<2>(weights, label)?[1]) } else { None },
+            label: label("label_emb.0.0.weight", 1)?,
+            classes: label("label_emb.weight", 0)?,
+            temporal: weights.names().any(|name| name.contains(".time_stack.")),
             linear_projection,
             down,
             middle: depth(weights, "middle_block.1"),
@@ -93,10 +102,17 @@ impl Config {
         })
     }
 
-    /// Heads of an attention over that many channels: 8 in SD 1 whatever the width, 64 channels each in later models.
+    /// Heads of an attention over that many channels: 8 whatever the width in SD 1 and in networks that are told a class, 64
+    /// channels each in other later models.
     #[must_use]
     pub fn heads(&self, width: usize) -> usize {
-        if self.linear_projection { (width / 64).max(1) } else { 8 }
+        if self.linear_projection && self.classes.is_none() { (width / 64).max(1) } else { 8 }
+    }
+
+    /// How many numbers it is told beside the prompt: those of the extra vector, or that of a class.
+    #[must_use]
+    pub fn told(&self) -> Option<usize> {
+        self.label.or(self.classes.map(|_| 1))
     }
 
     /// Transformer blocks after each residual block on the way down, which tells model families apart.

@@ -6,8 +6,8 @@ use candle_core::Tensor;
 
 use super::union::Union;
 use super::{
-    Config, Controls, DownBlock, Layers, Loader, MiddleBlock, Pass, TIME_WIDENING, Told, UNet, Weight, embed, expect,
-    load_pair, middle,
+    Config, Controls, DownBlock, Embedder, Layers, Loader, MiddleBlock, Pass, TIME_WIDENING, Told, UNet, Weight,
+    expect, middle,
 };
 use crate::adapters::on_layers;
 use crate::checkpoint::unet_to_latent_diffusion;
@@ -22,8 +22,7 @@ const HINT_STRIDES: [usize; 8] = [1, 1, 2, 1, 2, 1, 2, 1];
 pub struct ControlNet {
     config: Config,
     compute: Compute,
-    time: [Linear; 2],
-    label: Option<[Linear; 2]>,
+    embedder: Embedder,
     conv_in: Conv2d,
     hint: Vec<Conv2d>,
     down: Vec<DownBlock>,
@@ -48,8 +47,7 @@ impl ControlNet {
         let out =
             |(index, width): (usize, &usize)| Linear::load(&weights.at("zero_convs").at(index).at(0), *width, *width);
         Ok(Self {
-            time: load_pair(weights, "time_embed", config.channels, embedded)?,
-            label: config.label.map(|label| load_pair(weights, "label_emb.0", label, embedded)).transpose()?,
+            embedder: Embedder::load(weights, &config, embedded)?,
             conv_in: Conv2d::load(&weights.at("input_blocks.0.0"), config.input, config.channels, 3)?,
             hint: load_hint(weights)?,
             down,
@@ -115,7 +113,7 @@ impl ControlNet {
         kinds: &[usize],
     ) -> Result<Controls> {
         self.check(x, hint, context, label)?;
-        let mut time = embed(&self.time, self.label.as_ref(), timesteps, label, &self.compute)?;
+        let mut time = self.embedder.embed(timesteps, label, &self.compute)?;
         let mut seen = self.seen(hint)?;
         if let Some(union) = &self.union {
             time = time.broadcast_add(&union.told(kinds, &self.compute)?)?;
@@ -164,7 +162,7 @@ impl ControlNet {
             let fits = context.rank() == 3 && context.dims()[2] == width;
             expect(context, fits, "ControlNet (prompt)", || format!("[{batch}, tokens, {width}]"))?;
         }
-        match (config.label, label) {
+        match (config.told(), label) {
             (Some(width), Some(label)) => {
                 expect(label, label.dims() == [batch, width], "ControlNet (label)", || format!("[{batch}, {width}]"))
             }
@@ -238,9 +236,7 @@ fn own_name(name: &str, blocks: usize) -> Option<String> {
 
 impl Layers for ControlNet {
     fn visit(&mut self, visit: &mut dyn FnMut(&mut Weight)) {
-        for linear in self.time.iter_mut().chain(self.label.iter_mut().flatten()) {
-            linear.visit(visit);
-        }
+        self.embedder.visit(visit);
         self.conv_in.visit(visit);
         self.hint.visit(visit);
         self.down.visit(visit);

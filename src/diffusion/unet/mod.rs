@@ -5,6 +5,7 @@
 mod config;
 mod control;
 mod control_lora;
+mod embed;
 mod gligen;
 mod image_adapter;
 mod pass;
@@ -14,11 +15,13 @@ mod residual;
 mod transformer;
 mod union;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 
 pub use config::{Config, Down, Up};
 pub use control::{ControlNet, control_to_latent_diffusion};
 pub use control_lora::ControlLora;
+use embed::Embedder;
+pub(crate) use embed::timestep_embedding;
 pub use gligen::{BoxedWords, Gligen, Grounded, Grounding};
 pub use image_adapter::{ImageAdapter, image_adapter_names};
 pub use pass::{Back, Controls, Middle, Pass, Patch, Regrouped};
@@ -26,15 +29,11 @@ use residual::Residual;
 use transformer::SpatialTransformer;
 
 use crate::error::{Error, Result};
-use crate::nn::{
-    Compute, Conv2d, Geometry, GroupNorm, Layers, Linear, Weight, Weights, give_picture, silu, upsample_nearest,
-};
+use crate::nn::{Conv2d, Geometry, GroupNorm, Layers, Weight, Weights, give_picture, silu, upsample_nearest};
 
 const EPSILON: f64 = 1e-5;
 /// How much wider the timestep's embedding is than the first level.
 const TIME_WIDENING: usize = 4;
-/// The slowest wave of the timestep's embedding has this period, over 2π.
-const LONGEST_PERIOD: f32 = 10_000.0;
 
 /// A latent-diffusion UNet. Cheap to clone: clones share the weights.
 #[derive(Clone)]
@@ -42,8 +41,7 @@ pub struct UNet {
     config: Config,
     /// The tensors that it was found in.
     source: Weights,
-    time: [Linear; 2],
-    label: Option<[Linear; 2]>,
+    embedder: Embedder,
     conv_in: Conv2d,
     down: Vec<DownBlock>,
     middle: MiddleBlock,
@@ -82,7 +80,6 @@ impl UNet {
     pub fn load(weights: &Weights) -> Result<Self> {
         let config = Config::read(weights)?;
         let embedded = TIME_WIDENING * config.channels;
-        let pair = |place: &str, input| load_pair(weights, place, input, embedded);
         let loader = Loader { weights, config: &config, embedded };
         let (mut down, mut widths) = loader.down()?;
         let width = widths.last().copied().unwrap_or(config.channels);
@@ -90,8 +87,7 @@ impl UNet {
         number(&mut down, &mut middle, &mut up);
         let last = config.up.last().map_or(width, |block| block.width);
         Ok(Self {
-            time: pair("time_embed", config.channels)?,
-            label: config.label.map(|label| pair("label_emb.0", label)).transpose()?,
+            embedder: Embedder::load(weights, &config, embedded)?,
             conv_in: Conv2d::load(&weights.at("input_blocks.0.0"), config.input, config.channels, 3)?,
             down,
             middle,
@@ -121,7 +117,7 @@ impl UNet {
     /// - `x`: `[batch, input, height, width]`, f32, scaled to the variance that the network expects
     /// - `timesteps`: `[batch]`, f32, 0 to 999, fractions allowed
     /// - `context`: the prompt, `[batch, tokens, context]`, f32
-    /// - `label`: `[batch, label]`, f32, for models that take one
+    /// - `label`: `[batch, label]`, f32, for models that take one; `[batch, 1]` for those that are told a class
     /// - output: `[batch, output, height, width]`, f32
     ///
     /// # Errors
@@ -172,7 +168,7 @@ impl UNet {
 
     /// What every block is told beside the picture.
     pub(crate) fn told(&self, timesteps: &Tensor, context: &Tensor, label: Option<&Tensor>) -> Result<Told> {
-        let time = silu(&self.embed(timesteps, label)?)?;
+        let time = silu(&self.embedder.embed(timesteps, label, self.source.compute())?)?;
         Ok(Told { time, context: self.source.compute().take(context)? })
     }
 
@@ -231,11 +227,6 @@ impl UNet {
         give_picture(&self.conv_out.forward(&self.norm_out.forward_silu(h)?)?)
     }
 
-    /// The timestep and the label as one vector per picture, `[batch, 4 · channels]`.
-    fn embed(&self, timesteps: &Tensor, label: Option<&Tensor>) -> Result<Tensor> {
-        embed(&self.time, self.label.as_ref(), timesteps, label, self.source.compute())
-    }
-
     fn check(&self, x: &Tensor, timesteps: &Tensor, context: &Tensor, label: Option<&Tensor>) -> Result<()> {
         let (batch, config) = (x.dims().first().copied().unwrap_or(0), &self.config);
         let whole = |x: &Tensor| x.rank() == 4 && x.dims()[1] == config.input && x.elem_count() > 0;
@@ -245,7 +236,7 @@ impl UNet {
             let fits = matches!(context.dims(), &[b, tokens, w] if b == batch && tokens > 0 && w == width);
             expect(context, fits, "UNet (prompt)", || format!("[{batch}, tokens, {width}]"))?;
         }
-        match (config.label, label) {
+        match (config.told(), label) {
             (Some(width), Some(label)) => {
                 expect(label, label.dims() == [batch, width], "UNet (label)", || format!("[{batch}, {width}]"))
             }
@@ -264,47 +255,6 @@ fn expect(x: &Tensor, holds: bool, layer: &str, expected: impl Fn() -> String) -
         return Ok(());
     }
     Err(Error::Shape { layer: layer.to_owned(), expected: expected(), found: x.dims().to_vec() })
-}
-
-/// Waves of `width / 2` frequencies, cosines first: `[batch]` to `[batch, width]`, f32.
-///
-/// Computed in f32 as the reference does, because at timestep 999 the rounding of a frequency is visible.
-pub(crate) fn timestep_embedding(timesteps: &Tensor, width: usize) -> Result<Tensor> {
-    let half = width / 2;
-    let frequency = |index: usize| (-LONGEST_PERIOD.ln() * index as f32 / half as f32).exp();
-    let frequencies: Vec<f32> = (0..half).map(frequency).collect();
-    let timesteps = timesteps.to_dtype(DType::F32)?;
-    let mut waves = Vec::with_capacity(timesteps.elem_count() * width);
-    for timestep in timesteps.to_vec1::<f32>()? {
-        waves.extend(frequencies.iter().map(|frequency| (timestep * frequency).cos()));
-        waves.extend(frequencies.iter().map(|frequency| (timestep * frequency).sin()));
-        waves.extend(std::iter::repeat_n(0.0, width % 2));
-    }
-    Ok(Tensor::from_vec(waves, (timesteps.elem_count(), width), &Device::Cpu)?.to_device(timesteps.device())?)
-}
-
-/// The timestep and the label as one vector per picture, `[batch, 4 · channels]`.
-fn embed(
-    of_time: &[Linear; 2],
-    of_label: Option<&[Linear; 2]>,
-    timesteps: &Tensor,
-    label: Option<&Tensor>,
-    compute: &Compute,
-) -> Result<Tensor> {
-    let width = of_time[0].weight().shape()[1];
-    let waves = compute.take(&timestep_embedding(timesteps, width)?)?;
-    let run = |pair: &[Linear; 2], x: &Tensor| pair[1].forward(&silu(&pair[0].forward(x)?)?);
-    let time = run(of_time, &waves)?;
-    match (of_label, label) {
-        (Some(layers), Some(label)) => Ok((time + run(layers, &compute.take(label)?)?)?),
-        _ => Ok(time),
-    }
-}
-
-/// Two layers that make an embedding of numbers.
-fn load_pair(weights: &Weights, place: &str, input: usize, embedded: usize) -> Result<[Linear; 2]> {
-    let place = weights.at(place);
-    Ok([Linear::load(&place.at(0), input, embedded)?, Linear::load(&place.at(2), embedded, embedded)?])
 }
 
 /// The middle of a network: residual, attention, residual.
@@ -454,9 +404,7 @@ impl UpBlock {
 
 impl Layers for UNet {
     fn visit(&mut self, visit: &mut dyn FnMut(&mut Weight)) {
-        for linear in self.time.iter_mut().chain(self.label.iter_mut().flatten()) {
-            linear.visit(visit);
-        }
+        self.embedder.visit(visit);
         self.conv_in.visit(visit);
         self.down.visit(visit);
         self.middle.0.visit(visit);
@@ -491,7 +439,7 @@ impl Layers for UpBlock {
 mod tests {
     use std::sync::Arc;
 
-    use candle_core::Var;
+    use candle_core::{DType, Device, Var};
 
     use super::*;
     use crate::nn::{Adapter, attach, layers};

@@ -66,10 +66,14 @@ impl Layers for SpatialTransformer {
 }
 
 /// Self-attention, cross-attention, feed-forward, each after a layer norm and added to what came in.
+///
+/// In some networks the first attention is no self-attention: it looks at the prompt as the second does.
 #[derive(Clone)]
 struct Block {
     norm1: LayerNorm,
     attn1: Attention,
+    /// Whether the first attention looks at the prompt.
+    only_prompt: bool,
     norm2: LayerNorm,
     attn2: Attention,
     norm3: LayerNorm,
@@ -82,9 +86,13 @@ impl Block {
         let heads = config.heads(width);
         let context = config.context.unwrap_or(width);
         let norm = |name| LayerNorm::load(&weights.at(name), width, LAYER_EPSILON);
+        // Its keys' width says what it looks at. Where both are of one width it is the picture.
+        let keys = weights.shape("attn1.to_k.weight");
+        let only_prompt = context != width && matches!(keys, Some(&[_, input]) if input == context);
         Ok(Self {
             norm1: norm("norm1")?,
-            attn1: Attention::load(&weights.at("attn1"), width, width, heads)?,
+            attn1: Attention::load(&weights.at("attn1"), width, if only_prompt { context } else { width }, heads)?,
+            only_prompt,
             norm2: norm("norm2")?,
             attn2: Attention::load(&weights.at("attn2"), width, context, heads)?,
             norm3: norm("norm3")?,
@@ -95,7 +103,7 @@ impl Block {
 
     fn forward(&self, x: &Tensor, context: &Tensor, transformer: usize, pass: &Pass<'_>) -> Result<Tensor> {
         let h = self.norm1.forward(x)?;
-        let mut x = self.attn1.forward_self(&h, x, pass)?;
+        let mut x = self.attn1.forward_self(&h, self.only_prompt.then_some(context), x, pass)?;
         if let Some(grounded) = pass.grounded {
             x = grounded.apply(transformer, &x)?;
         }
@@ -165,8 +173,9 @@ impl Attention {
         self.to_out.forward_add(&found, residual)
     }
 
-    /// What `x` `[batch, tokens, width]` finds in itself, as far as a pass lets it, added to `residual`.
-    fn forward_self(&self, x: &Tensor, residual: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
+    /// What `x` `[batch, tokens, width]` finds in itself, or in the `prompt` if it looks there, as far as a pass lets it, added to
+    /// `residual`.
+    fn forward_self(&self, x: &Tensor, prompt: Option<&Tensor>, residual: &Tensor, pass: &Pass<'_>) -> Result<Tensor> {
         if matches!(pass.middle, Middle::Passes) {
             return self.to_out.forward_add(&self.to_v.forward(x)?, residual);
         }
@@ -177,8 +186,12 @@ impl Attention {
                 ways_back.push(regrouped.back);
             }
         }
-        let [keys, values] = pass.looked_at(x)?.unwrap_or_else(|| [x.clone(), x.clone()]);
-        let (q, mut k, mut v) = (self.to_q.forward(&tokens)?, self.to_k.forward(&keys)?, self.to_v.forward(&values)?);
+        let q = self.to_q.forward(&tokens)?;
+        let [mut k, mut v] = match (pass.looked_at(prompt.unwrap_or(x))?, prompt) {
+            (Some([keys, values]), _) => [self.to_k.forward(&keys)?, self.to_v.forward(&values)?],
+            (None, Some(prompt)) => self.prompt.of(prompt, || self.keys_and_values(prompt))?,
+            (None, None) => self.keys_and_values(x)?,
+        };
         if let Middle::Watched(seen) = pass.middle {
             *seen.borrow_mut() = Some(self.looked_at(&q, &k)?);
         }

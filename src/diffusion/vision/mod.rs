@@ -31,6 +31,8 @@ pub struct Seen {
 #[derive(Clone)]
 pub struct Vision {
     layout: &'static Layout,
+    /// The tensors that it was found in, as transformers names them.
+    source: Weights,
     patch: Conv2d,
     /// Its token for the whole picture, `[1, 1, width]`.
     class: Tensor,
@@ -82,6 +84,7 @@ impl Vision {
         });
         Ok(Self {
             layout,
+            source: weights.clone(),
             patch: embed(&patch, 3, width, pixels, geometry)?,
             class: vector(&weights, layout.class, width)?.reshape((1, 1, width))?,
             positions,
@@ -110,6 +113,12 @@ impl Vision {
         };
         let deep = renamed.contains("vision_model.encoder.layers.24.layer_norm1.weight");
         Self::load(&renamed, if deep { Activation::Gelu } else { Activation::QuickGelu })
+    }
+
+    /// The tensors of the file that it was loaded from, under the names of transformers.
+    #[must_use]
+    pub fn source(&self) -> &Weights {
+        &self.source
     }
 
     /// What it is: `CLIP`, `DINO`, `DINOv2`.
