@@ -20,6 +20,7 @@ pub(crate) fn nodes() -> Vec<NodeDef> {
         NodeDef::of::<CLIPTextEncodeControlnet>(),
         NodeDef::of::<ControlNetApply>(),
         NodeDef::of::<ControlNetApplyAdvanced>(),
+        NodeDef::of::<ControlNetApplySD3>(),
         NodeDef::of::<ControlNetInpaintingAliMamaApply>(),
         NodeDef::of::<ControlNetLoader>(),
         NodeDef::of::<DiffControlNetLoader>(),
@@ -306,6 +307,46 @@ struct ControlNetApplyAdvanced {
 }
 
 impl Run for ControlNetApplyAdvanced {
+    type Output = (Conditioning, Conditioning);
+
+    fn run(self, _: &Context<'_>) -> Result<(Conditioning, Conditioning)> {
+        let _ = self.vae;
+        let span = (self.start_percent, self.end_percent);
+        both(&self.control_net, &self.image, self.strength, span, [&self.positive, &self.negative]).map_err(tell)
+    }
+}
+
+/// Lets a picture lead the model beside the prompts: as `ControlNetApplyAdvanced`, with an autoencoder that is always there.
+#[derive(Node)]
+#[node(
+    category = "conditioning/controlnet",
+    display_name = "Apply Controlnet with VAE",
+    outputs = ["positive", "negative"],
+    deprecated
+)]
+struct ControlNetApplySD3 {
+    /// What the picture should show.
+    positive: Shared<Conditioning>,
+    /// What it should not show.
+    negative: Shared<Conditioning>,
+    /// The network.
+    control_net: Shared<Control>,
+    /// For networks that see latents; those of Stable Diffusion and SDXL see pictures.
+    vae: Shared<Vae>,
+    /// What the network was trained to see: edges, depth, a pose.
+    image: Shared<Image>,
+    /// How much it leads; 0 not at all.
+    #[input(default = 1.0, range = 0.0..=10.0, step = 0.01)]
+    strength: f64,
+    /// From this share of the way on.
+    #[input(default = 0.0, range = 0.0..=1.0, step = 0.001)]
+    start_percent: f64,
+    /// Up to this share of the way.
+    #[input(default = 1.0, range = 0.0..=1.0, step = 0.001)]
+    end_percent: f64,
+}
+
+impl Run for ControlNetApplySD3 {
     type Output = (Conditioning, Conditioning);
 
     fn run(self, _: &Context<'_>) -> Result<(Conditioning, Conditioning)> {

@@ -1,7 +1,7 @@
 //! Models that sample otherwise: other noise levels, corrections of guidance.
 
 use crate::error::{Error, tell};
-use crate::wires::{Conditioning, Model};
+use crate::wires::{Clip, Conditioning, Model};
 use paraflow_diffusion::guidance::Correction;
 use paraflow_diffusion::schedule::{ModelSampling, Prediction};
 use paraflow_engine::{Choice, Context, Node, NodeDef, Result, Run, Shared};
@@ -19,6 +19,9 @@ pub(crate) fn nodes() -> Vec<NodeDef> {
         NodeDef::of::<PerturbedAttentionGuidance>(),
         NodeDef::of::<RescaleCFG>(),
         NodeDef::of::<SelfAttentionGuidance>(),
+        NodeDef::of::<T5TokenizerOptions>(),
+        NodeDef::of::<TorchCompileModel>(),
+        NodeDef::of::<WanBlockSwap>(),
     ]
 }
 
@@ -98,6 +101,65 @@ impl Run for ModelComputeDtype {
             ));
         }
         Ok(Model::clone(&self.model))
+    }
+}
+
+/// Compiles a model for torch. There is none here, and the kernels are compiled already: the model stays as it is.
+#[derive(Node)]
+#[node(category = "_for_testing")]
+struct TorchCompileModel {
+    /// The model.
+    model: Shared<Model>,
+    /// With what to compile it.
+    #[input(choices = ["inductor", "cudagraphs"])]
+    backend: Choice<String>,
+}
+
+impl Run for TorchCompileModel {
+    type Output = Shared<Model>;
+
+    fn run(self, _: &Context<'_>) -> Result<Shared<Model>> {
+        let _ = self.backend;
+        Ok(self.model)
+    }
+}
+
+/// Does nothing, in ComfyUI as here: it is there for graphs that have it.
+#[derive(Node)]
+#[node(name = "wanBlockSwap", category = "", deprecated)]
+struct WanBlockSwap {
+    /// The model.
+    model: Shared<Model>,
+}
+
+impl Run for WanBlockSwap {
+    type Output = Shared<Model>;
+
+    fn run(self, _: &Context<'_>) -> Result<Shared<Model>> {
+        Ok(self.model)
+    }
+}
+
+/// Sets how short prompts are filled up for T5 encoders. Those of Stable Diffusion are of another kind and stay as they are.
+#[derive(Node)]
+#[node(category = "_for_testing/conditioning")]
+struct T5TokenizerOptions {
+    /// The text encoder.
+    clip: Shared<Clip>,
+    /// How many tokens to add at least.
+    #[input(default = 0, range = 0..=10_000, step = 1)]
+    min_padding: u32,
+    /// How many tokens there are at least.
+    #[input(default = 0, range = 0..=10_000, step = 1)]
+    min_length: u32,
+}
+
+impl Run for T5TokenizerOptions {
+    type Output = Shared<Clip>;
+
+    fn run(self, _: &Context<'_>) -> Result<Shared<Clip>> {
+        let _ = (self.min_padding, self.min_length);
+        Ok(self.clip)
     }
 }
 

@@ -336,7 +336,7 @@ mod tests {
         for (percent, sigma) in [(0.2, 6.911_584_377_288_8), (0.5, 1.417_730_093_002_3), (0.8, 0.355_903_774_499_9)] {
             assert_near(sampling.percent_to_sigma(percent), sigma);
         }
-        assert_near(ModelSampling::zero_snr(Betas::UPSCALER, Prediction::Velocity).sigmas()[998], 3538.561_523_437_5);
+        assert_near(ModelSampling::zero_snr(Betas::UPSCALER, Prediction::Velocity).sigmas()[998], 3_538.561_523_437_5);
     }
 
     #[test]

@@ -179,7 +179,8 @@ fn a_damaged_file_is_told_of_and_replaced() {
     bench.write("a", Dtype::F32);
     let expected = bench.without();
     assert_eq!(bench.with(), expected);
-    let damages: [(&str, &dyn Fn(&mut Vec<u8>)); 7] = [
+    type Damage<'a> = (&'a str, &'a dyn Fn(&mut Vec<u8>));
+    let damages: [Damage<'_>; 7] = [
         ("has other numbers than were written", &|bytes| *bytes.last_mut().unwrap() ^= 1),
         ("has other numbers than were written", &|bytes| bytes[128] ^= 0x80),
         ("is cut short or too long", &|bytes| bytes.truncate(bytes.len() - 64)),
