@@ -238,7 +238,7 @@ fn where_nothing_can_be_written_the_run_goes_on_in_memory() {
     fs::write(bench.kept().join(UNFINISHED), "").unwrap();
     assert_eq!(bench.with(), bench.without());
     let told = bench.told();
-    assert!(told.len() == 1 && told[0].contains("kept: cannot be written: "), "{told:?}");
+    assert!(told.len() == 1 && told[0].contains("kept`: cannot be written: "), "{told:?}");
     assert!(told[0].contains("stay in memory; free some space"), "{told:?}");
     assert!(bench.listing(PACKED).is_empty());
     assert!(matches!(Prepacked::open(&bench.model(), |_| ()), Err(Error::Unwritable { .. })));
