@@ -8,7 +8,6 @@ pub(crate) fn nodes() -> Vec<NodeDef> {
     vec![
         NodeDef::of::<AddTextPrefix>(),
         NodeDef::of::<AddTextSuffix>(),
-        NodeDef::of::<MergeTextLists>(),
         NodeDef::of::<ReplaceText>(),
         NodeDef::of::<StripWhitespace>(),
         NodeDef::of::<TextToLowercase>(),
@@ -33,22 +32,6 @@ impl Run for AddTextPrefix {
 
     fn run(self, _: &Context<'_>) -> Result<String> {
         Ok(self.prefix + &self.texts)
-    }
-}
-
-/// Gives the texts of a list as they are.
-#[derive(Node)]
-#[node(category = "dataset/text", display_name = "Merge Text Lists", input_is_list, outputs = ["texts"])]
-struct MergeTextLists {
-    /// The texts.
-    texts: Vec<String>,
-}
-
-impl Run for MergeTextLists {
-    type Output = Vec<String>;
-
-    fn run(self, _: &Context<'_>) -> Result<Vec<String>> {
-        Ok(self.texts)
     }
 }
 

@@ -84,7 +84,7 @@ fn what_zero123_cannot_be_shown_is_refused() {
     let refused = |node: &str, input: &str, value: Json| {
         let mut graph = golden.graph("other_side");
         graph[node][1][input] = value;
-        bench.run(graph).failure().1.to_string()
+        bench.refusal(graph)
     };
     let many = refused("shown", "init_image", json!(["small_picture", 0]));
     assert!(many.contains("one picture of three colours") && many.contains("2 of 3 channels"), "{many}");
