@@ -17,6 +17,7 @@ pub(crate) fn nodes() -> Vec<NodeDef> {
         NodeDef::of::<ConditioningConcat>(),
         NodeDef::of::<ConditioningSetArea>(),
         NodeDef::of::<ConditioningSetAreaPercentage>(),
+        NodeDef::of::<ConditioningSetAreaPercentageVideo>(),
         NodeDef::of::<ConditioningSetAreaStrength>(),
         NodeDef::of::<ConditioningSetMask>(),
         NodeDef::of::<ConditioningSetTimestepRange>(),
@@ -272,6 +273,47 @@ impl Run for ConditioningSetAreaPercentage {
 
     fn run(self, _: &Context<'_>) -> Result<Conditioning> {
         let area = Area::Share { height: self.height, width: self.width, y: self.y, x: self.x };
+        Ok(set_area(&self.conditioning, area, self.strength))
+    }
+}
+
+/// Confines prompts to a part of a video. On a picture, which has no frames, rows take the place of frames and columns that of rows,
+/// as in ComfyUI.
+#[derive(Node)]
+#[node(category = "conditioning")]
+struct ConditioningSetAreaPercentageVideo {
+    /// The prompts.
+    conditioning: Shared<Conditioning>,
+    /// Width of the part; of a picture, nothing.
+    #[input(default = 1.0, range = 0.0..=1.0, step = 0.01)]
+    width: f64,
+    /// Height of the part; of a picture, its width.
+    #[input(default = 1.0, range = 0.0..=1.0, step = 0.01)]
+    height: f64,
+    /// Length of the part; of a picture, its height.
+    #[input(default = 1.0, range = 0.0..=1.0, step = 0.01)]
+    temporal: f64,
+    /// Distance from the left; of a picture, nothing.
+    #[input(default = 0.0, range = 0.0..=1.0, step = 0.01)]
+    x: f64,
+    /// Distance from the top; of a picture, from the left.
+    #[input(default = 0.0, range = 0.0..=1.0, step = 0.01)]
+    y: f64,
+    /// Distance from the first frame; of a picture, from the top.
+    #[input(default = 0.0, range = 0.0..=1.0, step = 0.01)]
+    z: f64,
+    /// How much these prompts count against others in the same place.
+    #[input(default = 1.0, range = 0.0..=10.0, step = 0.01)]
+    strength: f64,
+}
+
+impl Run for ConditioningSetAreaPercentageVideo {
+    type Output = Conditioning;
+
+    fn run(self, _: &Context<'_>) -> Result<Conditioning> {
+        // All latents here are of pictures.
+        let _ = (self.width, self.x);
+        let area = Area::Share { height: self.temporal, width: self.height, y: self.z, x: self.y };
         Ok(set_area(&self.conditioning, area, self.strength))
     }
 }

@@ -473,6 +473,30 @@ impl Input for AnyPictureName {
     }
 }
 
+/// The name of a picture that an editor's camera took.
+pub(crate) struct CaptureName(pub(crate) PictureName);
+
+impl Input for CaptureName {
+    const KIND: &'static str = "WEBCAM";
+    const NAMES_FILE: bool = true;
+
+    fn widget(_: &Services) -> Widget {
+        Widget::Text { multiline: false, dynamic_prompts: false }
+    }
+
+    fn check(literal: &Value, services: &Services) -> Result<(), Mismatch> {
+        PictureName::check(literal, services)
+    }
+
+    fn fingerprint(literal: &Value, services: &Services) -> paraflow_engine::Result<Option<Vec<u8>>> {
+        PictureName::fingerprint(literal, services)
+    }
+
+    fn take(given: Given<'_>) -> Result<Self, Mismatch> {
+        PictureName::take(given).map(Self)
+    }
+}
+
 /// The name of a file of latents among the inputs, perhaps with its folder behind it: `x.latent [output]`.
 pub(crate) struct LatentName(PictureName);
 

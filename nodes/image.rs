@@ -1,10 +1,10 @@
 //! Pictures in and out: loading, saving, previews.
 
 use crate::error::{Error, tell};
-use crate::files::{AnyPictureName, FilenamePrefix, PictureName};
+use crate::files::{AnyPictureName, CaptureName, FilenamePrefix, PictureName};
 use crate::memory::Memory;
 use crate::pictures::{Frame, decode, to_byte};
-use crate::wires::{Image, Mask};
+use crate::wires::{Image, MAX_SIZE, Mask};
 use candle_core::{DType, Device, Tensor};
 use paraflow_assets::{Assets, Channels, Outputs, Pixels, python_json, write_png};
 use paraflow_engine::{Choice, Context, Node, NodeDef, Result, Run, Services, Shared, Sink};
@@ -19,6 +19,7 @@ pub(crate) fn nodes() -> Vec<NodeDef> {
         NodeDef::of::<MaskPreview>(),
         NodeDef::of::<PreviewImage>(),
         NodeDef::of::<SaveImage>(),
+        NodeDef::of::<WebcamCapture>(),
     ]
 }
 
@@ -57,6 +58,34 @@ impl Run for LoadImageOutput {
     fn run(self, cx: &Context<'_>) -> Result<(Image, Mask)> {
         let frames = read(&self.image, cx.services()).map_err(tell)?;
         to_wires(&frames).map_err(tell)
+    }
+}
+
+/// Loads what an editor's camera took.
+#[derive(Node)]
+#[node(category = "image", display_name = "Webcam Capture", outputs = ["IMAGE"])]
+struct WebcamCapture {
+    /// The picture that the editor uploaded: `webcam/x.png [temp]`. Without a camera, the name of any picture.
+    image: CaptureName,
+    /// Width that the editor takes pictures in; 0 for the camera's.
+    #[input(default = 0, range = 0..=MAX_SIZE, step = 1)]
+    width: u32,
+    /// Height that it takes them in; 0 for the camera's.
+    #[input(default = 0, range = 0..=MAX_SIZE, step = 1)]
+    height: u32,
+    /// Whether it takes one when the graph is queued, and not by hand.
+    #[input(default = true)]
+    capture_on_queue: bool,
+}
+
+impl Run for WebcamCapture {
+    type Output = Image;
+
+    fn run(self, cx: &Context<'_>) -> Result<Image> {
+        // The editor has seen to these when the picture arrives.
+        let _ = (self.width, self.height, self.capture_on_queue);
+        let frames = read(&self.image.0, cx.services()).map_err(tell)?;
+        Ok(to_wires(&frames).map_err(tell)?.0)
     }
 }
 
@@ -244,6 +273,32 @@ mod tests {
     use std::fs;
 
     const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/nodes/");
+
+    #[test]
+    fn a_capture_is_the_picture_that_was_uploaded() {
+        let bench = Bench::new();
+        let picture = fs::read(format!("{GOLDEN}pictures/{}", first_picture())).unwrap();
+        bench.write("temp/webcam/shot.png", &picture);
+        let captured = json!({"image": "webcam/shot.png [temp]", "width": 0, "height": 0, "capture_on_queue": true});
+        let outcome = bench.run(json!({
+            "capture": ["WebcamCapture", captured], "load": ["LoadImage", {"image": "webcam/shot.png [temp]"}],
+            "a": ["Catch", {"value": ["capture", 0]}], "b": ["Catch", {"value": ["load", 0]}],
+        }));
+        let values = |id: &str| outcome.value::<Image>(id).values(0).unwrap();
+        assert_eq!(values("a"), values("b"));
+        let missing = json!({"image": "webcam/gone.png [temp]", "width": 0, "height": 0, "capture_on_queue": true});
+        let told =
+            bench.refusal(json!({"capture": ["WebcamCapture", missing], "a": ["Catch", {"value": ["capture", 0]}]}));
+        assert!(told.contains("gone.png"), "{told}");
+    }
+
+    fn first_picture() -> String {
+        let names = fs::read_dir(format!("{GOLDEN}pictures")).unwrap();
+        let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.retain(|name| name.ends_with(".png"));
+        names.sort();
+        names.swap_remove(0)
+    }
 
     /// Recorded from ComfyUI; see `tests/golden/nodes.py`.
     #[test]

@@ -10,6 +10,7 @@ mod behaviour;
 mod canny;
 mod composite;
 mod conditioning;
+mod context_windows;
 mod control;
 mod custom_sampling;
 mod dataset;
@@ -68,6 +69,8 @@ mod training;
 mod transform;
 mod upscale;
 mod vae;
+mod vector;
+mod video;
 mod vision;
 pub mod wires;
 
@@ -105,6 +108,7 @@ fn all_nodes() -> impl Iterator<Item = NodeDef> {
         canny,
         composite,
         conditioning,
+        context_windows,
         control,
         custom_sampling,
         dataset,
@@ -142,6 +146,8 @@ fn all_nodes() -> impl Iterator<Item = NodeDef> {
         transform,
         upscale,
         vae,
+        vector,
+        video,
         vision,
     ]
 }

@@ -6,6 +6,7 @@ use crate::vae;
 use crate::wires::{ClipVision, Conditioning, Image, Latent, MAX_SIZE, Prompt, Vae};
 use candle_core::{DType, Device, Tensor};
 use paraflow_diffusion::guidance::Picture;
+use paraflow_diffusion::noise::Generator;
 use paraflow_diffusion::resize::{Method, crop_to_aspect, resize};
 use paraflow_engine::{Context, Node, NodeDef, Result, Run, Shared};
 
@@ -126,7 +127,7 @@ impl Run for OtherSideConditioning {
     type Output = (Conditioning, Conditioning, Latent);
 
     fn run(self, cx: &Context<'_>) -> Result<(Conditioning, Conditioning, Latent)> {
-        let shown = Shown::of(&self.clip_vision, &self.init_image, &self.vae, (self.width, self.height), cx)?;
+        let shown = Shown::of(&self.clip_vision, &self.init_image, &self.vae, (self.width, self.height), 0.0, cx)?;
         let latent = shown.latent(self.batch_size).map_err(tell)?;
         shown.prompts(&[(self.elevation, self.azimuth)], latent).map_err(tell)
     }
@@ -175,7 +176,7 @@ impl Run for OtherSidesConditioning {
     type Output = (Conditioning, Conditioning, Latent);
 
     fn run(self, cx: &Context<'_>) -> Result<(Conditioning, Conditioning, Latent)> {
-        let shown = Shown::of(&self.clip_vision, &self.init_image, &self.vae, (self.width, self.height), cx)?;
+        let shown = Shown::of(&self.clip_vision, &self.init_image, &self.vae, (self.width, self.height), 0.0, cx)?;
         let next = |&(elevation, azimuth): &(f64, f64)| {
             Some((elevation + self.elevation_batch_increment, azimuth + self.azimuth_batch_increment))
         };
@@ -186,8 +187,8 @@ impl Run for OtherSidesConditioning {
     }
 }
 
-/// A picture as Stable Zero123 is shown it.
-struct Shown {
+/// A picture as Stable Zero123 and models of videos are shown it.
+pub(crate) struct Shown {
     /// What CLIP sees in it, `[1, 1, width]`.
     seen: Tensor,
     /// What the autoencoder makes of it, `[1, 4, rows, columns]`.
@@ -197,7 +198,15 @@ struct Shown {
 }
 
 impl Shown {
-    fn of(clip_vision: &ClipVision, image: &Image, vae: &Vae, size: (u32, u32), cx: &Context<'_>) -> Result<Self> {
+    /// `noise` is what the autoencoder sees on top of the picture.
+    pub(crate) fn of(
+        clip_vision: &ClipVision,
+        image: &Image,
+        vae: &Vae,
+        size: (u32, u32),
+        noise: f64,
+        cx: &Context<'_>,
+    ) -> Result<Self> {
         let look = || -> Result<Tensor, Error> {
             let (batch, _, _, channels) = image.dims();
             if batch != 1 || channels < 3 {
@@ -214,6 +223,7 @@ impl Shown {
         let planes = || -> Result<Tensor, Error> {
             let factor = vae.autoencoder()?.factor();
             let scaled = scale(image, size.0 as usize, size.1 as usize, Method::Bilinear, Crop::Center, cx)?;
+            let scaled = if noise > 0.0 { noised(&scaled, noise)? } else { scaled };
             vae::colour_planes(&scaled, factor, cx)
         };
         let latent = vae::encode(vae, &planes().map_err(tell)?, cx)?.samples().clone();
@@ -221,7 +231,7 @@ impl Shown {
     }
 
     /// So many empty latents of the results' size.
-    fn latent(&self, batch: u32) -> Result<Latent, Error> {
+    pub(crate) fn latent(&self, batch: u32) -> Result<Latent, Error> {
         let (width, height) = self.size;
         let cells = |pixels: u32| pixels as usize / crate::latent::CELL;
         empty(batch as usize, cells(height), cells(width))
@@ -233,14 +243,30 @@ impl Shown {
             sides.iter().flat_map(|(elevation, azimuth)| camera(*elevation as f32, *azimuth as f32)).collect();
         let cameras = Tensor::from_vec(cameras, (sides.len(), 1, 4), &Device::Cpu)?;
         let seen = self.seen.repeat((sides.len(), 1, 1))?;
+        self.prompts_of(Tensor::cat(&[&seen, &cameras], 2)?, latent)
+    }
+
+    /// The prompts for what is seen, and the empty ones.
+    pub(crate) fn plain_prompts(&self, latent: Latent) -> Result<(Conditioning, Conditioning, Latent), Error> {
+        self.prompts_of(self.seen.clone(), latent)
+    }
+
+    fn prompts_of(&self, context: Tensor, latent: Latent) -> Result<(Conditioning, Conditioning, Latent), Error> {
         let prompt = |context: Tensor, latent: Tensor| {
             let picture = Picture { latent: Some(latent), ..Picture::default() };
             Conditioning(vec![Prompt::new(context, None)]).with_picture(&picture)
         };
-        let positive = prompt(Tensor::cat(&[&seen, &cameras], 2)?, self.latent.clone());
+        let positive = prompt(context, self.latent.clone());
         let negative = prompt(self.seen.zeros_like()?, self.latent.zeros_like()?);
         Ok((positive, negative, latent))
     }
+}
+
+/// A picture with noise on it. ComfyUI draws that from no seed; here it is the same each time.
+fn noised(image: &Image, strength: f64) -> Result<Image, Error> {
+    let pixels = image.pixels();
+    let noise = Generator::new(0).normal(pixels.shape(), pixels.device())?;
+    Image::new((pixels + (noise * strength)?)?)
 }
 
 /// How a camera goes, in the four numbers that the model was trained with: the angle down from where it was, sine and cosine of that

@@ -1,6 +1,7 @@
 //! Algorithms as nodes, each with its settings.
 
 use crate::wires::{Model, SamplerChoice};
+use paraflow_diffusion::resize::Method;
 use paraflow_diffusion::samplers::{self, Adaptive, ErSde, Phi, SaSolver, Sampler, Scaler, Walk};
 use paraflow_engine::{Choice, Context, Node, NodeDef, Result, Run, Shared};
 
@@ -16,6 +17,7 @@ pub(crate) fn nodes() -> Vec<NodeDef> {
         NodeDef::of::<SamplerEulerAncestral>(),
         NodeDef::of::<SamplerEulerAncestralCFGPP>(),
         NodeDef::of::<SamplerEulerCFGpp>(),
+        NodeDef::of::<SamplerLCMUpscale>(),
         NodeDef::of::<SamplerLMS>(),
         NodeDef::of::<SamplerSASolver>(),
         NodeDef::of::<SamplerSEEDS2>(),
@@ -212,6 +214,35 @@ impl Run for SamplerDPMPPSDE {
     }
 }
 
+/// Sampling of consistency models with latents that grow on the way: the picture is laid out small and drawn large.
+///
+/// Noise masks, masks of prompts and pictures that a model sees beside the latent keep their size, and do not go with it.
+#[derive(Node)]
+#[node(category = "sampling/custom_sampling/samplers")]
+struct SamplerLCMUpscale {
+    /// How many times as wide and high the result is.
+    #[input(default = 1.0, range = 0.1..=20.0, step = 0.01)]
+    scale_ratio: f64,
+    /// After how many steps the latent is as large as that; -1 for half of them.
+    #[input(default = -1, range = -1..=1000, step = 1)]
+    scale_steps: i32,
+    /// How latents are made larger.
+    #[input(choices = ENLARGING.iter().map(|method| method.name()))]
+    upscale_method: Choice<Method>,
+}
+
+/// The ways of making latents larger, in the order in which ComfyUI offers them.
+const ENLARGING: [Method; 5] = [Method::Bislerp, Method::NearestExact, Method::Bilinear, Method::Area, Method::Bicubic];
+
+impl Run for SamplerLCMUpscale {
+    type Output = SamplerChoice;
+
+    fn run(self, _: &Context<'_>) -> Result<SamplerChoice> {
+        let growths = usize::try_from(self.scale_steps).ok();
+        Ok(SamplerChoice(Walk::lcm_enlarging(self.scale_ratio, growths, self.upscale_method.into_inner())))
+    }
+}
+
 /// The extended reverse-time SDE solver.
 #[derive(Node)]
 #[node(name = "SamplerER_SDE", category = "sampling/custom_sampling/samplers")]
@@ -379,5 +410,48 @@ impl Run for SamplerSEEDS2 {
             self.r as f32,
             if self.solver_type.name() == "phi_2" { Phi::Two } else { Phi::One },
         )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::Bench;
+    use crate::tiny;
+    use serde_json::json;
+
+    #[test]
+    fn what_cannot_grow_with_a_latent_is_told() {
+        let bench = Bench::new();
+        bench.write("models/checkpoints/tiny.safetensors", tiny::checkpoint());
+        let run = |ratio: f64, latent: &str, positive: &str| {
+            bench.run(json!({
+                "load": ["CheckpointLoaderSimple", {"ckpt_name": "tiny.safetensors"}],
+                "bear": ["CLIPTextEncode", {"text": "a bear", "clip": ["load", 1]}],
+                "mask": ["SolidMask", {"value": 0.5, "width": 64, "height": 64}],
+                "part": ["ConditioningSetMask", {
+                    "conditioning": ["bear", 0], "mask": ["mask", 0], "strength": 1.0, "set_cond_area": "default",
+                }],
+                "canvas": ["EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 1}],
+                "masked": ["SetLatentNoiseMask", {"samples": ["canvas", 0], "mask": ["mask", 0]}],
+                "growing": ["SamplerLCMUpscale", {"scale_ratio": ratio, "scale_steps": 1, "upscale_method": "bilinear"}],
+                "levels": ["BasicScheduler", {"model": ["load", 0], "scheduler": "normal", "steps": 2, "denoise": 1.0}],
+                "sample": ["SamplerCustom", {
+                    "model": ["load", 0], "add_noise": true, "noise_seed": 5, "cfg": 1.0, "positive": [positive, 0],
+                    "negative": ["bear", 0], "sampler": ["growing", 0], "sigmas": ["levels", 0], "latent_image": [latent, 0],
+                }],
+                "end": ["Catch", {"value": ["sample", 0]}],
+            }))
+        };
+        for (latent, positive, what) in
+            [("masked", "bear", "the noise mask has the size"), ("canvas", "part", "the mask of a prompt has the size")]
+        {
+            let outcome = run(1.5, latent, positive);
+            let (node, error) = outcome.failure();
+            assert_eq!(node, "sample");
+            assert!(error.to_string().contains(what), "{error}");
+            // Of a latent that does not grow, they are as good as ever.
+            assert_eq!(run(1.0, latent, positive).value::<crate::wires::Latent>("end").dims(), (1, 4, 8, 8));
+        }
+        assert_eq!(run(1.5, "canvas", "bear").value::<crate::wires::Latent>("end").dims(), (1, 4, 12, 12));
     }
 }

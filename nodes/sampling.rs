@@ -175,7 +175,7 @@ impl Sampling<'_> {
     fn run(&self, cx: &Context<'_>) -> Result<Latent> {
         cx.check()?;
         warn_of_idle_hooks(self.model, [self.positive, self.negative], cx)?;
-        let batch_limit = batch_limit(self.model, self.latent, 2, cx)?;
+        let batch_limit = batch_limit(self.model, self.latent, 2, None, cx)?;
         let pixels = pixels(self.latent);
         let corrections = self.model.corrections_at(pixels, self.seed).map_err(tell)?;
         let positive = self.positive.conditions(self.model, pixels, false, self.seed).map_err(tell)?;
@@ -260,7 +260,8 @@ pub(crate) fn run(job: &Job<'_>, cx: &Context<'_>) -> Result<(Latent, Latent)> {
     warn_of_idle_hooks(model, &guider.sides, cx)?;
     let pixels = pixels(job.latent);
     let corrections = model.corrections_at(pixels, job.seed).map_err(tell)?;
-    let guided = model.as_guided(&corrections, batch_limit(model, job.latent, guider.sides.len(), cx)?);
+    let guided =
+        model.as_guided(&corrections, batch_limit(model, job.latent, guider.sides.len(), job.sampler.0.enlarges, cx)?);
     // The second side is the negative one.
     let side = |(i, side): (usize, &Conditioning)| side.conditions(model, pixels, i == 1, job.seed);
     let sides = guider.sides.iter().enumerate().map(side).collect::<Result<Vec<_>, _>>().map_err(tell)?;
@@ -295,15 +296,19 @@ pub(crate) fn run(job: &Job<'_>, cx: &Context<'_>) -> Result<(Latent, Latent)> {
     Ok((samples, denoised))
 }
 
-/// How many latents may go through the model at once: all sides' where there is room, else one side's.
+/// How many latents may go through the model at once: all sides' where there is room, else one side's. Latents may become
+/// larger on the way.
 ///
 /// # Errors
 /// There is no room for that either.
-fn batch_limit(model: &Model, latent: &Latent, sides: usize, cx: &Context<'_>) -> Result<usize> {
+fn batch_limit(model: &Model, latent: &Latent, sides: usize, enlarges: Option<f64>, cx: &Context<'_>) -> Result<usize> {
     /// How many numbers a latent cell takes while the UNet works, for each channel of its first level. Measured: 26
     /// with one block a level, at 512 and 1024 pixels; more blocks keep more.
     const NUMBERS: usize = 32;
     let (batch, _, rows, columns) = latent.dims();
+    let [rows, columns] = [rows, columns].map(|cells| (cells as f64 * enlarges.unwrap_or(1.0).max(1.0)) as usize);
+    // Of a batch that is shown in windows, no more than one window goes through it.
+    let batch = model.windows.filter(|windows| windows.dim == 0).map_or(batch, |windows| batch.min(windows.length));
     let numbers = (batch * rows * columns) as u64 * (model.unet.config().channels * NUMBERS) as u64;
     let needed = numbers.saturating_mul(size_of::<f32>() as u64);
     let (width, height) = (columns * model.layout.cell, rows * model.layout.cell);

@@ -65,6 +65,27 @@ fn stock_nodes_are_declared_as_in_comfyui() {
     assert_eq!(compared, recorded.len());
 }
 
+/// `docs/stock-nodes.md` tells each of them, with its category and their number.
+#[test]
+fn the_table_of_stock_nodes_is_whole() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../");
+    let read = |name: &str| std::fs::read_to_string(format!("{folder}{name}")).unwrap();
+    let recorded: Map<String, Value> = serde_json::from_str(&read("tests/golden/nodes/object_info.json")).unwrap();
+    let table = read("docs/stock-nodes.md");
+    let row = |line: &str| {
+        let mut cells = line.strip_prefix("| `")?.split(" | ");
+        Some((cells.next()?.trim_end_matches('`').to_owned(), cells.next()?.to_owned()))
+    };
+    let told: std::collections::BTreeMap<_, _> = table.lines().filter_map(row).collect();
+    let category = |declared: &Value| match declared["category"].as_str().expect("a category was recorded") {
+        "" => "(none)".to_owned(),
+        category => category.to_owned(),
+    };
+    let expected = recorded.iter().map(|(name, declared)| (name.clone(), category(declared))).collect();
+    assert_eq!(told, expected);
+    assert!(table.contains(&format!("that paraflow has: {}.", recorded.len())));
+}
+
 /// A declaration in the shape of the recording.
 fn describe(spec: &NodeSpec) -> Value {
     let matches = spec.inputs.iter().any(|input| matches!(input.dynamic, Some(Dynamic::Matches(_))));

@@ -6,11 +6,12 @@
 mod conditioning;
 mod hooks;
 mod networks;
+mod svg;
 
 use crate::error::Error;
 use candle_core::{DType, Tensor};
 use paraflow_diffusion::checkpoint::Layout;
-use paraflow_diffusion::guidance::{self, Correction, Edit, Guidance, Label};
+use paraflow_diffusion::guidance::{self, Correction, Edit, Guidance, Label, Windows};
 use paraflow_diffusion::nn::Linear;
 use paraflow_diffusion::noise;
 use paraflow_diffusion::preview::Look;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 pub use self::conditioning::{Conditioning, Prompt};
 pub use self::hooks::{ClipHooks, Floats, HookKeyframes, TimestepsRange, WeightHooks};
 pub use self::networks::{ClipVision, ClipVisionOutput, Control, Style, TextBoxes, UpscaleModel};
+pub use self::svg::Svg;
 pub use crate::personalize::wires::{Lora, Para, SpectralShifts};
 
 /// The largest width and height in pixels, ComfyUI's `MAX_RESOLUTION`.
@@ -47,6 +49,8 @@ pub struct Model {
     pub label: Option<Label>,
     /// What it sees beside the noisy latent.
     pub edit: Option<Edit>,
+    /// How latents are cut for it, if they are.
+    pub windows: Option<Windows>,
     /// What makes prompts of what it is told in their place.
     pub projection: Option<Linear>,
     /// What it asks of guidance.
@@ -86,6 +90,7 @@ impl Model {
             corrections,
             patches: &self.patches,
             edit: self.edit,
+            windows: self.windows,
             batch_limit,
         }
     }

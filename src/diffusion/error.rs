@@ -179,6 +179,27 @@ pub enum Error {
         /// How many numbers were given.
         indices: usize,
     },
+    /// A sampler that makes latents grow meets something of the size that they began with.
+    #[error(
+        "this sampler changes the size of the latent between steps, and {what} has the size that it begins with\nhint: take it \
+         away, or choose a sampler that keeps the size"
+    )]
+    CannotGrow {
+        /// `the noise mask`, for one.
+        what: &'static str,
+    },
+    /// Latents cannot be cut into windows as asked for.
+    #[error("context windows of {length} with an overlap of {overlap}: {fact}\nhint: {hint}")]
+    Windows {
+        /// How long a window is.
+        length: usize,
+        /// What two windows share.
+        overlap: usize,
+        /// What is wrong.
+        fact: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// A prompt is confined to an area that has no cell on the canvas.
     #[error(
         "an area of {height} x {width} cells at row {y}, column {x} lies outside a latent of {rows} x {columns}\nhint: \

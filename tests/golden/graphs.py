@@ -57,7 +57,7 @@ UNET, VAE = "model.diffusion_model.", "first_stage_model."
 EXTRAS = ("advanced_samplers apg attention_multiply canny cond controlnet eps fresca gits lora_extract mahiro model_merging "
           "model_merging_model_specific rebatch tcfg easycache hypernetwork lumina2 video_model "
           "custom_sampler model_advanced freelunch hypertile tomesd model_downscale pag sag perpneg cfg differential_diffusion "
-          "upscale_model images post_processing latent mask compositing morphology ip2p hooks sdupscale stable3d")
+          "upscale_model images post_processing latent mask compositing morphology ip2p hooks sdupscale stable3d context_windows")
 THIN = 7
 
 
@@ -508,6 +508,22 @@ def turned(name, **more):
     return {"shown": shown, "end": sampler(["zero", 0], positive=["shown", 0], negative=["shown", 1], latent_image=["shown", 2])}
 
 
+def windowed(length, overlap, schedule, fuse, latent="frames", start="model", more=None, **inputs):
+    cut = {"model": [start, 0], "context_length": length, "context_overlap": overlap, "context_schedule": schedule,
+           "context_stride": 1, "closed_loop": False, "fuse_method": fuse, "dim": 0, "freenoise": False}
+    return {"cut": ["ContextWindowsManual", cut | inputs], "end": sampler(["cut", 0], latent_image=[latent, 0], **(more or {}))}
+
+
+def grown(ratio, steps, method, **more):
+    return chosen("SamplerLCMUpscale", scale_ratio=ratio, scale_steps=steps, upscale_method=method) | more
+
+
+def filmed(name, **more):
+    shown = [name, {"clip_vision": ["zero", 1], "init_image": ["picture", 0], "vae": ["zero", 2], "width": 64, "height": 80,
+                    "video_frames": 3} | more]
+    return {"shown": shown, "end": sampler(["zero", 0], positive=["shown", 0], negative=["shown", 1], latent_image=["shown", 2])}
+
+
 def merged(name, **inputs):
     return {"merged": [name, {"model1": ["model", 0], "model2": ["model_2", 0]} | inputs], "end": sampler(["merged", 0])}
 
@@ -933,6 +949,51 @@ CASES = {
                      **enlarged("hint", 1.3, 0.2, model="patch", sampler_name="lcm")},
     "other_side": turned("StableZero123_Conditioning"),
     "other_sides": turned("StableZero123_Conditioning_Batched", elevation_batch_increment=-7.5, azimuth_batch_increment=100.0),
+    "first_frame": filmed("SVD_img2vid_Conditioning", motion_bucket_id=100, fps=8, augmentation_level=0.0),
+    "orbit": filmed("SV3D_Conditioning", elevation=10.0),
+    "area_of_video": {
+        "told": ["ConditioningSetAreaPercentageVideo", {"conditioning": ["positive", 0], "width": 0.1, "height": 0.6, "temporal": 0.5,
+                                                        "x": 0.9, "y": 0.2, "z": 0.3, "strength": 0.8}],
+        "end": sampler(["model", 0], positive=["told", 0]),
+    },
+    "rows_replaced": {"cut": ["LatentCut", {"samples": ["latent", 0], "dim": "y", "index": 2, "amount": 3}],
+                      "more": ["RepeatLatentBatch", {"samples": ["latent", 0], "amount": 2}],
+                      "end": ["ReplaceVideoLatentFrames", {"destination": ["more", 0], "source": ["cut", 0], "index": -5}]},
+    "rows_left": {"end": ["ReplaceVideoLatentFrames", {"destination": ["latent", 0], "source": ["latent", 0], "index": 1}]},
+    "grown": grown(1.5, -1, "bislerp"),
+    "grown_early": grown(2.0, 2, "nearest-exact", end=["SamplerCustomAdvanced", {
+        "noise": ["noise", 0], "guider": ["guide", 0], "sampler": ["chosen", 0], "sigmas": ["levels", 0], "latent_image": ["pair", 0]}]),
+    "grown_late": grown(1.7, 1000, "bicubic"),
+    "grown_smaller": grown(0.6, 2, "area"),
+    "grown_never": grown(3.0, 0, "bilinear"),
+    "grown_area": grown(1.6, 2, "bilinear", area=["ConditioningSetArea", {
+        "conditioning": ["positive", 0], "width": 72, "height": 64, "x": 40, "y": 32, "strength": 0.7}],
+        guide=["CFGGuider", {"model": ["model", 0], "positive": ["two", 0], "negative": ["negative", 0], "cfg": 3.0}],
+        two=["ConditioningCombine", {"conditioning_1": ["area", 0], "conditioning_2": ["other", 0]}]),
+    "grown_control": grown(1.5, 1, "bilinear", control_1=controlled(), guide=["CFGGuider", {
+        "model": ["model", 0], "positive": ["control_1", 0], "negative": ["control_1", 1], "cfg": 3.0}]),
+    "windows": windowed(3, 1, "standard_static", "pyramid"),
+    "windows_even": windowed(2, 1, "standard_static", "flat", more={"sampler_name": "euler_ancestral"}),
+    "windows_uniform": windowed(3, 1, "standard_uniform", "relative", freenoise=True),
+    "windows_uniform_far": windowed(2, 1, "standard_uniform", "pyramid", context_stride=2),
+    "windows_looped": windowed(3, 1, "looped_uniform", "flat", closed_loop=True),
+    "windows_looped_far": windowed(2, 1, "looped_uniform", "relative", closed_loop=True, context_stride=2, more={"steps": 6}),
+    "windows_batched": windowed(2, 1, "batched", "pyramid", freenoise=True),
+    "windows_fading": windowed(4, 3, "standard_static", "overlap-linear", freenoise=True),
+    "windows_rows": windowed(8, 3, "standard_static", "overlap-linear", latent="large", dim=2),
+    "windows_columns": windowed(13, 5, "standard_uniform", "pyramid", latent="large", dim=3, freenoise=True),
+    "windows_all": windowed(5, 1, "standard_static", "pyramid"),
+    "windows_control": windowed(3, 1, "standard_static", "pyramid", more={"positive": ["control_1", 0], "negative": ["control_1", 1]}) | {
+        "control_1": controlled()},
+    "windows_perturbed": windowed(3, 1, "standard_static", "relative", start="patch", more={"positive": ["masked", 0]}) | {
+        "patch": ["PerturbedAttentionGuidance", {"model": ["model", 0], "scale": 2.0}],
+        "masked": ["ConditioningSetMask", {"conditioning": ["positive", 0], "mask": ["mask", 0], "strength": 0.7,
+                                           "set_cond_area": "default"}]},
+    "windows_area": windowed(3, 1, "standard_uniform", "flat", more={"positive": ["two", 0]}) | {
+        "area": ["ConditioningSetArea", {"conditioning": ["positive", 0], "width": 64, "height": 64, "x": 16, "y": 24, "strength": 0.7}],
+        "two": ["ConditioningCombine", {"conditioning_1": ["area", 0], "conditioning_2": ["other", 0]}]},
+    "windows_xl": windowed(3, 2, "standard_static", "pyramid", start="xl",
+                           more={"positive": ["positive_xl", 0], "negative": ["negative_xl", 0]}),
     "cut_to_batch": {"end": ["LatentCutToBatch", {"samples": ["latent", 0], "dim": "x", "slice_size": 5}]},
 }
 

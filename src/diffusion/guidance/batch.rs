@@ -51,7 +51,7 @@ pub(super) fn denoise(
             }
         }
         for (question, answer) in together.iter().zip(ask(model, &together, x, pass, kept)?) {
-            let (side, window) = (question.side, question.entry.window);
+            let (side, window) = (question.side, question.window);
             let weighted = place(&(answer * &question.weight)?, window, x)?;
             sums[side] = (&sums[side] + weighted)?;
             weights[side] = (&weights[side] + place(&question.weight, window, x)?)?;
@@ -65,10 +65,13 @@ fn questions<'a>(sides: &[&'a [Entry]], x: &Tensor, sigma: f32) -> Result<Vec<Qu
     let active = |fills_in: bool, side: usize| {
         let counts =
             move |entry: &&Entry| entry.fills_in == fills_in && sigma <= entry.first_sigma && sigma >= entry.last_sigma;
-        let question = move |entry: &'a Entry| Question { side, entry, weight: entry.weight.clone() };
+        let question = move |entry: &'a Entry| {
+            let (window, weight) = entry.on(x)?;
+            Ok(Question { side, entry, window, weight })
+        };
         sides[side].iter().filter(counts).map(question)
     };
-    let mut questions: Vec<_> = (0..sides.len()).flat_map(|side| active(false, side)).collect();
+    let mut questions = (0..sides.len()).flat_map(|side| active(false, side)).collect::<Result<Vec<_>>>()?;
     for side in 0..sides.len() {
         let mut filling = active(true, side).peekable();
         if filling.peek().is_none() {
@@ -76,14 +79,15 @@ fn questions<'a>(sides: &[&'a [Entry]], x: &Tensor, sigma: f32) -> Result<Vec<Qu
         }
         let mut rest = x.ones_like()?;
         for other in questions.iter().filter(|question| question.side == side && !question.entry.fills_in) {
-            rest = (rest - place(&other.weight, other.entry.window, x)?)?;
+            rest = (rest - place(&other.weight, other.window, x)?)?;
         }
         let rest = rest.relu()?;
         if rest.max_all()?.to_scalar::<f32>()? == 0.0 {
             continue;
         }
         for question in filling {
-            let weight = cut(&rest, question.entry.window)?;
+            let question = question?;
+            let weight = cut(&rest, question.window)?;
             questions.push(Question { weight, ..question });
         }
     }
@@ -96,6 +100,8 @@ struct Question<'a> {
     /// Positive or negative.
     side: usize,
     entry: &'a Entry,
+    /// The part of the latent that it is about; all of it if `None`.
+    window: Option<Window>,
     /// How much each cell of its window counts, `[batch, channels, height, width]`.
     weight: Tensor,
 }
@@ -104,14 +110,14 @@ impl Question<'_> {
     /// Whether both can be asked in one call: the same part of the latent, prompts of the same kind, and of lengths that
     /// repetition makes equal (a repeated prompt is attended to as much as a single one).
     fn goes_with(&self, other: &Self) -> Result<bool> {
-        let size = |entry: &Entry| entry.window.map(|window| (window.height, window.width));
+        let size = |question: &Self| question.window.map(|window| (window.height, window.width));
         let (ours, theirs) = (self.entry, other.entry);
         let (_, tokens, width) = ours.context.dims3()?;
         let (_, other_tokens, other_width) = theirs.context.dims3()?;
         let label = |entry: &Entry| entry.label.as_ref().map(|label| label.dims().to_vec());
         let length = |context: &Option<Tensor>| context.as_ref().map(|context| context.dims().to_vec());
         let shortest = tokens.min(other_tokens).max(1);
-        Ok(size(ours) == size(theirs)
+        Ok(size(self) == size(other)
             && width == other_width
             && label(ours) == label(theirs)
             && ours.beside.is_some() == theirs.beside.is_some()
@@ -141,7 +147,7 @@ fn ask(
     kept: &mut Kept<'_>,
 ) -> Result<Vec<Tensor>> {
     let sigma = pass.sigma;
-    let parts = questions.iter().map(|question| cut(x, question.entry.window)).collect::<Result<Vec<_>>>()?;
+    let parts = questions.iter().map(|question| cut(x, question.window)).collect::<Result<Vec<_>>>()?;
     let tokens = questions.iter().map(|question| Ok(question.entry.context.dim(1)?)).collect::<Result<Vec<_>>>()?;
     let longest = tokens.iter().copied().fold(1, least_common_multiple);
     let contexts = questions.iter().zip(&tokens).map(|(question, tokens)| {
@@ -172,7 +178,7 @@ fn ask(
         None => None,
     };
     let beside = questions.iter().filter_map(|question| question.entry.beside.as_ref().map(|b| (question, b)));
-    let beside = beside.map(|(question, beside)| cut(beside, question.entry.window)).collect::<Result<Vec<_>>>()?;
+    let beside = beside.map(|(question, beside)| cut(beside, question.window)).collect::<Result<Vec<_>>>()?;
     if !beside.is_empty() {
         scaled = Tensor::cat(&[&scaled, &Tensor::cat(&beside, 0)?], 1)?;
     }

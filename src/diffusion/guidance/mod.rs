@@ -15,6 +15,7 @@ mod operation;
 mod region;
 mod reuse;
 mod watched;
+mod windows;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub use mask::{Growth, KeepOutside};
 pub use operation::Operation;
 pub use region::{Area, Mask};
 pub use reuse::Reuse;
+pub use windows::{Fuse, Spread, Windows};
 
 use crate::hooks::{Hooked, Hooks, Range};
 use crate::noise::Generator;
@@ -100,6 +102,8 @@ pub struct Model<'a> {
     pub patches: &'a [Arc<dyn Patch>],
     /// What else it sees beside the noisy latent.
     pub edit: Option<Edit>,
+    /// How latents are cut for it, if they are.
+    pub windows: Option<Windows>,
     /// How many latents may go through the network at once, if memory calls for a limit. Results differ by rounding only.
     pub batch_limit: usize,
 }
@@ -306,6 +310,8 @@ pub struct Guide<'a> {
     reused_whole: RefCell<Option<reuse::Whole>>,
     /// The networks that prompts with hooks are asked with.
     hooked: RefCell<Hooked>,
+    /// The noise levels of the sampling, by which windows move.
+    levels: Vec<f32>,
 }
 
 impl<'a> Guide<'a> {
@@ -381,13 +387,14 @@ impl<'a> Guide<'a> {
         let answers = reuse.filter(|reuse| !reuse.whole).map(|reuse| reuse::Answers::new(reuse, model.sampling));
         let whole = reuse.filter(|reuse| reuse.whole).map(|reuse| reuse::Whole::new(reuse, model.sampling));
         let (reused, reused_whole) = (RefCell::new(answers), RefCell::new(whole));
-        let hooked = RefCell::default();
-        Ok(Self { model, sides, guidance, empty, random, momenta, reused, reused_whole, hooked })
+        let (hooked, levels) = (RefCell::default(), Vec::new());
+        Ok(Self { model, sides, guidance, empty, random, momenta, reused, reused_whole, hooked, levels })
     }
 
-    /// The same for a sampling that begins at this noise level, which the keyframes of hooks go by.
-    pub(crate) fn beginning_at(self, highest: f32) -> Self {
-        Self { hooked: RefCell::new(Hooked::from(highest)), ..self }
+    /// The same for a sampling over these noise levels, which windows and the keyframes of hooks go by.
+    pub(crate) fn over(self, levels: &[f32]) -> Self {
+        let highest = levels.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        Self { hooked: RefCell::new(Hooked::from(highest)), levels: levels.to_vec(), ..self }
     }
 
     /// The same with patches that draw from this generator.
@@ -402,7 +409,7 @@ impl<'a> Guide<'a> {
         let mut reused = self.reused.borrow_mut();
         reused.iter_mut().for_each(reuse::Answers::begin);
         let mut kept = batch::Kept { reused: &mut reused, hooked: &mut self.hooked.borrow_mut() };
-        batch::denoise(&self.model, sides, x, &pass, &mut kept)
+        windows::denoise(&self.model, sides, x, &pass, &mut kept, &self.levels)
     }
 
     /// The answers to positive and negative prompts as corrections want them before guidance. Guidance between more than these

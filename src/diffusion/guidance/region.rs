@@ -100,10 +100,10 @@ pub(super) struct Entry {
     pub(super) grounding: Option<Arc<Grounding>>,
     /// What the network sees beside the latent, `[batch, channels, height, width]` of the whole picture.
     pub(super) beside: Option<Tensor>,
-    /// What the network sees of the latent; all of it if `None`.
+    /// What the network sees of the latent, as far as it lies on it; all of it if `None`.
     pub(super) window: Option<Window>,
-    /// How much each cell of the window counts, `[batch, channels, height, width]`.
-    pub(super) weight: Tensor,
+    /// How much each cell of the window counts.
+    pub(super) counts: Counts,
     /// It counts from this level down ...
     pub(super) first_sigma: f32,
     /// ... to this one, both included.
@@ -112,6 +112,38 @@ pub(super) struct Entry {
     pub(super) hooks: Hooks,
     /// It counts where the others of its side leave room.
     pub(super) fills_in: bool,
+}
+
+/// How much the cells of a prompt's window count.
+#[derive(Clone)]
+pub(super) enum Counts {
+    /// All alike, but for the edges of an area.
+    Evenly(f32),
+    /// As a mask says, `[1 or batch, height, width]` of the whole latent.
+    Masked(Tensor),
+}
+
+impl Entry {
+    /// What of a latent it is asked about, and how much each cell of that counts, `[batch, channels, height, width]`.
+    ///
+    /// # Errors
+    /// [`Error::AreaOutside`].
+    pub(super) fn on(&self, x: &Tensor) -> Result<(Option<Window>, Tensor)> {
+        let (batch, channels, rows, columns) = x.dims4()?;
+        let window = self.window.map(|window| window.clip(rows, columns)).transpose()?;
+        let seen = window.unwrap_or(Window { height: rows, width: columns, y: 0, x: 0 });
+        let weights = match &self.counts {
+            Counts::Masked(values) => {
+                let values = values.narrow(1, seen.y, seen.height)?.narrow(2, seen.x, seen.width)?;
+                repeat_to_batch(&values, batch)?.unsqueeze(1)?
+            }
+            Counts::Evenly(strength) => {
+                let weights = feathered(*strength, seen, window.map(|_| (rows, columns)));
+                Tensor::from_vec(weights, (1, 1, seen.height, seen.width), x.device())?
+            }
+        };
+        Ok((window, weights.broadcast_as((batch, channels, seen.height, seen.width))?.contiguous()?))
+    }
 }
 
 /// A condition with its region in cells, not yet cut at the edges.
@@ -214,9 +246,8 @@ impl Resolved {
     }
 
     fn entry(self, sampling: &ModelSampling, latent: &Tensor) -> Result<Entry> {
-        let (batch, channels, rows, columns) = latent.dims4()?;
-        let window = self.window.map(|window| window.clip(rows, columns)).transpose()?;
-        let seen = window.unwrap_or(Window { height: rows, width: columns, y: 0, x: 0 });
+        let (batch, _, rows, columns) = latent.dims4()?;
+        self.window.map(|window| window.clip(rows, columns)).transpose()?;
         let Condition {
             context,
             label,
@@ -234,18 +265,12 @@ impl Resolved {
             hooks,
             fills_in,
         } = self.condition;
-        let weight = match (&self.mask, &mask) {
+        let counts = match (&self.mask, &mask) {
             (Some(values), Some(mask)) => {
-                let values = values.narrow(1, seen.y, seen.height)?.narrow(2, seen.x, seen.width)?;
                 let values = values.affine(mask.strength, 0.0)?.affine(strength, 0.0)?;
-                let values = repeat_to_batch(&values, batch)?.unsqueeze(1)?;
-                values.broadcast_as((batch, channels, seen.height, seen.width))?.contiguous()?
+                Counts::Masked(values.to_device(latent.device())?)
             }
-            _ => {
-                let weights = feathered(strength as f32, seen, window.map(|_| (rows, columns)));
-                let weights = Tensor::from_vec(weights, (1, 1, seen.height, seen.width), latent.device())?;
-                weights.broadcast_as((batch, channels, seen.height, seen.width))?.contiguous()?
-            }
+            _ => Counts::Evenly(strength as f32),
         };
         let bring = |value: &Tensor| -> Result<Tensor> {
             repeat_to_batch(&value.to_device(latent.device())?.to_dtype(DType::F32)?, batch)
@@ -259,8 +284,8 @@ impl Resolved {
             control_context: control_context.map(|context| bring(&context)).transpose()?,
             grounding,
             beside: None,
-            window,
-            weight: weight.to_device(latent.device())?,
+            window: self.window,
+            counts,
             first_sigma: sampling.percent_to_sigma(start.max(encoded_from)),
             last_sigma: sampling.percent_to_sigma(end.min(encoded_to)),
             hooks,
@@ -375,9 +400,11 @@ mod tests {
         let values = Tensor::from_vec(values, (12, 20), &Device::Cpu).unwrap();
         let mask = Some(Mask { values, strength: 0.5, is_area: true });
         let (entries, _) = prepared(&[Condition { mask, ..condition(1.0, None) }], &[]).unwrap();
-        assert_eq!(entries[0].window, Some(Window { height: 10, width: 12, y: 2, x: 5 }));
-        assert_eq!(entries[0].weight.dims(), [2, 4, 10, 12]);
-        assert_eq!(entries[0].weight.flatten_all().unwrap().to_vec1::<f32>().unwrap()[0], 0.25);
+        let (window, weight) =
+            entries[0].on(&Tensor::zeros((2, 4, 12, 20), DType::F32, &Device::Cpu).unwrap()).unwrap();
+        assert_eq!(window, Some(Window { height: 10, width: 12, y: 2, x: 5 }));
+        assert_eq!(weight.dims(), [2, 4, 10, 12]);
+        assert_eq!(weight.flatten_all().unwrap().to_vec1::<f32>().unwrap()[0], 0.25);
     }
 
     #[test]
@@ -387,6 +414,12 @@ mod tests {
         assert!(matches!(error, Err(Error::AreaOutside { y: 12, rows: 12, columns: 20, .. })));
         let over_the_edge = Area::Cells { height: 64, width: 64, y: 8, x: 0 };
         let (entries, _) = prepared(&[condition(1.0, Some(over_the_edge))], &[]).unwrap();
-        assert_eq!(entries[0].window, Some(Window { height: 4, width: 20, y: 8, x: 0 }));
+        let seen = |rows: usize| {
+            let x = Tensor::zeros((1, 4, rows, 20), DType::F32, &Device::Cpu).unwrap();
+            entries[0].on(&x).unwrap().0
+        };
+        assert_eq!(seen(12), Some(Window { height: 4, width: 20, y: 8, x: 0 }));
+        // It stays where it is as a latent grows, and shows more of it.
+        assert_eq!(seen(30), Some(Window { height: 22, width: 20, y: 8, x: 0 }));
     }
 }

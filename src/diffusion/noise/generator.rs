@@ -87,6 +87,16 @@ impl Generator {
         if bound >= 1 << 28 { self.next_u64() % bound } else { u64::from(self.next_u32()) % bound }
     }
 
+    /// The numbers below `count` in an order of their own, as `torch.randperm`.
+    pub fn permutation(&mut self, count: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..count).collect();
+        for place in 0..count.saturating_sub(1) {
+            let from = place + (u64::from(self.next_u32()) % (count - place) as u64) as usize;
+            order.swap(place, from);
+        }
+        order
+    }
+
     /// Fills `out` with independent normal numbers of mean 0 and deviation 1, as `torch.randn` fills a tensor of that
     /// many elements.
     ///

@@ -74,7 +74,10 @@ fn draw_initial(
 ///
 /// A sampler asks with the two noise levels that its step leads between. Independent noise ignores them; a Brownian
 /// path, whose increments depend on them, would be one more constructor.
-pub struct Noise(Box<dyn FnMut(f32, f32) -> Result<Tensor>>);
+pub struct Noise(Box<Draw>);
+
+/// Draws for a step between two levels, in a shape if one is named.
+type Draw = dyn FnMut(f32, f32, Option<&Shape>) -> Result<Tensor>;
 
 impl Noise {
     /// Fresh normal noise for every step, from the sampling seed.
@@ -83,9 +86,14 @@ impl Noise {
     /// noise that sampling started from.
     #[must_use]
     pub fn independent(seed: u64, shape: &Shape, device: &Device) -> Self {
-        let mut generator = Generator::new(seed.wrapping_add(1));
+        Self::drawn_by(Generator::new(seed.wrapping_add(1)), shape, device)
+    }
+
+    /// Fresh normal noise for every step, from a generator that others may have drawn from before.
+    #[must_use]
+    pub fn drawn_by(mut generator: Generator, shape: &Shape, device: &Device) -> Self {
         let (shape, device) = (shape.clone(), device.clone());
-        Self::from_fn(move |_, _| generator.normal(shape.clone(), &device))
+        Self(Box::new(move |_, _, wanted| generator.normal(wanted.unwrap_or(&shape).clone(), &device)))
     }
 
     /// The increments of one Brownian path over the levels of a schedule, torchsde's for this seed, all 64 bits of it.
@@ -105,8 +113,8 @@ impl Noise {
 
     /// Noise made by a function of the two noise levels, the one that the step starts from and the one it leads to.
     #[must_use]
-    pub fn from_fn(draw: impl FnMut(f32, f32) -> Result<Tensor> + 'static) -> Self {
-        Self(Box::new(draw))
+    pub fn from_fn(mut draw: impl FnMut(f32, f32) -> Result<Tensor> + 'static) -> Self {
+        Self(Box::new(move |sigma, next, _| draw(sigma, next)))
     }
 
     /// The noise of a step from `sigma` to `next`, of unit deviation.
@@ -114,7 +122,15 @@ impl Noise {
     /// # Errors
     /// The device has no room for it.
     pub fn between(&mut self, sigma: f32, next: f32) -> Result<Tensor> {
-        (self.0)(sigma, next)
+        (self.0)(sigma, next, None)
+    }
+
+    /// The same for a latent that has grown since the sampling began. Only fresh noise follows it; a path stays as it was.
+    ///
+    /// # Errors
+    /// The device has no room for it.
+    pub fn between_like(&mut self, x: &Tensor, sigma: f32, next: f32) -> Result<Tensor> {
+        (self.0)(sigma, next, Some(x.shape()))
     }
 }
 

@@ -117,7 +117,15 @@ pub fn walk(request: &WalkRequest<'_>, observe: Observe<'_>) -> Result<Tensor> {
     let Some(&first) = sigmas.first() else { return Ok(latent) };
     let empty = is_empty(&latent)?;
     let latent = if empty { latent } else { scale(&latent, model.latent_scale as f32)? };
-    let noise = request.noise;
+    require_growable(request)?;
+    let cut;
+    let noise = match model.windows {
+        Some(windows) if windows.free_noise => {
+            cut = windows.free_noise(request.noise, seed)?;
+            &cut
+        }
+        _ => request.noise,
+    };
     let scene = Scene { latent: &latent, mask: request.noise_mask, scale: model.latent_scale, seed };
     let fresh = if walk.fresh_mask_noise && request.noise_mask.is_some() {
         let mut generator = Generator::new(seed.wrapping_add(1));
@@ -125,9 +133,7 @@ pub fn walk(request: &WalkRequest<'_>, observe: Observe<'_>) -> Result<Tensor> {
     } else {
         None
     };
-    let highest = sigmas.iter().copied().fold(first, f32::max);
-    let mut guide = Guide::of_scene(model, request.sides, request.guidance, walk.guided_apart, &scene)?;
-    guide = guide.beginning_at(highest);
+    let mut guide = Guide::of_scene(model, request.sides, request.guidance, walk.guided_apart, &scene)?.over(sigmas);
     if !model.patches.is_empty() {
         guide = guide.drawing_from(match &fresh {
             Some((_, generator)) => generator.clone(),
@@ -148,11 +154,33 @@ pub fn walk(request: &WalkRequest<'_>, observe: Observe<'_>) -> Result<Tensor> {
 
     let start = model.sampling.add_noise(&latent, noise, first, model.sampling.is_full_noise(first))?;
     let mut noise = match walk.source {
+        _ if walk.enlarges.is_some() => {
+            let generator = noise::after_initial(latent.dims4()?, seed, request.batch_index)?;
+            Noise::drawn_by(generator, latent.shape(), latent.device())
+        }
         Source::Fresh => Noise::independent(seed, latent.shape(), latent.device()),
         Source::Path => Noise::path(seed, sigmas, latent.shape(), latent.device()),
     };
     let end = walk.run(denoiser, start, sigmas, &mut noise, observe)?;
     divide(&end, model.latent_scale as f32)
+}
+
+/// # Errors
+/// [`Error::CannotGrow`] for a walk that changes the latent's size, where something has the size that it begins with.
+fn require_growable(request: &WalkRequest<'_>) -> Result<()> {
+    if request.walk.enlarges.is_none_or(|ratio| ratio == 1.0) {
+        return Ok(());
+    }
+    let masked = request.sides.iter().copied().flatten().any(|condition| condition.mask.is_some());
+    let fixed = [
+        (request.noise_mask.is_some(), "the noise mask"),
+        (request.model.edit.is_some(), "the picture that the model sees beside the latent"),
+        (masked, "the mask of a prompt"),
+    ];
+    match fixed.into_iter().find(|(is_there, _)| *is_there) {
+        Some((_, what)) => Err(Error::CannotGrow { what }),
+        None => Ok(()),
+    }
 }
 
 fn checked(latent: &Tensor) -> Result<Tensor> {

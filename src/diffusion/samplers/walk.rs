@@ -20,6 +20,8 @@ pub struct Walk {
     pub guided_apart: bool,
     /// See [`Sampler::fresh_mask_noise`].
     pub fresh_mask_noise: bool,
+    /// How many times as wide and high the result is as the start; `None` where their sizes are equal.
+    pub enlarges: Option<f64>,
 }
 
 impl Walk {
@@ -29,7 +31,12 @@ impl Walk {
         run: impl Fn(&dyn Denoiser, Tensor, &[f32], &mut Noise, Observe<'_>) -> Result<Tensor> + Send + Sync + 'static,
     ) -> Self {
         let &Sampler { source, guided_apart, fresh_mask_noise, .. } = sampler;
-        Self { run: Arc::new(run), source, guided_apart, fresh_mask_noise }
+        Self { run: Arc::new(run), source, guided_apart, fresh_mask_noise, enlarges: None }
+    }
+
+    /// The same, of results so many times as wide and high.
+    pub(super) fn enlarging(self, ratio: f64) -> Self {
+        Self { enlarges: Some(ratio), ..self }
     }
 
     /// Takes a latent from the first level to the last, as [`Sample`](super::Sample) does.

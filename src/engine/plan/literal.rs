@@ -29,6 +29,8 @@ pub(crate) fn parse(spec: &InputSpec, literal: &Json) -> Result<Value, Refusal> 
     let literal = unwrapped(literal);
     let kind = match spec.kind {
         kind @ ("INT" | "FLOAT" | "STRING" | "BOOLEAN" | "COMBO") => kind,
+        // A kind with a widget of its own, whose value is written as text.
+        _ if matches!(spec.widget, Widget::Text { .. }) => "STRING",
         kinds => among(kinds, literal)?,
     };
     match kind {
@@ -47,6 +49,7 @@ pub(crate) fn takes(spec: &InputSpec, literal: &Json) -> bool {
         "INT" => literal.is_i64() || literal.is_u64(),
         "FLOAT" => literal.is_number(),
         "STRING" | "COMBO" => literal.is_string(),
+        _ if matches!(spec.widget, Widget::Text { .. }) => literal.is_string(),
         "BOOLEAN" => literal.is_boolean(),
         _ => true,
     };
