@@ -4,7 +4,9 @@ use super::{Model, bytes};
 use crate::error::Error;
 use candle_core::{D, DType, Tensor};
 use paraflow_diffusion::guidance::{self, Condition, Label, Picture, PictureSize, SeenPicture};
+use paraflow_diffusion::noise::Generator;
 use paraflow_engine::Port;
+use std::sync::Arc;
 
 /// Prompts as a model reads them: what to show, or what not to. Several share the picture.
 #[derive(Clone, Debug)]
@@ -30,37 +32,39 @@ impl Prompt {
         Self { condition: Condition::new(context), pooled, size: PictureSize::default(), seen: Vec::new() }
     }
 
-    /// What sums the prompt up for a model that is told so many numbers: its words, or the pictures that it brings along.
+    /// What sums the prompt up for a model that is told so many numbers: its words, or the pictures that it brings along. Beside it
+    /// is what drew the noise in these.
     ///
     /// # Errors
     /// It has neither, or what CLIP sees in its pictures is of another width than the model is told.
-    fn summary(&self, label: Label, told: usize, seed: u64) -> Result<Tensor, Error> {
+    fn summary(&self, label: Label, told: usize, seed: u64) -> Result<(Tensor, Option<Generator>), Error> {
         /// Noise on top of several pictures, where nothing else is told of them.
         const MERGED_NOISE: f64 = 0.05;
         let unfit = |expected: String, found: String| Error::Unfit { what: "the model", expected, found };
         let of_words = told - label.width().min(told);
         match (label, self.seen.as_slice()) {
-            (Label::Level, _) => Ok(guidance::told_level(self.condition.picture.noise)?),
-            (Label::Seen, []) => Ok(Tensor::zeros((1, told), DType::F32, &candle_core::Device::Cpu)?),
+            (Label::Level, _) => Ok((guidance::told_level(self.condition.picture.noise)?, None)),
+            (Label::Seen, []) => Ok((Tensor::zeros((1, told), DType::F32, &candle_core::Device::Cpu)?, None)),
             (Label::Seen, seen) => {
-                let vector = guidance::seen(seen, MERGED_NOISE, seed)?;
+                let (vector, generator) = guidance::seen(seen, MERGED_NOISE, seed)?;
                 let width = vector.dim(1)?;
                 if width == told {
-                    return Ok(vector);
+                    return Ok((vector, Some(generator)));
                 }
                 Err(unfit(
                     format!("pictures seen by a CLIP vision model of width {}", told / 2),
                     format!("one of width {}", width / 2),
                 ))
             }
-            (_, []) => self.pooled.clone().ok_or_else(|| {
-                unfit(
+            (_, []) => match &self.pooled {
+                Some(pooled) => Ok((pooled.clone(), None)),
+                None => Err(unfit(
                     "prompts with a summary, as SDXL's text encoders make them".to_owned(),
                     "a prompt without".to_owned(),
-                )
-            }),
+                )),
+            },
             (_, seen) => {
-                let vector = guidance::seen(seen, 0.0, seed)?;
+                let (vector, generator) = guidance::seen(seen, 0.0, seed)?;
                 let width = vector.dim(1)? / 2;
                 if width < of_words {
                     return Err(unfit(
@@ -68,7 +72,7 @@ impl Prompt {
                         format!("one of width {width}"),
                     ));
                 }
-                Ok(vector.narrow(1, 0, of_words)?)
+                Ok((vector.narrow(1, 0, of_words)?, Some(generator)))
             }
         }
     }
@@ -105,7 +109,8 @@ impl Conditioning {
             let mut condition = prompt.condition.clone();
             condition.context = fitted(condition.context, model)?;
             if let Some(label) = model.label {
-                let pooled = prompt.summary(label, model.unet.config().told().unwrap_or_default(), seed)?;
+                let (pooled, drew) = prompt.summary(label, model.unet.config().told().unwrap_or_default(), seed)?;
+                condition.drew = drew.map(Arc::new);
                 condition.label = Some(label.vector(&pooled, prompt.size, pixels, negative)?);
             }
             Ok(condition)

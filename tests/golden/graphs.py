@@ -949,6 +949,13 @@ CASES = {
                      **enlarged("hint", 1.3, 0.2, model="patch", sampler_name="lcm")},
     "other_side": turned("StableZero123_Conditioning"),
     "other_sides": turned("StableZero123_Conditioning_Batched", elevation_batch_increment=-7.5, azimuth_batch_increment=100.0),
+    # What patches draw from was begun anew for the noise on the pictures.
+    "unclip_tiled": {"seen": seen(), "seen_2": seen("small_picture"), "told_1": told("positive", 0.1),
+                     "told": told("told_1", 0.6, "seen_2", -0.5),
+                     "patch": ["HyperTile", {"model": ["unclip", 0], "tile_size": 16, "swap_size": 4, "max_depth": 1, "scale_depth": False}],
+                     "end": sampler(["patch", 0], positive=["told", 0], latent_image=["large", 0])},
+    "enlarged_merge": {"patch": ["TomePatchModel", {"model": ["x4", 0], "ratio": 0.4}],
+                       **enlarged("hint", 1.3, 0.35, model="patch", sampler_name="euler_ancestral")},
     "first_frame": filmed("SVD_img2vid_Conditioning", motion_bucket_id=100, fps=8, augmentation_level=0.0),
     "orbit": filmed("SV3D_Conditioning", elevation=10.0),
     "area_of_video": {

@@ -52,6 +52,18 @@ pub(crate) struct Scene<'a> {
 }
 
 impl Edit {
+    /// What drew the noise in these channels, as it was left.
+    pub(crate) fn drew(self, picture: &Picture, scene: &Scene<'_>) -> Result<Option<Generator>> {
+        if self != Self::Enlarge || picture.noise <= 0.0 {
+            return Ok(None);
+        }
+        let (batch, _, rows, columns) = scene.latent.dims4()?;
+        let pictures = picture.small.as_ref().map_or(Ok(batch), |small| small.dim(0))?;
+        let mut generator = noise_of(scene);
+        generator.normal((pictures, COLOURS, rows, columns), &Device::Cpu)?;
+        Ok(Some(generator))
+    }
+
     /// The channels that the network gets after those of the noisy latent, `[batch, channels, height, width]`.
     pub(crate) fn channels(self, picture: &Picture, scene: &Scene<'_>) -> Result<Tensor> {
         let scaled = |latent: &Tensor| latent.affine(scene.scale, 0.0);
@@ -91,9 +103,14 @@ impl Edit {
     }
 }
 
+/// The generator of the noise on a picture to enlarge, ten seeds before the sampling's, as ComfyUI has it.
+fn noise_of(scene: &Scene<'_>) -> Generator {
+    Generator::new(scene.seed.wrapping_sub(10))
+}
+
 /// The picture to enlarge at the size of the latent, noised as far as it is told; grey where there is none.
 ///
-/// Noise comes from a seed ten before the sampling's, as ComfyUI has it, for all pictures of a batch in one draw.
+/// Noise is drawn for all pictures of a batch at once.
 fn enlarged(picture: &Picture, scene: &Scene<'_>) -> Result<Tensor> {
     let (batch, _, rows, columns) = scene.latent.dims4()?;
     let seen = match &picture.small {
@@ -113,7 +130,7 @@ fn enlarged(picture: &Picture, scene: &Scene<'_>) -> Result<Tensor> {
     let mut seen = seen.to_device(scene.latent.device())?;
     if picture.noise > 0.0 {
         let kept = Betas::UPSCALER.signal()[noise_level(picture.noise)];
-        let noise = Generator::new(scene.seed.wrapping_sub(10)).normal(seen.shape(), seen.device())?;
+        let noise = noise_of(scene).normal(seen.shape(), seen.device())?;
         seen = add_scaled(&scale(&seen, kept.sqrt() as f32)?, &noise, (1.0 - kept).sqrt() as f32)?;
     }
     spread(&seen, batch)

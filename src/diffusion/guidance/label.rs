@@ -110,14 +110,14 @@ const LEVELS: usize = 1000;
 /// The vector that a network is told of pictures: each with noise of its own and how much of it; several are added up, and
 /// get `merged_noise` on top.
 ///
-/// Noise comes from a seed ten before the sampling's, as ComfyUI has it.
+/// Noise comes from a seed ten before the sampling's, as ComfyUI has it. Beside the vector is the generator as it was left.
 ///
 /// # Shapes
 /// `[1, 2 · width]`, f32: the picture, then the level of its noise.
 ///
 /// # Errors
 /// There is no picture, or their vectors have different widths.
-pub fn seen(pictures: &[SeenPicture], merged_noise: f64, seed: u64) -> Result<Tensor> {
+pub fn seen(pictures: &[SeenPicture], merged_noise: f64, seed: u64) -> Result<(Tensor, Generator)> {
     let fresh = || Generator::new(seed.wrapping_sub(10));
     let mut generator = fresh();
     let mut sum: Option<Tensor> = None;
@@ -142,8 +142,11 @@ pub fn seen(pictures: &[SeenPicture], merged_noise: f64, seed: u64) -> Result<Te
         }
     }
     match (sum, count) {
-        (Some(only), 1) => Ok(only),
-        (Some(sum), _) => noisy(&sum.narrow(1, 0, sum.dim(1)? / 2)?, merged_noise, &mut generator),
+        (Some(only), 1) => Ok((only, generator)),
+        (Some(sum), _) => {
+            let vector = noisy(&sum.narrow(1, 0, sum.dim(1)? / 2)?, merged_noise, &mut generator)?;
+            Ok((vector, generator))
+        }
         (None, _) => Err(Error::Shape {
             layer: "pictures beside the prompt".to_owned(),
             expected: "at least one".to_owned(),

@@ -142,6 +142,8 @@ pub struct Condition {
     pub hooks: Hooks,
     /// It counts only where the other prompts of its side leave room, and as much as they leave.
     pub fills_in: bool,
+    /// What drew the noise in its label, as it was left.
+    pub drew: Option<Arc<Generator>>,
 }
 
 impl Condition {
@@ -164,6 +166,7 @@ impl Condition {
             encoded_for: [0.0, 1.0],
             hooks: Hooks::default(),
             fills_in: false,
+            drew: None,
         }
     }
 }
@@ -312,6 +315,8 @@ pub struct Guide<'a> {
     hooked: RefCell<Hooked>,
     /// The noise levels of the sampling, by which windows move.
     levels: Vec<f32>,
+    /// What drew the last noise of prompts, as it was left.
+    drew: Option<Arc<Generator>>,
 }
 
 impl<'a> Guide<'a> {
@@ -346,6 +351,11 @@ impl<'a> Guide<'a> {
         apart: bool,
         scene: &edit::Scene<'_>,
     ) -> Result<Self> {
+        let mut drew = None;
+        for condition in sides.iter().copied().flatten() {
+            let for_picture = model.edit.map(|edit| edit.drew(&condition.picture, scene)).transpose()?.flatten();
+            drew = for_picture.map(Arc::new).or_else(|| condition.drew.clone()).or(drew);
+        }
         let mut sides = region::prepare(sides, model.sampling, scene.latent)?;
         let apart = apart || model.corrections.iter().any(Correction::needs_negative);
         let is_one = |scale: f64| (scale - 1.0).abs() <= 1e-9 * scale.abs().max(1.0);
@@ -388,13 +398,19 @@ impl<'a> Guide<'a> {
         let whole = reuse.filter(|reuse| reuse.whole).map(|reuse| reuse::Whole::new(reuse, model.sampling));
         let (reused, reused_whole) = (RefCell::new(answers), RefCell::new(whole));
         let (hooked, levels) = (RefCell::default(), Vec::new());
-        Ok(Self { model, sides, guidance, empty, random, momenta, reused, reused_whole, hooked, levels })
+        Ok(Self { model, sides, guidance, empty, random, momenta, reused, reused_whole, hooked, levels, drew })
     }
 
     /// The same for a sampling over these noise levels, which windows and the keyframes of hooks go by.
     pub(crate) fn over(self, levels: &[f32]) -> Self {
         let highest = levels.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         Self { hooked: RefCell::new(Hooked::from(highest)), levels: levels.to_vec(), ..self }
+    }
+
+    /// What patches and growing latents draw from in ComfyUI, where preparing the prompts drew anything: its generator is one for
+    /// all, and begun anew for each noise that has a seed.
+    pub(crate) fn drew(&self) -> Option<Generator> {
+        self.drew.as_deref().cloned()
     }
 
     /// The same with patches that draw from this generator.

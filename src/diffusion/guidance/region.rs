@@ -264,6 +264,7 @@ impl Resolved {
             encoded_for: [encoded_from, encoded_to],
             hooks,
             fills_in,
+            drew: _,
         } = self.condition;
         let counts = match (&self.mask, &mask) {
             (Some(values), Some(mask)) => {

@@ -21,6 +21,12 @@ pub struct Generator {
     spare: Option<f64>,
 }
 
+impl std::fmt::Debug for Generator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Generator").field("next", &self.next).finish_non_exhaustive()
+    }
+}
+
 impl Generator {
     /// A generator at the start of the stream of `seed`.
     #[must_use]

@@ -134,10 +134,15 @@ pub fn walk(request: &WalkRequest<'_>, observe: Observe<'_>) -> Result<Tensor> {
         None
     };
     let mut guide = Guide::of_scene(model, request.sides, request.guidance, walk.guided_apart, &scene)?.over(sigmas);
+    let prepared = guide.drew();
+    let left = || match &prepared {
+        Some(generator) => Ok(generator.clone()),
+        None => noise::after_initial(latent.dims4()?, seed, request.batch_index),
+    };
     if !model.patches.is_empty() {
         guide = guide.drawing_from(match &fresh {
             Some((_, generator)) => generator.clone(),
-            None => noise::after_initial(latent.dims4()?, seed, request.batch_index)?,
+            None => left()?,
         });
     }
     let masked = request.noise_mask.map(|mask| -> Result<KeepOutside<'_>> {
@@ -154,10 +159,7 @@ pub fn walk(request: &WalkRequest<'_>, observe: Observe<'_>) -> Result<Tensor> {
 
     let start = model.sampling.add_noise(&latent, noise, first, model.sampling.is_full_noise(first))?;
     let mut noise = match walk.source {
-        _ if walk.enlarges.is_some() => {
-            let generator = noise::after_initial(latent.dims4()?, seed, request.batch_index)?;
-            Noise::drawn_by(generator, latent.shape(), latent.device())
-        }
+        _ if walk.enlarges.is_some() => Noise::drawn_by(left()?, latent.shape(), latent.device()),
         Source::Fresh => Noise::independent(seed, latent.shape(), latent.device()),
         Source::Path => Noise::path(seed, sigmas, latent.shape(), latent.device()),
     };
