@@ -246,6 +246,11 @@ pub enum FileFault {
     },
     /// A Python pickle: loading one may run any code that its author put there.
     Pickle,
+    /// No file as torch saves it, where one is read.
+    BadSaved {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A web page saved under a model's name: usually an error or log-in page.
     WebPage,
     /// The stand-in that a Git LFS checkout leaves where the file was not fetched.
@@ -302,6 +307,12 @@ impl fmt::Display for FileFault {
                  refused\nhint: look for the same model as .safetensors, or convert it in Python: \
                  safetensors.torch.save_file(torch.load(path, weights_only=True)[\"state_dict\"], \"model.safetensors\")"
             ),
+            Self::BadSaved { reason } => {
+                write!(
+                    f,
+                    "this is no file that torch saved, or a damaged one: {reason}\nhint: download or copy it again"
+                )
+            }
             Self::WebPage => write!(
                 f,
                 "this is a web page, not a model: the download was answered with an error or a log-in page\nhint: open \

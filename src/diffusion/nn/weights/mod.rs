@@ -4,6 +4,7 @@
 //! checkpoint does. What was never asked for can be listed ([`Weights::unread`]): no tensor is dropped silently.
 
 mod item;
+mod saved;
 mod stored;
 #[cfg(test)]
 mod tests;
