@@ -5,6 +5,7 @@ use paraflow_assets::{Assets, hash_file};
 use paraflow_diffusion::adapters::{self, Names, Style};
 use paraflow_diffusion::checkpoint::{self, Checkpoint, Summary};
 use paraflow_diffusion::nn::{Prepacked, Usage, Weights};
+use paraflow_diffusion::vision::PhotoMaker;
 use serde_json::{Value as Json, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -161,7 +162,8 @@ fn inspect(assets: &Assets, file: &Path, as_json: bool) -> Exit {
     }
     let opened = match embedded(&path) {
         Some(bytes) => Weights::from_bytes(path.to_string_lossy(), bytes),
-        None => Weights::open(&path),
+        // Of pickles, one kind is read.
+        None => Weights::open(&path).or_else(|fault| PhotoMaker::open(&path).map_err(|_| fault)),
     };
     let weights = match opened {
         Ok(weights) => weights,
