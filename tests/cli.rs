@@ -275,6 +275,10 @@ fn files_that_are_no_model_are_named_for_what_they_are() {
         told += &ran.stderr;
     }
     insta::assert_snapshot!("no_model", told);
+    // Of pickles, one kind is read.
+    let saved = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/photomaker/saved.bin");
+    let ran = paraflow(base.path(), &["models", "inspect", saved]);
+    assert!(ran.code == 0 && ran.stdout.contains("a PhotoMaker id encoder"), "{}{}", ran.stdout, ran.stderr);
 }
 
 #[test]

@@ -280,6 +280,28 @@ mod tests {
         assert_eq!(references, expected.map(|(name, width)| reference(name, width)));
     }
 
+    /// The recordings of `tests/golden/photomaker.py` have ComfyUI's word for whole prompts.
+    #[test]
+    fn a_stretch_is_left_out_and_the_rest_moves_up() {
+        let tokens = |prompt: &str, pad: u32, stretch: usize| {
+            let chunks = chunks_without(prompt, pad, &Recorded, Some(stretch)).unwrap().chunks;
+            assert!(chunks.iter().all(|chunk| (chunk.tokens.len(), chunk.weights.len()) == (CONTEXT, CONTEXT)));
+            chunks.iter().map(|chunk| chunk.tokens.iter().map(named).collect::<Vec<_>>()).collect::<Vec<_>>()
+        };
+        let plain = |prompt: &str, pad: u32| tokens(prompt, pad, 9);
+        assert_eq!(tokens("a (red) bear", 0, 2), plain("a bear", 0));
+        assert_eq!(tokens("a (red) bear", END, 4), plain("a red bear", END));
+        // An embedding is a stretch, and nothing is one behind it where nothing follows.
+        assert_eq!(tokens("a embedding:three (bear)", END, 2), plain("a bear", END));
+        assert_eq!(tokens("a embedding:three (bear)", END, 3), plain("a embedding:three", END));
+        assert_eq!(tokens("a embedding:nope, (bear)", END, 3), plain("a ,", END));
+        let weights = &chunks_without("a (red:1.5) (bear:1.2)", END, &Recorded, Some(2)).unwrap().chunks[0].weights;
+        assert_eq!(weights[..4], [1.0, 1.0, 1.2, 1.0]);
+        // A full chunk has no padding, so its end fills what it has left.
+        let full = tokens(&format!("(bear) {}", "cat ".repeat(74)), 0, 1);
+        assert_eq!((&full[0][74..], full.len()), (&[json!(2368), json!(END), json!(END)][..], 1));
+    }
+
     #[test]
     fn refuses_weights_that_are_no_numbers() {
         for prompt in ["(a:nan)", "b (a:-inf)", "(a:1e999)"] {

@@ -178,6 +178,9 @@ mod tests {
         assert!(relative_error(&at(&found), &at(&words)) > 0.1);
         let told = network.put(&picture, &words, 77).unwrap_err().to_string();
         assert!(told.contains("more than 77 tokens"), "{told}");
+        let summary = crate::checkpoint::inspect(&weights);
+        assert_eq!(summary.architecture, "a PhotoMaker id encoder");
+        assert!(summary.loader.is_some_and(|loader| loader.contains("PhotoMakerLoader")));
     }
 
     #[test]

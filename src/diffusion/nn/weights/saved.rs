@@ -1,5 +1,5 @@
-//! Files that torch saved: a zip with the numbers of each tensor as they lie in memory, and a pickle that says what they are. Nothing in the
-//! pickle is run: it is taken for the tensors that it names.
+//! Files that torch saved: a zip with the numbers of each tensor as they lie in memory, and a pickle that says what they are.
+//! Nothing in the pickle is run: it is taken for the tensors that it names.
 
 use std::collections::BTreeMap;
 use std::fs::File;
