@@ -5,7 +5,7 @@ use crate::prompt::{PromptText, find_embedding};
 use crate::wires::{Clip, Conditioning, MAX_SIZE, Mask, Prompt};
 use candle_core::{D, Tensor};
 use paraflow_diffusion::guidance::{self, Area, PictureSize};
-use paraflow_diffusion::text::{Encoders, Layer};
+use paraflow_diffusion::text::{Encoded, Encoders, Layer};
 use paraflow_engine::{Choice, Context, Node, NodeDef, Result, Run, Shared};
 
 pub(crate) fn nodes() -> Vec<NodeDef> {
@@ -64,18 +64,35 @@ pub(crate) fn encode(clip: &Clip, prompts: &[&str], size: PictureSize, cx: &Cont
 
 /// A prompt for the whole way and for no model in particular, whatever hooks do later on it.
 pub(crate) fn encode_once(clip: &Clip, prompts: &[&str], cx: &Context<'_>) -> Result<Prompt> {
+    encode_with(&first_stage(clip)?, clip, prompts, cx)
+}
+
+/// The same without one of the stretches that the prompt falls into, counted from 1
+/// ([`chunks_without`](paraflow_diffusion::text::chunks_without)).
+pub(crate) fn encode_without(clip: &Clip, prompt: &str, stretch: Option<usize>, cx: &Context<'_>) -> Result<Prompt> {
+    let find = |encoder: &str, name: &str| find_embedding(cx.services(), encoder, name);
+    let encoded = first_stage(clip)?.encode_without(prompt, stretch, clip.layer(), &find);
+    Ok(told(encoded.map_err(tell)?, cx))
+}
+
+/// The encoders as hooks have them where the way begins.
+fn first_stage(clip: &Clip) -> Result<Encoders> {
     let encoders = clip.encoders().map_err(tell)?;
     let stages = clip.hooks.encoders(encoders).map_err(tell)?;
-    encode_with(stages.first().map_or(encoders, |(_, encoders)| encoders), clip, prompts, cx)
+    Ok(stages.into_iter().next().map_or_else(|| encoders.clone(), |(_, encoders)| encoders))
 }
 
 fn encode_with(encoders: &Encoders, clip: &Clip, prompts: &[&str], cx: &Context<'_>) -> Result<Prompt> {
     let find = |encoder: &str, name: &str| find_embedding(cx.services(), encoder, name);
-    let encoded = encoders.encode_each(prompts, clip.layer(), &find, true).map_err(tell)?;
+    Ok(told(encoders.encode_each(prompts, clip.layer(), &find, true).map_err(tell)?, cx))
+}
+
+/// The prompt, once its user knows what it goes without.
+fn told(encoded: Encoded, cx: &Context<'_>) -> Prompt {
     for notice in encoded.notices {
         cx.warn(notice.to_string());
     }
-    Ok(Prompt::new(encoded.cond, Some(encoded.pooled)))
+    Prompt::new(encoded.cond, Some(encoded.pooled))
 }
 
 /// Takes the prompt's meaning from an earlier layer of the text encoder, as some models were trained ("clip skip").

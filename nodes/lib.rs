@@ -44,6 +44,7 @@ mod network_patches;
 mod patch_loaders;
 mod patterns;
 mod personalize;
+mod photomaker;
 mod picture_prompts;
 mod pictures;
 mod planes;
@@ -131,6 +132,7 @@ fn all_nodes() -> impl Iterator<Item = NodeDef> {
         patch_loaders,
         patterns,
         personalize,
+        photomaker,
         picture_prompts,
         primitives,
         quantize,

@@ -131,19 +131,25 @@ impl Run for CLIPVisionEncode {
 
     fn run(self, cx: &Context<'_>) -> Result<ClipVisionOutput> {
         let look = || -> Result<ClipVisionOutput, Error> {
-            if self.image.dims().3 < 3 {
-                return Err(Error::Unfit {
-                    what: "`image`",
-                    expected: "pictures of three colours".to_owned(),
-                    found: "one channel".to_owned(),
-                });
-            }
+            require_colours(&self.image)?;
             let network = self.clip_vision.network()?;
             Ok(ClipVisionOutput(network.look(self.image.pixels(), *self.crop == Part::Middle)?))
         };
         cx.check()?;
         look().map_err(tell)
     }
+}
+
+/// What CLIP sees has three colours.
+pub(crate) fn require_colours(pictures: &Image) -> Result<(), Error> {
+    if pictures.dims().3 >= 3 {
+        return Ok(());
+    }
+    Err(Error::Unfit {
+        what: "`image`",
+        expected: "pictures of three colours".to_owned(),
+        found: "one channel".to_owned(),
+    })
 }
 
 /// Lets prompts bring pictures along, for models that are told what is seen in them: Stable Diffusion 2.1 unCLIP, and SDXL in place

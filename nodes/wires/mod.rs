@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 pub use self::conditioning::{Conditioning, Prompt};
 pub use self::hooks::{ClipHooks, Floats, HookKeyframes, TimestepsRange, WeightHooks};
-pub use self::networks::{ClipVision, ClipVisionOutput, Control, Style, TextBoxes, UpscaleModel};
+pub use self::networks::{ClipVision, ClipVisionOutput, Control, Face, Style, TextBoxes, UpscaleModel};
 pub use self::svg::Svg;
 pub use crate::personalize::wires::{Lora, Para, SpectralShifts};
 

@@ -4,7 +4,7 @@ use super::bytes;
 use crate::error::Error;
 use paraflow_diffusion::guidance::ControlKind;
 use paraflow_diffusion::unet::Gligen;
-use paraflow_diffusion::vision::{Seen, StyleModel, Vision};
+use paraflow_diffusion::vision::{PhotoMaker, Seen, StyleModel, Vision};
 use paraflow_engine::Port;
 use std::sync::Arc;
 
@@ -101,6 +101,23 @@ pub struct Style {
 
 impl Port for Style {
     const KIND: &'static str = "STYLE_MODEL";
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// A network that puts the person in a picture into a prompt. Clones share the weights.
+#[derive(Clone)]
+pub struct Face {
+    /// The network.
+    pub network: PhotoMaker,
+    /// Memory of its weights.
+    pub bytes: usize,
+}
+
+impl Port for Face {
+    const KIND: &'static str = "PHOTOMAKER";
 
     fn bytes(&self) -> usize {
         self.bytes

@@ -111,6 +111,11 @@ static KINDS: &[Kind] = &[
         advice: Advice::Loader("with StyleModelLoader, from `models/style_models`"),
     },
     Kind {
+        name: "a PhotoMaker id encoder",
+        key: |key| key.contains("fuse_module.mlp1."),
+        advice: Advice::Loader("with PhotoMakerLoader, from `models/photomaker`"),
+    },
+    Kind {
         name: "a text encoder",
         key: |key| {
             let is_vision = key.starts_with("vision_model.") || key.contains("visual.");

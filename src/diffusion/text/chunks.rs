@@ -57,11 +57,30 @@ type Group = Vec<(Token, f64)>;
 /// [`Error::PromptWeight`] for a weight that is infinite or no number, [`Error::Shape`] for an embedding that is no list of
 /// vectors, and what [`Embeddings::find`] says.
 pub fn chunks(prompt: &str, pad: u32, embeddings: &dyn Embeddings) -> Result<Chunks> {
+    chunks_without(prompt, pad, embeddings, None)
+}
+
+/// The same without one of the stretches that a prompt falls into: those of equal weight, cut again where an embedding begins and
+/// where it ends, counted from 1. The others stay in their chunks and move up, and a chunk's last token fills what it has left.
+///
+/// # Errors
+/// As [`chunks`].
+pub fn chunks_without(prompt: &str, pad: u32, embeddings: &dyn Embeddings, stretch: Option<usize>) -> Result<Chunks> {
     let mut reader = Reader { embeddings, groups: Vec::new(), references: Vec::new() };
     for segment in parse_weights(prompt) {
         reader.read(&segment)?;
     }
-    Ok(Chunks { chunks: lay_out(reader.groups, pad), references: reader.references })
+    let number = |(index, group): (usize, Group)| {
+        let stays = stretch != Some(index + 1);
+        group.into_iter().map(|token| (token, stays)).collect::<Vec<_>>()
+    };
+    let groups = reader.groups.into_iter().enumerate().map(number).collect();
+    let close = |group: Vec<((Token, f64), bool)>| {
+        let (group, stays): (Group, Vec<bool>) = group.into_iter().unzip();
+        let chunk = close(group, pad);
+        if stays.iter().all(|stays| *stays) { chunk } else { without(chunk, &stays) }
+    };
+    Ok(Chunks { chunks: lay_out(groups).into_iter().map(close).collect(), references: reader.references })
 }
 
 struct Reader<'a> {
@@ -80,6 +99,9 @@ impl Reader<'_> {
                 Some(reference) => self.read_embedding(reference, segment.weight)?,
                 None => part.to_owned(),
             };
+            if rest.is_empty() {
+                continue;
+            }
             let tokens = tokenizer::tokens(&rest).into_iter();
             self.groups.push(tokens.map(|token| (Token::Id(token), segment.weight)).collect());
         }
@@ -148,11 +170,11 @@ fn split_at_embeddings(text: &str) -> Vec<&str> {
     parts
 }
 
-/// Fills chunks with groups.
-fn lay_out(groups: Vec<Group>, pad: u32) -> Vec<Chunk> {
+/// Fills chunks with groups, without what every chunk has around its tokens.
+fn lay_out<T>(groups: Vec<Vec<T>>) -> Vec<Vec<T>> {
     /// Room for a prompt's tokens in a chunk.
     const ROOM: usize = CONTEXT - 2;
-    let mut chunks = vec![Group::new()];
+    let mut chunks = vec![Vec::new()];
     for group in groups {
         let splits = group.len() >= SPLITS_FROM;
         let mut rest = group.into_iter();
@@ -163,11 +185,11 @@ fn lay_out(groups: Vec<Group>, pad: u32) -> Vec<Chunk> {
                 chunk.extend(rest.by_ref().take(left));
             }
             if rest.len() > 0 {
-                chunks.push(Group::new());
+                chunks.push(Vec::new());
             }
         }
     }
-    chunks.into_iter().map(|group| close(group, pad)).collect()
+    chunks
 }
 
 /// Puts the tokens around a chunk that every chunk has.
@@ -176,6 +198,22 @@ fn close(group: Group, pad: u32) -> Chunk {
     let all =
         std::iter::once(plain(BEGIN)).chain(group).chain([plain(END)]).chain(std::iter::repeat_with(|| plain(pad)));
     let (tokens, weights) = all.take(CONTEXT).unzip();
+    Chunk { tokens, weights }
+}
+
+/// A chunk with only those of the prompt's tokens that stay.
+fn without(chunk: Chunk, stays: &[bool]) -> Chunk {
+    let Chunk { mut tokens, mut weights } = chunk;
+    let (last, last_weight) = (tokens.last().cloned(), weights.last().copied());
+    // The first token is the chunk's own, and so are those after the prompt's.
+    let mut stay = std::iter::once(&true).chain(stays).chain(std::iter::repeat(&true));
+    tokens.retain(|_| *stay.next().unwrap_or(&true));
+    let mut stay = std::iter::once(&true).chain(stays).chain(std::iter::repeat(&true));
+    weights.retain(|_| *stay.next().unwrap_or(&true));
+    if let (Some(last), Some(weight)) = (last, last_weight) {
+        tokens.resize(CONTEXT, last);
+        weights.resize(CONTEXT, weight);
+    }
     Chunk { tokens, weights }
 }
 
@@ -240,6 +278,28 @@ mod tests {
             read("a embedding:one, embedding:nope, (embedding:wide:1.2) embedding:three,x embedding:").references;
         let expected = [("one", Some(64)), ("nope", None), ("wide", Some(128)), ("three,x", None), ("", None)];
         assert_eq!(references, expected.map(|(name, width)| reference(name, width)));
+    }
+
+    /// The recordings of `tests/golden/photomaker.py` have ComfyUI's word for whole prompts.
+    #[test]
+    fn a_stretch_is_left_out_and_the_rest_moves_up() {
+        let tokens = |prompt: &str, pad: u32, stretch: usize| {
+            let chunks = chunks_without(prompt, pad, &Recorded, Some(stretch)).unwrap().chunks;
+            assert!(chunks.iter().all(|chunk| (chunk.tokens.len(), chunk.weights.len()) == (CONTEXT, CONTEXT)));
+            chunks.iter().map(|chunk| chunk.tokens.iter().map(named).collect::<Vec<_>>()).collect::<Vec<_>>()
+        };
+        let plain = |prompt: &str, pad: u32| tokens(prompt, pad, 9);
+        assert_eq!(tokens("a (red) bear", 0, 2), plain("a bear", 0));
+        assert_eq!(tokens("a (red) bear", END, 4), plain("a red bear", END));
+        // An embedding is a stretch, and nothing is one behind it where nothing follows.
+        assert_eq!(tokens("a embedding:three (bear)", END, 2), plain("a bear", END));
+        assert_eq!(tokens("a embedding:three (bear)", END, 3), plain("a embedding:three", END));
+        assert_eq!(tokens("a embedding:nope, (bear)", END, 3), plain("a ,", END));
+        let weights = &chunks_without("a (red:1.5) (bear:1.2)", END, &Recorded, Some(2)).unwrap().chunks[0].weights;
+        assert_eq!(weights[..4], [1.0, 1.0, 1.2, 1.0]);
+        // A full chunk has no padding, so its end fills what it has left.
+        let full = tokens(&format!("(bear) {}", "cat ".repeat(74)), 0, 1);
+        assert_eq!((&full[0][74..], full.len()), (&[json!(2368), json!(END), json!(END)][..], 1));
     }
 
     #[test]

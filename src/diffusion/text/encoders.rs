@@ -2,7 +2,7 @@
 
 use candle_core::{D, Tensor};
 
-use super::chunks::{Chunks, chunks};
+use super::chunks::{Chunks, chunks, chunks_without};
 use super::clip::{ClipText, Layer};
 use super::embeddings::{Embeddings, NoEmbeddings};
 use super::encode::Encoded;
@@ -93,7 +93,31 @@ impl Encoders {
                 chunks_of_part.chunks.extend(empty.chunks.iter().cloned());
             }
         }
-        let encoded = self.0.iter().zip(&read).map(|(part, chunks)| part.encode(chunks, layer));
+        self.encode_chunks(&read, layer)
+    }
+
+    /// Encodes a prompt without one of its stretches of words, as [`chunks_without`] counts them.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn encode_without(
+        &self,
+        prompt: &str,
+        stretch: Option<usize>,
+        layer: Layer,
+        embeddings: FindEmbedding<'_>,
+    ) -> Result<Encoded> {
+        let read = |part: &ClipText| {
+            let family = part.family();
+            chunks_without(prompt, family.pad, &Of { encoder: family.id, find: embeddings }, stretch)
+        };
+        let read: Vec<Chunks> = self.0.iter().map(read).collect::<Result<_>>()?;
+        self.encode_chunks(&read, layer)
+    }
+
+    /// Each encoder's own chunks.
+    fn encode_chunks(&self, read: &[Chunks], layer: Layer) -> Result<Encoded> {
+        let encoded = self.0.iter().zip(read).map(|(part, chunks)| part.encode(chunks, layer));
         join(encoded.collect::<Result<_>>()?)
     }
 }

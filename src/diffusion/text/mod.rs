@@ -16,7 +16,7 @@ mod testing;
 mod tokenizer;
 
 pub use bpe::vocabulary;
-pub use chunks::{Chunk, Chunks, Reference, Token, chunks};
+pub use chunks::{Chunk, Chunks, Reference, Token, chunks, chunks_without};
 pub use clip::{Activation, ClipText, Family, Layer, SD1, SD2, SDXL_G, SDXL_L};
 pub use embeddings::{Embeddings, NoEmbeddings, read_embedding};
 pub use encode::{Encoded, Notice};

@@ -4,6 +4,7 @@
 //! Dosovitskiy et al. 2021, arXiv:2010.11929; Radford et al. 2021, arXiv:2103.00020. Knows no folders.
 
 mod layout;
+mod photomaker;
 mod style;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use crate::resize::{self, resize_finely, resize_smoothly};
 use crate::text::{self, Activation, BEGIN, CONTEXT, Chunk, Chunks, ClipText, END, Family, Token};
 use layout::Layout;
 
+pub use photomaker::PhotoMaker;
 pub use style::StyleModel;
 
 /// What a network sees in pictures.
@@ -150,6 +152,12 @@ impl Vision {
     /// # Errors
     /// Out of memory; pictures of fewer than three channels.
     pub fn look(&self, pictures: &Tensor, cut: bool) -> Result<Seen> {
+        let last = self.hidden(&self.pixels(pictures, cut)?)?;
+        Ok(Seen { embeds: self.summary(&last)?, last })
+    }
+
+    /// What [`look`](Self::look) shows the network, `[batch, side, side, 3]`.
+    fn pixels(&self, pictures: &Tensor, cut: bool) -> Result<Tensor> {
         let (_, height, width, _) = pictures.dims4()?;
         let mut planes = pictures.narrow(3, 0, 3)?.permute((0, 3, 1, 2))?.contiguous()?;
         if (height, width) != (self.side, self.side) {
@@ -164,8 +172,7 @@ impl Vision {
         let bytes: Vec<f32> = pixels.flatten_all()?.to_vec1()?;
         let byte = |value: f32| (255.0 * value).clamp(0.0, 255.0).round_ties_even() / 255.0;
         let pixels = Tensor::from_vec(bytes.into_iter().map(byte).collect::<Vec<_>>(), pixels.dims(), pixels.device())?;
-        let last = self.hidden(&self.normalised(&pixels)?)?;
-        Ok(Seen { embeds: self.summary(&last)?, last })
+        self.normalised(&pixels)
     }
 
     /// What the network sees, `[batch, side, side, 3]`.
@@ -211,10 +218,15 @@ impl Vision {
         Ok(x)
     }
 
-    /// The first token's vector, normalised and projected.
-    fn summary(&self, x: &Tensor) -> Result<Tensor> {
+    /// The first token's vector, normalised, `[batch, width]`.
+    fn pooled(&self, x: &Tensor) -> Result<Tensor> {
         let (batch, _, width) = x.dims3()?;
-        let summary = self.after.forward(&x.narrow(1, 0, 1)?.contiguous()?.reshape((batch, width))?)?;
+        self.after.forward(&x.narrow(1, 0, 1)?.contiguous()?.reshape((batch, width))?)
+    }
+
+    /// The same, projected.
+    fn summary(&self, x: &Tensor) -> Result<Tensor> {
+        let summary = self.pooled(x)?;
         self.projection.as_ref().map_or(Ok(summary.clone()), |projection| projection.forward(&summary))
     }
 }
