@@ -13,7 +13,7 @@ pub(crate) fn nodes() -> Vec<NodeDef> {
 ///
 /// The memory of a step is that of a window. Steps are not left out meanwhile (`EasyCache`).
 #[derive(Node)]
-#[node(category = "context", display_name = "Context Windows (Manual)")]
+#[node(category = "context", display_name = "Context Windows (Manual)", experimental)]
 struct ContextWindowsManual {
     /// The model.
     model: Shared<Model>,

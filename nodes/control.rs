@@ -230,7 +230,7 @@ fn both(
 
 /// A prompt of its own for control networks, beside the model's.
 #[derive(Node)]
-#[node(category = "_for_testing/conditioning", compute)]
+#[node(category = "_for_testing/conditioning", compute, experimental)]
 struct CLIPTextEncodeControlnet {
     /// The text encoder, from a checkpoint.
     clip: Shared<Clip>,

@@ -23,7 +23,7 @@ pub(crate) fn nodes() -> Vec<NodeDef> {
 
 /// Adds noise to latents, as much as lies between two noise levels.
 #[derive(Node)]
-#[node(category = "_for_testing/custom_sampling/noise")]
+#[node(category = "_for_testing/custom_sampling/noise", experimental)]
 struct AddNoise {
     /// The model.
     model: Shared<Model>,
@@ -144,7 +144,7 @@ impl Run for DualCFGGuider {
 
 /// Leads away only from what negative prompts do not share with positive ones.
 #[derive(Node)]
-#[node(category = "_for_testing")]
+#[node(category = "_for_testing", experimental)]
 struct PerpNegGuider {
     /// The model.
     model: Shared<Model>,

@@ -75,7 +75,7 @@ impl Run for TangentialDamping {
 ///
 /// Huang et al. 2025, arXiv:2504.02154.
 #[derive(Node)]
-#[node(category = "_for_testing", display_name = "FreSca")]
+#[node(category = "_for_testing", display_name = "FreSca", experimental)]
 struct FreSca {
     /// The model.
     model: Shared<Model>,
@@ -101,7 +101,7 @@ impl Run for FreSca {
 
 /// Leads along the answer to positive prompts more than away from the negative ones.
 #[derive(Node)]
-#[node(category = "_for_testing", display_name = "Mahiro CFG", outputs = ["patched_model"])]
+#[node(category = "_for_testing", display_name = "Mahiro CFG", outputs = ["patched_model"], experimental)]
 struct Mahiro {
     /// The model.
     model: Shared<Model>,
@@ -160,7 +160,7 @@ impl Run for TemporalScoreRescaling {
 
 /// Brings strong latents down to what a model is used to, strong ones more than weak ones.
 #[derive(Node)]
-#[node(category = "latent/advanced/operations")]
+#[node(category = "latent/advanced/operations", experimental)]
 struct LatentOperationTonemapReinhard {
     /// How strong the strongest may be, as a share of the mean and five deviations.
     #[input(default = 1.0, range = 0.0..=100.0, step = 0.01)]
@@ -177,7 +177,7 @@ impl Run for LatentOperationTonemapReinhard {
 
 /// Makes neighbouring cells of latents differ more.
 #[derive(Node)]
-#[node(category = "latent/advanced/operations")]
+#[node(category = "latent/advanced/operations", experimental)]
 struct LatentOperationSharpen {
     /// How far a cell looks, in cells.
     #[input(default = 9, range = 1..=31, step = 1)]
@@ -201,7 +201,7 @@ impl Run for LatentOperationSharpen {
 
 /// Applies an operation to latents.
 #[derive(Node)]
-#[node(category = "latent/advanced/operations")]
+#[node(category = "latent/advanced/operations", experimental)]
 struct LatentApplyOperation {
     /// The latents.
     samples: Shared<Latent>,
@@ -220,7 +220,7 @@ impl Run for LatentApplyOperation {
 
 /// Applies an operation to guidance: to what the answer to positive prompts has beyond that to negative ones.
 #[derive(Node)]
-#[node(category = "latent/advanced/operations")]
+#[node(category = "latent/advanced/operations", experimental)]
 struct LatentApplyOperationCFG {
     /// The model.
     model: Shared<Model>,

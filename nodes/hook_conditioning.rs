@@ -63,7 +63,7 @@ fn combined(one: &Conditioning, other: &Conditioning) -> Conditioning {
 
 /// Gives prompts a mask, hooks, a part of the way: what is connected of them.
 #[derive(Node)]
-#[node(category = "advanced/hooks/cond single", display_name = "Cond Set Props")]
+#[node(category = "advanced/hooks/cond single", display_name = "Cond Set Props", experimental)]
 struct ConditioningSetProperties {
     /// The prompts.
     #[input(name = "cond_NEW")]
@@ -94,7 +94,7 @@ impl Run for ConditioningSetProperties {
 
 /// Gives prompts a mask, hooks, a part of the way, and lets them share the picture with others.
 #[derive(Node)]
-#[node(category = "advanced/hooks/cond single", display_name = "Cond Set Props Combine")]
+#[node(category = "advanced/hooks/cond single", display_name = "Cond Set Props Combine", experimental)]
 struct ConditioningSetPropertiesAndCombine {
     /// The others, which stay as they are.
     cond: Shared<Conditioning>,
@@ -130,7 +130,8 @@ impl Run for ConditioningSetPropertiesAndCombine {
 #[node(
     category = "advanced/hooks/cond pair",
     display_name = "Cond Pair Set Props",
-    outputs = ["positive", "negative"]
+    outputs = ["positive", "negative"],
+    experimental
 )]
 struct PairConditioningSetProperties {
     /// What the picture should show.
@@ -168,7 +169,8 @@ impl Run for PairConditioningSetProperties {
 #[node(
     category = "advanced/hooks/cond pair",
     display_name = "Cond Pair Set Props Combine",
-    outputs = ["positive", "negative"]
+    outputs = ["positive", "negative"],
+    experimental
 )]
 struct PairConditioningSetPropertiesAndCombine {
     /// What else the picture should show; it stays as it is.
@@ -208,7 +210,7 @@ impl Run for PairConditioningSetPropertiesAndCombine {
 
 /// Lets two pairs of positive and negative prompts share the picture.
 #[derive(Node)]
-#[node(category = "advanced/hooks/cond pair", display_name = "Cond Pair Combine", outputs = ["positive", "negative"])]
+#[node(category = "advanced/hooks/cond pair", display_name = "Cond Pair Combine", outputs = ["positive", "negative"], experimental)]
 struct PairConditioningCombine {
     /// What the picture should show.
     #[input(name = "positive_A")]
@@ -234,7 +236,7 @@ impl Run for PairConditioningCombine {
 
 /// Adds prompts that count wherever the others leave room: what masks and areas do not cover.
 #[derive(Node)]
-#[node(category = "advanced/hooks/cond single", display_name = "Cond Set Default Combine")]
+#[node(category = "advanced/hooks/cond single", display_name = "Cond Set Default Combine", experimental)]
 struct ConditioningSetDefaultCombine {
     /// The others.
     cond: Shared<Conditioning>,
@@ -258,7 +260,8 @@ impl Run for ConditioningSetDefaultCombine {
 #[node(
     category = "advanced/hooks/cond pair",
     display_name = "Cond Pair Set Default Combine",
-    outputs = ["positive", "negative"]
+    outputs = ["positive", "negative"],
+    experimental
 )]
 struct PairConditioningSetDefaultCombine {
     /// What else the picture should show.

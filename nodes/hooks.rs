@@ -51,7 +51,7 @@ fn after(
 
 /// A LoRA for some prompts only: the model has it while it is asked about them.
 #[derive(Node)]
-#[node(category = "advanced/hooks/create", display_name = "Create Hook LoRA")]
+#[node(category = "advanced/hooks/create", display_name = "Create Hook LoRA", experimental)]
 struct CreateHookLora {
     /// The LoRA, from `models/loras`.
     lora_name: ModelName<Loras>,
@@ -76,7 +76,7 @@ impl Run for CreateHookLora {
 
 /// A LoRA for some prompts only, on the model alone.
 #[derive(Node)]
-#[node(category = "advanced/hooks/create", display_name = "Create Hook LoRA (MO)")]
+#[node(category = "advanced/hooks/create", display_name = "Create Hook LoRA (MO)", experimental)]
 struct CreateHookLoraModelOnly {
     /// The LoRA, from `models/loras`.
     lora_name: ModelName<Loras>,
@@ -104,7 +104,7 @@ fn lora(name: &ModelName<Loras>, cx: &Context<'_>) -> Result<Change> {
 ///
 /// Of the same architecture. At a strength of 1 its weights take the place of the model's, with the model's adapters on top.
 #[derive(Node)]
-#[node(category = "advanced/hooks/create", display_name = "Create Hook Model as LoRA")]
+#[node(category = "advanced/hooks/create", display_name = "Create Hook Model as LoRA", experimental)]
 struct CreateHookModelAsLora {
     /// The checkpoint, from `models/checkpoints`.
     ckpt_name: ModelName<Checkpoints>,
@@ -129,7 +129,7 @@ impl Run for CreateHookModelAsLora {
 
 /// Another checkpoint for some prompts only, for the model alone.
 #[derive(Node)]
-#[node(category = "advanced/hooks/create", display_name = "Create Hook Model as LoRA (MO)")]
+#[node(category = "advanced/hooks/create", display_name = "Create Hook Model as LoRA (MO)", experimental)]
 struct CreateHookModelAsLoraModelOnly {
     /// The checkpoint, from `models/checkpoints`.
     ckpt_name: ModelName<Checkpoints>,
@@ -161,7 +161,7 @@ fn model(name: &ModelName<Checkpoints>, cx: &Context<'_>) -> Result<Change> {
 
 /// Lets hooks follow keyframes: how strong they are when.
 #[derive(Node)]
-#[node(category = "advanced/hooks/scheduling", display_name = "Set Hook Keyframes")]
+#[node(category = "advanced/hooks/scheduling", display_name = "Set Hook Keyframes", experimental)]
 struct SetHookKeyframes {
     /// The hooks.
     hooks: Shared<WeightHooks>,
@@ -186,7 +186,7 @@ fn keyframes_of(before: Option<&Shared<HookKeyframes>>) -> Keyframes {
 
 /// One more keyframe: from when on hooks have which strength.
 #[derive(Node)]
-#[node(category = "advanced/hooks/scheduling", display_name = "Create Hook Keyframe", outputs = ["HOOK_KF"])]
+#[node(category = "advanced/hooks/scheduling", display_name = "Create Hook Keyframe", outputs = ["HOOK_KF"], experimental)]
 struct CreateHookKeyframe {
     /// What the strength of a hook is multiplied by.
     #[input(default = 1.0, range = -20.0..=20.0, step = 0.01)]
@@ -284,7 +284,7 @@ fn in_steps(
 
 /// Keyframes between two strengths, in even steps of the way.
 #[derive(Node)]
-#[node(category = "advanced/hooks/scheduling", display_name = "Create Hook Keyframes Interp.", outputs = ["HOOK_KF"])]
+#[node(category = "advanced/hooks/scheduling", display_name = "Create Hook Keyframes Interp.", outputs = ["HOOK_KF"], experimental)]
 struct CreateHookKeyframesInterpolated {
     /// The first strength.
     #[input(default = 1.0, range = 0.0..=10.0, step = 0.001)]
@@ -324,7 +324,7 @@ impl Run for CreateHookKeyframesInterpolated {
 
 /// Keyframes of given strengths, in even steps of the way.
 #[derive(Node)]
-#[node(category = "advanced/hooks/scheduling", display_name = "Create Hook Keyframes From Floats", outputs = ["HOOK_KF"])]
+#[node(category = "advanced/hooks/scheduling", display_name = "Create Hook Keyframes From Floats", outputs = ["HOOK_KF"], experimental)]
 struct CreateHookKeyframesFromFloats {
     /// The strengths, one for each keyframe.
     #[input(force_input)]
@@ -357,7 +357,7 @@ macro_rules! combine {
     ($(#[$about:meta])* $node:ident, $shown:literal: $($field:ident $name:literal),*) => {
         $(#[$about])*
         #[derive(Node)]
-        #[node(category = "advanced/hooks/combine", display_name = $shown)]
+        #[node(category = "advanced/hooks/combine", display_name = $shown, experimental)]
         struct $node {
             $(
                 /// Some hooks. Those that are there already do not count again.
@@ -392,7 +392,7 @@ combine! {
 
 /// Puts hooks on a text encoder, and on the prompts that it encodes.
 #[derive(Node)]
-#[node(category = "advanced/hooks/clip", display_name = "Set CLIP Hooks")]
+#[node(category = "advanced/hooks/clip", display_name = "Set CLIP Hooks", experimental)]
 struct SetClipHooks {
     /// The text encoder.
     clip: Shared<Clip>,
@@ -423,7 +423,8 @@ impl Run for SetClipHooks {
 #[node(
     category = "advanced/hooks",
     display_name = "Timesteps Range",
-    outputs = ["TIMESTEPS_RANGE", "BEFORE_RANGE", "AFTER_RANGE"]
+    outputs = ["TIMESTEPS_RANGE", "BEFORE_RANGE", "AFTER_RANGE"],
+    experimental
 )]
 struct ConditioningTimestepsRange {
     /// From here on, 0 being pure noise.

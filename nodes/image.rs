@@ -45,7 +45,7 @@ impl Run for LoadImage {
 
 /// Loads a picture that was saved, and what is see-through in it as a mask.
 #[derive(Node)]
-#[node(category = "image", display_name = "Load Image (from Outputs)")]
+#[node(category = "image", display_name = "Load Image (from Outputs)", experimental)]
 struct LoadImageOutput {
     /// The picture: `x.png [output]`.
     #[input(image_upload, image_folder = "output")]

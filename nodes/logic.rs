@@ -8,7 +8,7 @@ pub(crate) fn nodes() -> Vec<NodeDef> {
 
 /// Gives on one of two inputs. What the other one needs is never made.
 #[derive(Node)]
-#[node(category = "logic", display_name = "Switch", outputs = ["output"])]
+#[node(category = "logic", display_name = "Switch", outputs = ["output"], experimental)]
 struct ComfySwitchNode {
     /// On or off.
     switch: bool,
@@ -35,7 +35,7 @@ impl Run for ComfySwitchNode {
 
 /// A list of one's own: its options are kept by the editor, and the text that is chosen comes out.
 #[derive(Node)]
-#[node(category = "utils", display_name = "Custom Combo")]
+#[node(category = "utils", display_name = "Custom Combo", experimental)]
 struct CustomCombo {
     /// The text that was chosen.
     choice: AnyOption,

@@ -336,7 +336,7 @@ impl Strengths {
 
 /// Makes what a model's self-attention computes with stronger or weaker.
 #[derive(Node)]
-#[node(category = "_for_testing/attention_experiments")]
+#[node(category = "_for_testing/attention_experiments", experimental)]
 struct UNetSelfAttentionMultiply {
     /// The model.
     model: Shared<Model>,
@@ -366,7 +366,7 @@ impl Run for UNetSelfAttentionMultiply {
 
 /// Makes what a model computes with where it looks at the prompt stronger or weaker.
 #[derive(Node)]
-#[node(category = "_for_testing/attention_experiments")]
+#[node(category = "_for_testing/attention_experiments", experimental)]
 struct UNetCrossAttentionMultiply {
     /// The model.
     model: Shared<Model>,
@@ -396,7 +396,7 @@ impl Run for UNetCrossAttentionMultiply {
 
 /// Makes what attention adds stronger or weaker, in models of pictures and of videos.
 #[derive(Node)]
-#[node(category = "_for_testing/attention_experiments")]
+#[node(category = "_for_testing/attention_experiments", experimental)]
 struct UNetTemporalAttentionMultiply {
     /// The model.
     model: Shared<Model>,
@@ -436,7 +436,7 @@ impl Run for UNetTemporalAttentionMultiply {
 
 /// Makes what a text encoder's attention computes with stronger or weaker.
 #[derive(Node)]
-#[node(category = "_for_testing/attention_experiments")]
+#[node(category = "_for_testing/attention_experiments", experimental)]
 struct CLIPAttentionMultiply {
     /// The text encoder.
     clip: Shared<Clip>,

@@ -27,7 +27,7 @@ pub(crate) fn nodes() -> Vec<NodeDef> {
 
 /// Keeps guidance from making the answer longer than that to the positive prompts.
 #[derive(Node)]
-#[node(category = "advanced/guidance", outputs = ["patched_model"])]
+#[node(category = "advanced/guidance", outputs = ["patched_model"], experimental)]
 struct CFGNorm {
     /// The model.
     model: Shared<Model>,
@@ -62,7 +62,7 @@ impl Run for CFGZeroStar {
 
 /// Reads a noise mask as when each place may begin to change, not as how much.
 #[derive(Node)]
-#[node(category = "_for_testing", display_name = "Differential Diffusion")]
+#[node(category = "_for_testing", display_name = "Differential Diffusion", experimental)]
 struct DifferentialDiffusion {
     /// The model.
     model: Shared<Model>,
@@ -106,7 +106,7 @@ impl Run for ModelComputeDtype {
 
 /// Compiles a model for torch. There is none here, and the kernels are compiled already: the model stays as it is.
 #[derive(Node)]
-#[node(category = "_for_testing")]
+#[node(category = "_for_testing", experimental)]
 struct TorchCompileModel {
     /// The model.
     model: Shared<Model>,
@@ -142,7 +142,7 @@ impl Run for WanBlockSwap {
 
 /// Sets how short prompts are filled up for T5 encoders. Those of Stable Diffusion are of another kind and stay as they are.
 #[derive(Node)]
-#[node(category = "_for_testing/conditioning")]
+#[node(category = "_for_testing/conditioning", experimental)]
 struct T5TokenizerOptions {
     /// The text encoder.
     clip: Shared<Clip>,
@@ -280,7 +280,7 @@ impl Run for RescaleCFG {
 /// Leads away only from what negative prompts do not share with positive ones. `PerpNegGuider` does the same in one call of
 /// the model.
 #[derive(Node)]
-#[node(category = "_for_testing", display_name = "Perp-Neg (DEPRECATED by PerpNegGuider)", deprecated)]
+#[node(category = "_for_testing", display_name = "Perp-Neg (DEPRECATED by PerpNegGuider)", deprecated, experimental)]
 struct PerpNeg {
     /// The model.
     model: Shared<Model>,
@@ -324,7 +324,7 @@ impl Run for PerturbedAttentionGuidance {
 ///
 /// Hong et al. 2023, arXiv:2210.00939. Costs one more evaluation of the model a step.
 #[derive(Node)]
-#[node(category = "_for_testing", display_name = "Self-Attention Guidance")]
+#[node(category = "_for_testing", display_name = "Self-Attention Guidance", experimental)]
 struct SelfAttentionGuidance {
     /// The model.
     model: Shared<Model>,

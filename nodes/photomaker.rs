@@ -33,7 +33,7 @@ impl Folder for PhotoMakers {
 
 /// Loads a network that puts the person in a picture into a prompt for SDXL.
 #[derive(Node)]
-#[node(category = "_for_testing/photomaker")]
+#[node(category = "_for_testing/photomaker", experimental)]
 struct PhotoMakerLoader {
     /// The network, from `models/photomaker`: the first version's `id_encoder` as safetensors.
     photomaker_model_name: ModelName<PhotoMakers>,
@@ -59,7 +59,7 @@ impl Run for PhotoMakerLoader {
 /// The word needs a space on each side, or an end of the text. Every word before it should be one of CLIP's tokens: the person
 /// is put where as many tokens come before as words do.
 #[derive(Node)]
-#[node(category = "_for_testing/photomaker", compute)]
+#[node(category = "_for_testing/photomaker", compute, experimental)]
 struct PhotoMakerEncode {
     /// The network.
     photomaker: Shared<Face>,

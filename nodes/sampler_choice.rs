@@ -43,7 +43,7 @@ impl Run for KSamplerSelect {
 
 /// Euler's method with CFG++.
 #[derive(Node)]
-#[node(category = "_for_testing", display_name = "SamplerEulerCFG++")]
+#[node(category = "_for_testing", display_name = "SamplerEulerCFG++", experimental)]
 struct SamplerEulerCFGpp {
     /// `regular` takes the noise from the negative prompts alone, `alternative` from them and the guided latent.
     #[input(choices = ["regular", "alternative"])]

@@ -190,7 +190,7 @@ impl Run for VAESave {
 ///
 /// Weights that do not differ are left out.
 #[derive(Node)]
-#[node(category = "_for_testing", display_name = "Extract and Save Lora", sink)]
+#[node(category = "_for_testing", display_name = "Extract and Save Lora", sink, experimental)]
 struct LoraSave {
     /// What the file's name begins with; `a/b` saves into folder `a`.
     #[input(default = "loras/ComfyUI_extracted_lora")]

@@ -331,7 +331,7 @@ impl Run for LaplaceScheduler {
 
 /// Levels written out.
 #[derive(Node)]
-#[node(category = "_for_testing/custom_sampling")]
+#[node(category = "_for_testing/custom_sampling", experimental)]
 struct ManualSigmas {
     /// Numbers with anything between them.
     #[input(default = "1, 0.5")]

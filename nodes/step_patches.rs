@@ -19,7 +19,7 @@ pub(crate) fn nodes() -> Vec<NodeDef> {
 ///
 /// Zhou et al. 2025, arXiv:2507.02860.
 #[derive(Node)]
-#[node(category = "advanced/debug/model", display_name = "EasyCache")]
+#[node(category = "advanced/debug/model", display_name = "EasyCache", experimental)]
 struct EasyCache {
     /// The model.
     model: Shared<Model>,
@@ -49,7 +49,7 @@ impl Run for EasyCache {
 
 /// Leaves out whole steps of guidance while they change little, and uses the last one again: as EasyCache, and coarser.
 #[derive(Node)]
-#[node(category = "advanced/debug/model", display_name = "LazyCache")]
+#[node(category = "advanced/debug/model", display_name = "LazyCache", experimental)]
 struct LazyCache {
     /// The model.
     model: Shared<Model>,

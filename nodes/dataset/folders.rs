@@ -26,7 +26,7 @@ const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 
 /// Loads all pictures of a folder, in the order of their names.
 #[derive(Node)]
-#[node(category = "dataset", display_name = "Load Image Dataset from Folder", outputs = ["images"])]
+#[node(category = "dataset", display_name = "Load Image Dataset from Folder", outputs = ["images"], experimental)]
 struct LoadImageDataSetFromFolder {
     /// The folder, among the inputs.
     folder: FolderName,
@@ -47,7 +47,8 @@ impl Run for LoadImageDataSetFromFolder {
 #[node(
     category = "dataset",
     display_name = "Load Image and Text Dataset from Folder",
-    outputs = ["images", "texts"]
+    outputs = ["images", "texts"],
+    experimental
 )]
 struct LoadImageTextDataSetFromFolder {
     /// The folder, among the inputs.
@@ -83,7 +84,7 @@ impl LoadImageTextDataSetFromFolder {
 
 /// Saves pictures into a folder, numbered from 0; files of these names are replaced.
 #[derive(Node)]
-#[node(category = "dataset", display_name = "Save Image Dataset to Folder", sink, input_is_list)]
+#[node(category = "dataset", display_name = "Save Image Dataset to Folder", sink, input_is_list, experimental)]
 struct SaveImageDataSetToFolder {
     /// The pictures.
     images: Vec<Shared<Image>>,
@@ -106,7 +107,7 @@ impl Run for SaveImageDataSetToFolder {
 
 /// Saves pictures into a folder, numbered from 0, with a text file beside each; files of these names are replaced.
 #[derive(Node)]
-#[node(category = "dataset", display_name = "Save Image and Text Dataset to Folder", sink, input_is_list)]
+#[node(category = "dataset", display_name = "Save Image and Text Dataset to Folder", sink, input_is_list, experimental)]
 struct SaveImageTextDataSetToFolder {
     /// The pictures.
     images: Vec<Shared<Image>>,

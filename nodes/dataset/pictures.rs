@@ -31,7 +31,7 @@ const LARGEST: u32 = 8192;
 
 /// Scales pictures so that the shorter side has a length.
 #[derive(Node)]
-#[node(category = "dataset/image", display_name = "Resize Images by Shorter Edge", outputs = ["images"])]
+#[node(category = "dataset/image", display_name = "Resize Images by Shorter Edge", outputs = ["images"], experimental)]
 struct ResizeImagesByShorterEdge {
     /// The pictures.
     images: Shared<Image>,
@@ -57,7 +57,7 @@ impl Run for ResizeImagesByShorterEdge {
 
 /// Scales pictures so that the longer side has a length.
 #[derive(Node)]
-#[node(category = "dataset/image", display_name = "Resize Images by Longer Edge", outputs = ["images"])]
+#[node(category = "dataset/image", display_name = "Resize Images by Longer Edge", outputs = ["images"], experimental)]
 struct ResizeImagesByLongerEdge {
     /// The pictures.
     images: Shared<Image>,
@@ -115,7 +115,7 @@ fn cut(images: &Image, [left, top]: [usize; 2], [width, height]: [usize; 2]) -> 
 
 /// Cuts the middle out of pictures.
 #[derive(Node)]
-#[node(category = "dataset/image", display_name = "Center Crop Images", outputs = ["images"])]
+#[node(category = "dataset/image", display_name = "Center Crop Images", outputs = ["images"], experimental)]
 struct CenterCropImages {
     /// The pictures.
     images: Shared<Image>,
@@ -140,7 +140,7 @@ impl Run for CenterCropImages {
 
 /// Cuts a rectangle out of pictures at a place that a seed decides.
 #[derive(Node)]
-#[node(category = "dataset/image", display_name = "Random Crop Images", outputs = ["images"])]
+#[node(category = "dataset/image", display_name = "Random Crop Images", outputs = ["images"], experimental)]
 struct RandomCropImages {
     /// The pictures.
     images: Shared<Image>,
@@ -170,7 +170,7 @@ impl Run for RandomCropImages {
 
 /// Subtracts a number from pictures and divides them by another, for networks that want that.
 #[derive(Node)]
-#[node(category = "dataset/image", display_name = "Normalize Images", outputs = ["images"])]
+#[node(category = "dataset/image", display_name = "Normalize Images", outputs = ["images"], experimental)]
 struct NormalizeImages {
     /// The pictures.
     images: Shared<Image>,
@@ -193,7 +193,7 @@ impl Run for NormalizeImages {
 
 /// Makes pictures brighter or darker.
 #[derive(Node)]
-#[node(category = "dataset/image", display_name = "Adjust Brightness", outputs = ["images"])]
+#[node(category = "dataset/image", display_name = "Adjust Brightness", outputs = ["images"], experimental)]
 struct AdjustBrightness {
     /// The pictures.
     images: Shared<Image>,
@@ -213,7 +213,7 @@ impl Run for AdjustBrightness {
 
 /// Makes the difference between bright and dark larger or smaller.
 #[derive(Node)]
-#[node(category = "dataset/image", display_name = "Adjust Contrast", outputs = ["images"])]
+#[node(category = "dataset/image", display_name = "Adjust Contrast", outputs = ["images"], experimental)]
 struct AdjustContrast {
     /// The pictures.
     images: Shared<Image>,
@@ -242,7 +242,7 @@ fn changed(images: &Image, change: impl Fn(f32) -> f32) -> Result<Image> {
 
 /// Gives the pictures of a list in another order, which a seed decides.
 #[derive(Node)]
-#[node(category = "dataset/image", display_name = "Shuffle Image Dataset", input_is_list, outputs = ["images"])]
+#[node(category = "dataset/image", display_name = "Shuffle Image Dataset", input_is_list, outputs = ["images"], experimental)]
 struct ShuffleDataset {
     /// The pictures.
     images: Vec<Shared<Image>>,
@@ -266,7 +266,8 @@ impl Run for ShuffleDataset {
     category = "dataset/image",
     display_name = "Shuffle Image-Text Dataset",
     input_is_list,
-    outputs = ["images", "texts"]
+    outputs = ["images", "texts"],
+    experimental
 )]
 struct ShuffleImageTextDataset {
     /// The pictures.
@@ -297,7 +298,7 @@ impl Run for ShuffleImageTextDataset {
 
 /// Gives the pictures of a list as they are.
 #[derive(Node)]
-#[node(category = "dataset/image", display_name = "Merge Image Lists", input_is_list, outputs = ["images"])]
+#[node(category = "dataset/image", display_name = "Merge Image Lists", input_is_list, outputs = ["images"], experimental)]
 struct MergeImageLists {
     /// The pictures.
     images: Vec<Shared<Image>>,
@@ -313,7 +314,7 @@ impl Run for MergeImageLists {
 
 /// Leaves out pictures that look like one before them.
 #[derive(Node)]
-#[node(category = "dataset/image", display_name = "Image Deduplication", input_is_list, outputs = ["images"])]
+#[node(category = "dataset/image", display_name = "Image Deduplication", input_is_list, outputs = ["images"], experimental)]
 struct ImageDeduplication {
     /// The pictures.
     images: Vec<Shared<Image>>,
@@ -359,7 +360,7 @@ fn marks(image: &Image) -> Result<u64, Error> {
 
 /// Lays pictures side by side, row after row.
 #[derive(Node)]
-#[node(category = "dataset/image", display_name = "Image Grid", input_is_list, outputs = ["images"])]
+#[node(category = "dataset/image", display_name = "Image Grid", input_is_list, outputs = ["images"], experimental)]
 struct ImageGrid {
     /// The pictures.
     images: Vec<Shared<Image>>,

@@ -18,7 +18,7 @@ pub(crate) fn nodes() -> Vec<NodeDef> {
 
 /// Puts words before a text.
 #[derive(Node)]
-#[node(category = "dataset/text", display_name = "Add Text Prefix", outputs = ["texts"])]
+#[node(category = "dataset/text", display_name = "Add Text Prefix", outputs = ["texts"], experimental)]
 struct AddTextPrefix {
     /// The text.
     texts: String,
@@ -37,7 +37,7 @@ impl Run for AddTextPrefix {
 
 /// Puts words behind a text.
 #[derive(Node)]
-#[node(category = "dataset/text", display_name = "Add Text Suffix", outputs = ["texts"])]
+#[node(category = "dataset/text", display_name = "Add Text Suffix", outputs = ["texts"], experimental)]
 struct AddTextSuffix {
     /// The text.
     texts: String,
@@ -56,7 +56,7 @@ impl Run for AddTextSuffix {
 
 /// Replaces words of a text.
 #[derive(Node)]
-#[node(category = "dataset/text", display_name = "Replace Text", outputs = ["texts"])]
+#[node(category = "dataset/text", display_name = "Replace Text", outputs = ["texts"], experimental)]
 struct ReplaceText {
     /// The text.
     texts: String,
@@ -78,7 +78,7 @@ impl Run for ReplaceText {
 
 /// Takes the blanks off both ends of a text.
 #[derive(Node)]
-#[node(category = "dataset/text", display_name = "Strip Whitespace", outputs = ["texts"])]
+#[node(category = "dataset/text", display_name = "Strip Whitespace", outputs = ["texts"], experimental)]
 struct StripWhitespace {
     /// The text.
     texts: String,
@@ -94,7 +94,7 @@ impl Run for StripWhitespace {
 
 /// Writes a text in small letters.
 #[derive(Node)]
-#[node(category = "dataset/text", display_name = "Text to Lowercase", outputs = ["texts"])]
+#[node(category = "dataset/text", display_name = "Text to Lowercase", outputs = ["texts"], experimental)]
 struct TextToLowercase {
     /// The text.
     texts: String,
@@ -110,7 +110,7 @@ impl Run for TextToLowercase {
 
 /// Writes a text in capitals.
 #[derive(Node)]
-#[node(category = "dataset/text", display_name = "Text to Uppercase", outputs = ["texts"])]
+#[node(category = "dataset/text", display_name = "Text to Uppercase", outputs = ["texts"], experimental)]
 struct TextToUppercase {
     /// The text.
     texts: String,
@@ -126,7 +126,7 @@ impl Run for TextToUppercase {
 
 /// Cuts a text after so many letters.
 #[derive(Node)]
-#[node(category = "dataset/text", display_name = "Truncate Text", outputs = ["texts"])]
+#[node(category = "dataset/text", display_name = "Truncate Text", outputs = ["texts"], experimental)]
 struct TruncateText {
     /// The text.
     texts: String,

@@ -19,7 +19,8 @@ pub(crate) fn nodes() -> Vec<NodeDef> {
     display_name = "Make Training Dataset",
     input_is_list,
     compute,
-    outputs = ["latents", "conditioning"]
+    outputs = ["latents", "conditioning"],
+    experimental
 )]
 struct MakeTrainingDataset {
     /// The pictures.
@@ -71,7 +72,8 @@ impl Run for MakeTrainingDataset {
     category = "dataset",
     display_name = "Resolution Bucket",
     input_is_list,
-    outputs = ["latents", "conditioning"]
+    outputs = ["latents", "conditioning"],
+    experimental
 )]
 struct ResolutionBucket {
     /// The latents.

@@ -95,7 +95,7 @@ pub(crate) fn load_lora(name: &ModelName<Loras>, cx: &Context<'_>) -> Result<Lor
 
 /// Puts a LoRA that was just made on a model.
 #[derive(Node)]
-#[node(category = "loaders", display_name = "Load LoRA Model", outputs = ["model"])]
+#[node(category = "loaders", display_name = "Load LoRA Model", outputs = ["model"], experimental)]
 struct LoraModelLoader {
     /// The diffusion model the LoRA will be applied to.
     model: Shared<Model>,
@@ -121,7 +121,7 @@ impl Run for LoraModelLoader {
 
 /// Saves a LoRA in the form that every program reads.
 #[derive(Node)]
-#[node(category = "loaders", display_name = "Save LoRA Weights", sink)]
+#[node(category = "loaders", display_name = "Save LoRA Weights", sink, experimental)]
 struct SaveLoRA {
     /// The LoRA to save.
     lora: Shared<Lora>,

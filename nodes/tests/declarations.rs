@@ -100,6 +100,7 @@ fn describe(spec: &NodeSpec) -> Value {
         "category": spec.category,
         "output_node": spec.sink,
         "deprecated": spec.deprecated,
+        "experimental": spec.experimental,
         "inputs": in_order_of_parts(spec.inputs.iter().map(|input| describe_input(spec, input)).collect()),
         "outputs": outputs,
     })

@@ -159,6 +159,8 @@ pub struct NodeSpec {
     pub input_is_list: bool,
     /// Still found in workflows, but not offered.
     pub deprecated: bool,
+    /// ComfyUI calls it experimental.
+    pub experimental: bool,
     /// In the order in which the editor draws them: required inputs first.
     pub inputs: Vec<InputSpec>,
     /// In slot order.

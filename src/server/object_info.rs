@@ -53,6 +53,9 @@ pub(crate) fn node(spec: &NodeSpec) -> Json {
     if spec.deprecated {
         info["deprecated"] = true.into();
     }
+    if spec.experimental {
+        info["experimental"] = true.into();
+    }
     info
 }
 

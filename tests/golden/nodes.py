@@ -104,6 +104,7 @@ def record(name, node):
             "category": node.CATEGORY,
             "output_node": bool(getattr(node, "OUTPUT_NODE", False)),
             "deprecated": bool(getattr(node, "DEPRECATED", False)),
+            "experimental": bool(getattr(node, "EXPERIMENTAL", False)),
         }
     inputs = []
     for group in ("required", "optional"):
@@ -130,6 +131,7 @@ def record(name, node):
         "category": info["category"],
         "output_node": info["output_node"],
         "deprecated": bool(info.get("deprecated")),
+        "experimental": bool(info.get("experimental")),
         "inputs": inputs,
         "outputs": [
             {"kind": kind, "name": label, "is_list": bool(is_list)}

@@ -12,7 +12,7 @@ use syn::{Attribute, Data, DeriveInput, Error, Expr, Fields, Lit, Meta, Result, 
 ///
 /// On the struct, `#[node(…)]`: `category = "…"` (required), `name` (the class name, else the struct's),
 /// `display_name`, `version` (1 if not given), `compute` (one at a time), `sink` (a graph runs for its sake),
-/// `input_is_list`, `deprecated`, `volatile` (never reused from an earlier run), `outputs = ["…"]` (names other than
+/// `input_is_list`, `deprecated`, `experimental`, `volatile` (never reused from an earlier run), `outputs = ["…"]` (names other than
 /// the kinds).
 ///
 /// On a field, `#[input(…)]`: `name` (else the field's), `default`, `range`, `step`, `round`, `choices`, `multiline`,
@@ -87,6 +87,7 @@ struct NodeAttributes {
     sink: bool,
     input_is_list: bool,
     deprecated: bool,
+    experimental: bool,
     volatile: bool,
 }
 
@@ -113,6 +114,7 @@ impl NodeAttributes {
             sink: false,
             input_is_list: false,
             deprecated: false,
+            experimental: false,
             volatile: false,
         };
         for attribute in item.attrs.iter().filter(|attribute| attribute.path().is_ident("node")) {
@@ -138,11 +140,12 @@ impl NodeAttributes {
             "sink" => self.sink = true,
             "input_is_list" => self.input_is_list = true,
             "deprecated" => self.deprecated = true,
+            "experimental" => self.experimental = true,
             "volatile" => self.volatile = true,
             other => {
                 return Err(meta.error(format!(
                     "`{other}` is no attribute of a node; there are name, category, display_name, version, outputs, \
-                     compute, sink, input_is_list, deprecated, volatile"
+                     compute, sink, input_is_list, deprecated, experimental, volatile"
                 )));
             }
         }
@@ -150,7 +153,7 @@ impl NodeAttributes {
     }
 
     fn spec(&self) -> TokenStream {
-        let Self { name, doc, category, version, compute, sink, input_is_list, deprecated, .. } = self;
+        let Self { name, doc, category, version, compute, sink, input_is_list, deprecated, experimental, .. } = self;
         let display_name = option(self.display_name.as_ref());
         let lane = if *compute { quote!(Compute) } else { quote!(Any) };
         let names = self.outputs.as_ref().map_or_else(|| quote!(&[]), |names| quote!(&#names));
@@ -165,6 +168,7 @@ impl NodeAttributes {
                 sink: #sink,
                 input_is_list: #input_is_list,
                 deprecated: #deprecated,
+                experimental: #experimental,
                 inputs: ::std::vec::Vec::new(),
                 outputs: ::paraflow_engine::named_outputs::<<Self as ::paraflow_engine::Run>::Output>(#names),
             }

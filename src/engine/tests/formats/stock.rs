@@ -89,6 +89,7 @@ fn node(name: &'static str, display: &'static str, inputs: Vec<InputSpec>, outpu
         sink: outputs.is_empty(),
         input_is_list: false,
         deprecated: false,
+        experimental: false,
         inputs,
         outputs: outputs.iter().map(|&kind| OutputSpec { kind, name: kind, is_list: false }).collect(),
     }
