@@ -594,7 +594,7 @@ fn entries(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<PathBuf>
 }
 
 /// A name that is no file's, told before anything runs.
-fn mismatch(expected: &str, name: &str, error: &Error) -> Mismatch {
+pub(crate) fn mismatch(expected: &str, name: &str, error: &Error) -> Mismatch {
     let found = match error {
         Error::Asset(paraflow_assets::Error::BadName { why, .. }) => format!("{name:?}, which {why}"),
         Error::Asset(paraflow_assets::Error::ModelNotFound { .. } | paraflow_assets::Error::InputNotFound { .. }) => {

@@ -29,9 +29,7 @@ use residual::Residual;
 use transformer::SpatialTransformer;
 
 use crate::error::{Error, Result};
-use crate::nn::{
-    Conv2d, Geometry, GroupNorm, Layers, Vector, Weight, Weights, give_picture, silu, upsample_nearest,
-};
+use crate::nn::{Conv2d, Geometry, GroupNorm, Layers, Vector, Weight, Weights, give_picture, silu, upsample_nearest};
 
 const EPSILON: f64 = 1e-5;
 /// How much wider the timestep's embedding is than the first level.

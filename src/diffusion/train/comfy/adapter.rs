@@ -1,9 +1,9 @@
 //! What acts on a layer while its adapter is trained.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 
-use super::inverse::inverse;
 use super::settings::Algorithm;
+use crate::adapters::{rotations, turned, turned_weight};
 use crate::error::Result;
 use crate::nn::{Adapter, Geometry, low_rank};
 
@@ -34,43 +34,12 @@ pub(super) fn names(algorithm: Algorithm) -> &'static [&'static str] {
     }
 }
 
-/// The matrices by which blocks of outputs are turned, `[blocks, size, size]`, of `blocks` of that shape: Cayley's transform
-/// `(I + Q) (I − Q)⁻¹` of `Q = B − Bᵀ`, all of which together are made no longer than `constraint`; 0 lets them be.
-///
-/// # Errors
-/// Out of memory.
-pub(crate) fn rotations(blocks: &Tensor, constraint: f64) -> Result<Tensor> {
-    /// ComfyUI's guard.
-    const GUARD: f64 = 1e-8;
-    let (_, side, _) = blocks.dims3()?;
-    let mut skewed = (blocks - blocks.transpose(1, 2)?)?;
-    if constraint > 0.0 {
-        let squares = skewed.sqr()?.sum_all()?;
-        if f64::from(squares.to_scalar::<f32>()?).sqrt() + GUARD > constraint {
-            skewed = (skewed.broadcast_div(&(squares.sqrt()? + GUARD)?)? * constraint)?;
-        }
-    }
-    let unit = Tensor::eye(side, DType::F32, &Device::Cpu)?.unsqueeze(0)?;
-    let (more, less) = (unit.broadcast_add(&skewed)?, unit.broadcast_sub(&skewed)?);
-    Ok(more.contiguous()?.matmul(&inverse(&less)?)?)
-}
-
-/// Outputs `[.., out]` turned block by block: `y'[m] = Σ y[n] r[n, m]` within each.
-pub(crate) fn turned(y: &Tensor, rotations: &Tensor) -> Result<Tensor> {
-    let (blocks, side, _) = rotations.dims3()?;
-    let rows = y.elem_count() / (blocks * side);
-    let by_block = y.reshape((rows, blocks, side))?.transpose(0, 1)?.contiguous()?;
-    Ok(by_block.matmul(rotations)?.transpose(0, 1)?.contiguous()?.reshape(y.shape())?)
-}
-
 impl Beside {
     /// What is added to the weight, of its shape. An OFT adds nothing, it turns.
     fn change(&self) -> Result<Tensor> {
         let leaf = |index: usize| &self.leaves[index];
         let product = |a: usize, b: usize| leaf(a).matmul(leaf(b));
-        let scaled = |change: Tensor, alpha: usize, rank: usize| {
-            change.broadcast_mul(&(leaf(alpha) / rank as f64)?)
-        };
+        let scaled = |change: Tensor, alpha: usize, rank: usize| change.broadcast_mul(&(leaf(alpha) / rank as f64)?);
         let change = match self.algorithm {
             Algorithm::Lora => scaled(product(1, 2)?, 0, leaf(2).dim(0)?)?,
             Algorithm::Loha => scaled((product(0, 1)? * product(2, 3)?)?, 4, leaf(1).dim(0)?)?,
@@ -93,10 +62,7 @@ impl Adapter for Beside {
     fn weight(&self, base: &Tensor) -> Result<Tensor> {
         let weight = base.to_dtype(DType::F32)?;
         let changed = match self.algorithm {
-            Algorithm::Oft => {
-                let by_outputs = weight.flatten_from(1)?.t()?.contiguous()?;
-                turned(&by_outputs, &self.rotations()?)?.t()?.contiguous()?.reshape(base.shape())?
-            }
+            Algorithm::Oft => turned_weight(&weight, &self.rotations()?)?,
             _ => (weight + self.change()?)?,
         };
         Ok(changed.to_dtype(base.dtype())?)

@@ -47,7 +47,9 @@ pub(super) fn existing(
             (&[rows, rank], &[same, columns]) if rank == same && (rows, columns) == (outputs, inputs) => {
                 Ok(Some((Algorithm::Lora, vec![alpha, up.clone(), down.clone()])))
             }
-            (up, down) => Err(fault(&format!("its halves are {up:?} and {down:?}, the layer's weight {shape:?}")).into()),
+            (up, down) => {
+                Err(fault(&format!("its halves are {up:?} and {down:?}, the layer's weight {shape:?}")).into())
+            }
         };
     }
     if let Some(first) = get(".hada_w1_a") {
@@ -56,8 +58,10 @@ pub(super) fn existing(
         if get(".hada_t1").is_some() {
             return Err(fault("its factors have cores").into());
         }
-        let fits = |a: &Tensor, b: &Tensor| matches!((a.dims(), b.dims()), (&[rows, rank], &[same, columns])
-            if rank == same && (rows, columns) == (outputs, inputs));
+        let fits = |a: &Tensor, b: &Tensor| {
+            matches!((a.dims(), b.dims()), (&[rows, rank], &[same, columns])
+            if rank == same && (rows, columns) == (outputs, inputs))
+        };
         if !fits(first, b) || !fits(c, d) {
             return Err(fault(&format!("its factors do not fit the layer's weight {shape:?}")).into());
         }

@@ -7,7 +7,6 @@
 mod adapter;
 mod draws;
 mod existing;
-mod inverse;
 mod objective;
 mod optimizer;
 mod parameters;

@@ -61,8 +61,7 @@ impl Batch {
         let noisy = (noise.broadcast_mul(&column(&|sigma| sigma)?)? + clean)?;
         let x = noisy.broadcast_div(&column(&|sigma| (sigma * sigma + 1.0).sqrt())?)?;
         let velocity = sampling.prediction() == Prediction::Velocity;
-        let of_said =
-            column(&|sigma| if velocity { -sigma / (sigma * sigma + 1.0).sqrt() } else { -sigma })?;
+        let of_said = column(&|sigma| if velocity { -sigma / (sigma * sigma + 1.0).sqrt() } else { -sigma })?;
         let of_noisy = column(&|sigma| if velocity { 1.0 / (sigma * sigma + 1.0) } else { 1.0 })?;
         let timesteps: Vec<f32> = sigmas.iter().map(|sigma| sampling.timestep(*sigma)).collect();
         let timesteps = Tensor::from_vec(timesteps, count, &Device::Cpu)?;

@@ -179,7 +179,8 @@ impl<'a> Trainer<'a> {
         let pick = |bucket: &Tensor, generator: &mut Generator, before: usize| -> Result<Drawn> {
             let mut places = order(generator, bucket.dim(0)?);
             places.truncate(batch);
-            let rows = places.iter().map(|place| bucket.narrow(0, *place, 1)).collect::<candle_core::Result<Vec<_>>>()?;
+            let rows =
+                places.iter().map(|place| bucket.narrow(0, *place, 1)).collect::<candle_core::Result<Vec<_>>>()?;
             Ok(Drawn { latents: Tensor::cat(&rows, 0)?, places: places.iter().map(|place| before + place).collect() })
         };
         match &self.latents {
@@ -187,7 +188,10 @@ impl<'a> Trainer<'a> {
             Latents::Apart(latents) => {
                 let mut places = order(&mut self.generator, latents.len());
                 places.truncate(batch);
-                Ok(places.iter().map(|place| Drawn { latents: latents[*place].clone(), places: vec![*place] }).collect())
+                Ok(places
+                    .iter()
+                    .map(|place| Drawn { latents: latents[*place].clone(), places: vec![*place] })
+                    .collect())
             }
             Latents::Buckets(buckets) => {
                 let sizes = buckets.iter().map(|bucket| bucket.dim(0)).collect::<candle_core::Result<Vec<_>>>()?;
@@ -265,9 +269,7 @@ impl Latents {
         match self {
             Self::Together(latents) => Ok(latents.dim(0)?),
             Self::Apart(latents) => Ok(latents.len()),
-            Self::Buckets(buckets) => {
-                buckets.iter().try_fold(0, |count, bucket| Ok(count + bucket.dim(0)?))
-            }
+            Self::Buckets(buckets) => buckets.iter().try_fold(0, |count, bucket| Ok(count + bucket.dim(0)?)),
         }
     }
 
