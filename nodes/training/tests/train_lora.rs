@@ -119,7 +119,7 @@ impl Golden {
 
     fn errors(&self, name: &str, bench: &Bench) -> Errors {
         let (case, outcome) = (&self.cases[name], bench.run(self.graph(name, bench)));
-        let steps = *outcome.value::<i64>("steps");
+        let steps = *outcome.value::<i128>("steps") as i64;
         assert_eq!(steps, case["out_steps"].as_i64().unwrap(), "{name}");
         let losses: Vec<f32> = serde_json::from_value(case["losses"].clone()).unwrap();
         let saved = bench.path(format!("output/loras/{name}_{steps}_steps_00001_.safetensors"));
@@ -255,7 +255,7 @@ fn a_lora_is_saved_and_gone_on_with() {
     let mut graph = golden.graph("adamw", &bench);
     graph["train"][1]["existing_lora"] = json!(file);
     let outcome = bench.run(graph);
-    assert_eq!(*outcome.value::<i64>("steps"), 10);
+    assert_eq!(*outcome.value::<i128>("steps"), 10);
     assert!(
         outcome.warnings().iter().any(|text| text.contains("biases and norms begins anew")),
         "{:?}",
