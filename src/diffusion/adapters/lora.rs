@@ -351,7 +351,8 @@ impl Adapter for Added {
                 self.module.check(&self.layer, base.dims())?;
                 let base = base.to_dtype(DType::F32)?;
                 let change = (turned_weight(&base, &rotations(blocks, *constraint)?)? - &base)?;
-                (base + (change * self.strength)?)?
+                // ComfyUI multiplies by the strength twice.
+                (base + (change * (self.strength * self.strength))?)?
             }
             (None, _) => {
                 let change = self.module.change(&self.layer, base.dims())?;
