@@ -233,7 +233,7 @@ fn is_keyword(word: &str) -> bool {
 }
 
 /// Saves every picture of a batch and tells where.
-fn save(images: &Image, outputs: &Outputs, prefix: &str, zlib_level: u8, cx: &Context<'_>) -> Result<Sink> {
+pub(crate) fn save(images: &Image, outputs: &Outputs, prefix: &str, zlib_level: u8, cx: &Context<'_>) -> Result<Sink> {
     let (batch, height, width, channels) = images.dims();
     let told = cx.provenance();
     let told: Vec<(&str, String)> = told.into_iter().map(|(keyword, value)| (keyword, python_json(value))).collect();

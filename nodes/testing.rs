@@ -66,6 +66,23 @@ impl Run for Give {
     }
 }
 
+/// Gives the values that the test put under those names, which blanks divide, as a list.
+#[derive(Node)]
+#[node(category = "test", volatile)]
+struct GiveList {
+    /// The values' names.
+    names: String,
+}
+
+impl Run for GiveList {
+    type Output = Vec<Value>;
+
+    fn run(self, cx: &Context<'_>) -> Result<Vec<Value>> {
+        let given = cx.service::<Given>().0.lock().unwrap();
+        Ok(self.names.split(' ').map(|name| given[name].clone()).collect())
+    }
+}
+
 impl Bench {
     /// A base directory of its own, and no services beside it.
     pub(crate) fn new() -> Self {
@@ -96,7 +113,8 @@ impl Bench {
         let assets = Assets::open(&settings).unwrap();
         let (caught, given) = (Caught::default(), Given::default());
         let services = services.with(Arc::new(assets)).with(caught.clone()).with(given.clone());
-        let nodes = crate::all_nodes().chain([NodeDef::of::<Catch>(), NodeDef::of::<Give>()]);
+        let nodes =
+            crate::all_nodes().chain([NodeDef::of::<Catch>(), NodeDef::of::<Give>(), NodeDef::of::<GiveList>()]);
         let registry = Registry::new(nodes, services);
         Self { dir, registry, executor: Executor::new(Cache::new(1 << 30).into()), caught, given }
     }

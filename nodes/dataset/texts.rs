@@ -1,13 +1,15 @@
 //! Captions: changed one by one.
 //!
-//! ComfyUI's nodes give each text within a list of its own, which few nodes can read; ours give the text.
+//! ComfyUI's nodes give each text within a list of its own, which few nodes can read; ours give the text. Where it gives a list of
+//! texts within a list, ours give the texts.
 
-use paraflow_engine::{Context, Node, NodeDef, Result, Run};
+use paraflow_engine::{Context, Node, NodeDef, OutputSpec, Result, Run, Slot, Value};
 
 pub(crate) fn nodes() -> Vec<NodeDef> {
     vec![
         NodeDef::of::<AddTextPrefix>(),
         NodeDef::of::<AddTextSuffix>(),
+        NodeDef::of::<MergeTextLists>(),
         NodeDef::of::<ReplaceText>(),
         NodeDef::of::<StripWhitespace>(),
         NodeDef::of::<TextToLowercase>(),
@@ -51,6 +53,33 @@ impl Run for AddTextSuffix {
 
     fn run(self, _: &Context<'_>) -> Result<String> {
         Ok(self.texts + &self.suffix)
+    }
+}
+
+/// Gives the texts of a list as they are.
+#[derive(Node)]
+#[node(category = "dataset/text", display_name = "Merge Text Lists", input_is_list, outputs = ["texts"], experimental)]
+struct MergeTextLists {
+    /// The texts.
+    texts: Vec<String>,
+}
+
+/// Texts one by one, in an output that ComfyUI does not declare as a list.
+struct Texts(Vec<String>);
+
+impl Slot for Texts {
+    const SPEC: OutputSpec = <String as Slot>::SPEC;
+
+    fn into_values(self) -> Vec<Value> {
+        self.0.into_values()
+    }
+}
+
+impl Run for MergeTextLists {
+    type Output = Texts;
+
+    fn run(self, _: &Context<'_>) -> Result<Texts> {
+        Ok(Texts(self.texts))
     }
 }
 
@@ -140,5 +169,34 @@ impl Run for TruncateText {
 
     fn run(self, _: &Context<'_>) -> Result<String> {
         Ok(self.texts.chars().take(self.max_length as usize).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::Bench;
+    use paraflow_assets::{Channels, Pixels, write_png};
+    use serde_json::json;
+
+    /// Every text reaches the node behind, one by one.
+    #[test]
+    fn merged_texts_stay_a_list() {
+        let bench = Bench::new();
+        let pixels = Pixels { bytes: &[0, 0, 0], width: 1, height: 1, channels: Channels::Rgb };
+        let mut picture = Vec::new();
+        write_png(&mut picture, pixels, &[], 6).unwrap();
+        for (name, text) in [("a", "a bear"), ("b", "a mug")] {
+            bench.write(&format!("input/set/{name}.png"), &picture);
+            bench.write(&format!("input/set/{name}.txt"), text.as_bytes());
+        }
+        let outcome = bench.run(json!({
+            "set": ["LoadImageTextDataSetFromFolder", {"folder": "set"}],
+            "merged": ["MergeTextLists", {"texts": ["set", 1]}],
+            "again": ["MergeTextLists", {"texts": ["merged", 0]}],
+            "said": ["AddTextPrefix", {"texts": ["again", 0], "prefix": "photo of "}],
+            "shown": ["PreviewAny", {"source": ["said", 0]}],
+        }));
+        let shown = outcome.shown("shown").to_string();
+        assert!(shown.contains("photo of a bear") && shown.contains("photo of a mug"), "{shown}");
     }
 }

@@ -409,7 +409,7 @@ impl Input for DiffusersName {
 }
 
 /// A name that is no file's, told before anything runs.
-fn mismatch(expected: &str, name: &str, error: &Error) -> Mismatch {
+pub(crate) fn mismatch(expected: &str, name: &str, error: &Error) -> Mismatch {
     let found = match error {
         Error::Asset(paraflow_assets::Error::BadName { why, .. }) => format!("{name:?}, which {why}"),
         Error::Asset(paraflow_assets::Error::ModelNotFound { .. } | paraflow_assets::Error::InputNotFound { .. }) => {

@@ -7,7 +7,7 @@ use super::{Strictness, origin, save};
 use crate::error::{Error, tell};
 use crate::files::{FilenamePrefix, ModelName};
 use crate::wires::{Clip, Model};
-use paraflow_diffusion::adapters::{LoraModel, Store, table};
+use paraflow_diffusion::adapters::{LoraModel, table};
 use paraflow_engine::{Context, Node, NodeDef, Result, Run, Shared, Sink};
 
 pub(crate) fn nodes() -> Vec<NodeDef> {
@@ -142,6 +142,6 @@ impl Run for SaveLoRA {
             Some(steps) => format!("{}_{steps}_steps", &*self.prefix),
             None => self.prefix.to_owned(),
         };
-        save(cx, &prefix, &lora.to_file(None, Store::F32).map_err(tell)?).map_err(tell)
+        save(cx, &prefix, &lora.to_file(None, lora.store).map_err(tell)?).map_err(tell)
     }
 }

@@ -10,8 +10,9 @@ mod svdiff;
 mod tests;
 pub(crate) mod wires;
 
+pub(crate) use self::apply::put;
 pub(crate) use self::lora::load_lora;
-pub(crate) use self::para::Loras;
+pub(crate) use self::para::{Loras, open};
 
 use crate::error::Error;
 use crate::wires::{Clip, Model};

@@ -573,6 +573,18 @@ impl Port for Losses {
     }
 }
 
+/// The losses of ComfyUI's trainer: of every batch, in their order.
+#[derive(Clone, Debug)]
+pub struct LossMap(pub Vec<f32>);
+
+impl Port for LossMap {
+    const KIND: &'static str = "LOSS_MAP";
+
+    fn bytes(&self) -> usize {
+        size_of_val(self.0.as_slice())
+    }
+}
+
 /// The first `count` of a batch that starts over when it ends.
 fn cycle(batch: &Tensor, count: usize) -> Result<Tensor, Error> {
     let times = count.div_ceil(batch.dim(0)?);

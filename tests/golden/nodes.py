@@ -62,11 +62,12 @@ ConditioningSetAreaPercentageVideo ContextWindowsManual ReplaceVideoLatentFrames
 SV3D_Conditioning SVD_img2vid_Conditioning WebcamCapture
 ImageOnlyCheckpointLoader ImageOnlyCheckpointSave SD_4XUpscale_Conditioning StableZero123_Conditioning
 StableZero123_Conditioning_Batched PhotoMakerEncode PhotoMakerLoader
+LossGraphNode MergeTextLists TrainLoraNode
 """.split()
 # Inputs whose choices are files.
 FILES = {"ckpt_name", "image", "clip_name", "clip_name1", "clip_name2", "unet_name", "vae_name", "model_path",
          "control_net_name", "model_name", "config_name", "latent", "lora_name", "gligen_name", "hypernetwork_name",
-         "style_model_name", "folder", "photomaker_model_name"}
+         "style_model_name", "folder", "photomaker_model_name", "existing_lora"}
 
 
 def kind_of(declared):

@@ -76,6 +76,7 @@ fn stored(tensor: &Tensor, store: Store) -> Result<Tensor> {
     Ok(match store {
         Store::F32 => tensor,
         Store::F16 => tensor.to_dtype(DType::F16)?.to_dtype(DType::F32)?,
+        Store::Bf16 => tensor.to_dtype(DType::BF16)?.to_dtype(DType::F32)?,
     })
 }
 

@@ -126,7 +126,7 @@ fn every_key_is_a_part_or_a_row_of_the_table() {
         tensors.extend(more);
         LoraModel::read(&opened(&tensors, &[]))
     };
-    let (read, unknown) = lora(vec![("stray", q.clone()), ("x.oft_blocks", q.clone())]).unwrap();
+    let (read, unknown) = lora(vec![("stray", q.clone()), ("x.boft_blocks", q.clone())]).unwrap();
     assert_eq!((read.modules.len(), unknown.len()), (1, 2));
     // Half a module among whole ones is a row as well; alone it is an error.
     let (read, unknown) = lora(vec![("lora_unet_x.lora_up.weight", q.clone())]).unwrap();

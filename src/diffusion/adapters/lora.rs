@@ -10,6 +10,8 @@ use candle_core::{DType, Tensor};
 
 use super::fault::Fault;
 use super::names::{Names, Part};
+use super::oft::{rotations, turned_weight};
+use super::write::Store;
 use super::{dense, para::flat_f64};
 use crate::error::Result;
 use crate::nn::{Adapter, Effect, Geometry, low_rank};
@@ -23,6 +25,8 @@ pub struct LoraModel {
     pub vectors: BTreeMap<String, Vectors>,
     /// What the file's header says.
     pub metadata: BTreeMap<String, String>,
+    /// The type of its numbers in a file, for one that was trained in another than f32.
+    pub store: Store,
 }
 
 /// What a file of LyCORIS adds to a norm, or to a layer's bias: f32, a number for each channel.
@@ -97,6 +101,13 @@ pub enum Form {
         /// `[c, d]` or `[c, d, kernel, kernel]`.
         right: Tensor,
     },
+    /// Blocks of outputs turned, OFT.
+    Turned {
+        /// `[blocks, size, size]`: what the orthogonal matrices are made of.
+        blocks: Tensor,
+        /// How long all of them together may be; 0 for any length.
+        constraint: f64,
+    },
     /// The change itself.
     Whole(Tensor),
     /// The new weight, whatever the strength.
@@ -165,7 +176,7 @@ impl Module {
         match &self.form {
             Form::LowRank { down, .. } => down.dims().first().copied(),
             Form::Hadamard { factors } => factors[1].dims().first().copied(),
-            Form::Kronecker { .. } | Form::Whole(_) | Form::Set(_) => None,
+            Form::Kronecker { .. } | Form::Turned { .. } | Form::Whole(_) | Form::Set(_) => None,
         }
     }
 
@@ -175,7 +186,7 @@ impl Module {
         let of_form = match &self.form {
             Form::LowRank { up: a, down: b } | Form::Kronecker { left: a, right: b } => a.elem_count() + b.elem_count(),
             Form::Hadamard { factors } => factors.iter().map(Tensor::elem_count).sum(),
-            Form::Whole(tensor) | Form::Set(tensor) => tensor.elem_count(),
+            Form::Whole(tensor) | Form::Set(tensor) | Form::Turned { blocks: tensor, .. } => tensor.elem_count(),
         };
         of_form + self.magnitude.as_ref().map_or(0, |magnitude| magnitude.lengths().elem_count())
     }
@@ -188,19 +199,21 @@ impl Module {
             (Form::LowRank { .. }, Some(_)) => "DoRA",
             (Form::Hadamard { .. }, _) => "LoHa",
             (Form::Kronecker { .. }, _) => "LoKr",
+            (Form::Turned { .. }, _) => "OFT",
             (Form::Whole(_), _) => "difference",
             (Form::Set(_), _) => "weight",
         }
     }
 
-    /// Rows and columns of the matrix that it makes.
-    fn measures(&self) -> (usize, usize) {
+    /// Rows and columns of the matrix that it makes, or turns: one of that many columns.
+    fn measures(&self, turned: usize) -> (usize, usize) {
         let columns = |tensor: &Tensor| tensor.dims().iter().skip(1).product::<usize>();
         let rows = |tensor: &Tensor| tensor.dims().first().copied().unwrap_or(0);
         match &self.form {
             Form::LowRank { up, down } => (rows(up), columns(down)),
             Form::Hadamard { factors } => (rows(&factors[0]), columns(&factors[1])),
             Form::Kronecker { left, right } => (rows(left) * rows(right), columns(left) * columns(right)),
+            Form::Turned { blocks, .. } => (rows(blocks) * blocks.dims().get(1).copied().unwrap_or(0), turned),
             Form::Whole(tensor) | Form::Set(tensor) => (rows(tensor), columns(tensor)),
         }
     }
@@ -210,8 +223,8 @@ impl Module {
     /// # Errors
     /// [`Fault::ShapeMismatch`].
     pub fn check(&self, layer: &str, shape: &[usize]) -> Result<(), Fault> {
-        let (rows, columns) = self.measures();
         let expected: usize = shape[1..].iter().product();
+        let (rows, columns) = self.measures(expected);
         let kernel = match &self.form {
             Form::LowRank { down, .. } if down.rank() == 4 && shape.len() == 4 => down.dims()[2..] == shape[2..],
             Form::Kronecker { right, .. } if right.rank() == 4 && shape.len() == 4 => right.dims()[2..] == shape[2..],
@@ -231,7 +244,7 @@ impl Module {
     /// The change of a weight of that shape, before DoRA, or the weight that takes its place, f32.
     ///
     /// # Errors
-    /// [`Fault::ShapeMismatch`].
+    /// [`Fault::ShapeMismatch`], and [`Fault::BadModule`] for an OFT, whose change depends on the weight.
     pub fn change(&self, layer: &str, shape: &[usize]) -> Result<Tensor> {
         self.check(layer, shape)?;
         let change = match &self.form {
@@ -241,6 +254,10 @@ impl Module {
                 (a.matmul(b)? * c.matmul(d)?)?
             }
             Form::Kronecker { left, right } => kronecker(left, right)?,
+            Form::Turned { .. } => {
+                let fact = "what an OFT changes depends on the weight below it".to_owned();
+                return Err(Fault::BadModule { module: layer.to_owned(), fact }.into());
+            }
             Form::Whole(change) | Form::Set(change) => change.clone(),
         };
         Ok((change.reshape(shape)? * self.scale)?)
@@ -330,6 +347,13 @@ impl Adapter for Added {
         let changed = match (&self.module.magnitude, &self.module.form) {
             (Some(magnitude), _) => self.with_lengths(base, magnitude)?,
             (None, Form::Set(_)) => self.module.change(&self.layer, base.dims())?,
+            (None, Form::Turned { blocks, constraint }) => {
+                self.module.check(&self.layer, base.dims())?;
+                let base = base.to_dtype(DType::F32)?;
+                let change = (turned_weight(&base, &rotations(blocks, *constraint)?)? - &base)?;
+                // ComfyUI multiplies by the strength twice.
+                (base + (change * (self.strength * self.strength))?)?
+            }
             (None, _) => {
                 let change = self.module.change(&self.layer, base.dims())?;
                 (base.to_dtype(DType::F32)? + (change * self.strength)?)?
@@ -354,7 +378,7 @@ impl Adapter for Added {
     }
 
     fn effect(&self) -> Result<Effect> {
-        if self.module.magnitude.is_some() || matches!(self.module.form, Form::Set(_)) {
+        if self.module.magnitude.is_some() || matches!(self.module.form, Form::Set(_) | Form::Turned { .. }) {
             return Ok(Effect::Alters);
         }
         let change = self.module.change(&self.layer, &self.shape)?;

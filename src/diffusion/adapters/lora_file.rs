@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::nn::Weights;
 
 /// What a tensor of a module is, by the end of its key; the longest end that fits counts.
-const ENDS: [(&str, &str); 39] = [
+const ENDS: [(&str, &str); 40] = [
     (".lora_up.weight", "up"),
     (".lora_down.weight", "down"),
     (".lora_mid.weight", "mid"),
@@ -54,7 +54,8 @@ const ENDS: [(&str, &str); 39] = [
     (".w_norm", "w_norm"),
     (".b_norm", "b_norm"),
     (".set_weight", "set_weight"),
-    (".oft_blocks", ""),
+    (".oft_blocks", "oft_blocks"),
+    (".rescale", "rescale"),
 ];
 
 /// The tensors of one module, by what they are.
@@ -139,10 +140,11 @@ impl LoraModel {
         }
     }
 
-    /// The bytes of a file in kohya's form, which every tool reads: LoRA and whole differences only.
+    /// The bytes of a file: in kohya's form, which every tool reads, what is a LoRA or a whole difference, and in LyCORIS's the
+    /// other forms.
     ///
     /// # Errors
-    /// [`Fault::BadModule`] for a form that has no factors to write.
+    /// [`Fault::BadModule`] for a DoRA.
     pub fn to_file(&self, names: Option<&Names>, store: Store) -> Result<Vec<u8>> {
         let mut tensors = Vec::new();
         for (spelling, module) in &self.modules {
@@ -164,8 +166,15 @@ impl LoraModel {
                     tensors.push((format!("{name}.diff"), (change * module.scale)?, store));
                 }
                 Form::Set(weight) => tensors.push((format!("{name}.set_weight"), weight.clone(), store)),
+                form if module.magnitude.is_none() => {
+                    tensors.extend(
+                        lycoris(form, module.scale)?
+                            .into_iter()
+                            .map(|(end, tensor)| (format!("{name}.{end}"), tensor, store)),
+                    );
+                }
                 _ => {
-                    let fact = format!("a {} cannot be written, only LoRA can", module.kind());
+                    let fact = format!("a {} cannot be written: its lengths have no place there", module.kind());
                     return Err(Fault::BadModule { module: name, fact }.into());
                 }
             }
@@ -177,13 +186,34 @@ impl LoraModel {
     }
 }
 
+/// The tensors of a module of factors in LyCORIS's form, by the ends of their keys.
+fn lycoris(form: &Form, scale: f64) -> Result<Vec<(&'static str, Tensor)>> {
+    let number = |number: f64| Tensor::new(number as f32, &candle_core::Device::Cpu);
+    Ok(match form {
+        Form::Hadamard { factors } => {
+            let [a, b, c, d] = &**factors;
+            let alpha = number(scale * b.dim(0)? as f64)?;
+            vec![
+                ("alpha", alpha),
+                ("hada_w1_a", a.clone()),
+                ("hada_w1_b", b.clone()),
+                ("hada_w2_a", c.clone()),
+                ("hada_w2_b", d.clone()),
+            ]
+        }
+        // Beside whole factors an alpha weighs nothing.
+        Form::Kronecker { left, right } => {
+            vec![("alpha", number(1.0)?), ("lokr_w1", (left * scale)?), ("lokr_w2", right.clone())]
+        }
+        Form::Turned { blocks, constraint } => vec![("alpha", number(*constraint)?), ("oft_blocks", blocks.clone())],
+        Form::LowRank { .. } | Form::Whole(_) | Form::Set(_) => unreachable!("their caller writes these"),
+    })
+}
+
 /// A key as its module and what it is there; `None` for a form that is not read.
 fn split(key: &str) -> Option<(&str, &'static str)> {
     let ends = ENDS.iter().filter(|(end, _)| key.ends_with(end));
     let (end, part) = ends.max_by_key(|(end, _)| end.len())?;
-    if part.is_empty() {
-        return None;
-    }
     Some((&key[..key.len() - end.len()], part))
 }
 
@@ -253,6 +283,8 @@ fn assemble(name: &str, mut parts: Parts, settings: &Value) -> Result<Module> {
     let magnitude = magnitude.or(parts.remove("peft_magnitude").map(Magnitude::Peft));
     let scale = |rank: usize| scale_of(name, alpha, rank, settings);
     let mut take = |part: &'static str| parts.remove(part);
+    // ComfyUI reads it and leaves it out.
+    let rescaled = take("rescale").is_some();
     let (form, scale) = if let Some(up) = take("up") {
         let down = take("down").ok_or_else(|| bad("it has an upper half and no lower one".to_owned()))?;
         let mid = take("mid");
@@ -263,6 +295,12 @@ fn assemble(name: &str, mut parts: Parts, settings: &Value) -> Result<Module> {
         let rank = w1_b.dim(0)?;
         let (t1, t2) = (take("hada_t1"), take("hada_t2"));
         (hadamard(&bad, [w1_a, w1_b, w2_a, w2_b], t1.zip(t2))?, scale(rank))
+    } else if let Some(blocks) = take("oft_blocks") {
+        match *blocks.dims() {
+            [_, rows, columns] if rows == columns => (Form::Turned { blocks, constraint: alpha.unwrap_or(0.0) }, 1.0),
+            [_, _, _, _] => return Err(bad("it is a BOFT, which is not read".to_owned()).into()),
+            ref shape => return Err(bad(format!("its blocks are {shape:?}")).into()),
+        }
     } else {
         let left = factor(&bad, [take("lokr_w1"), take("lokr_w1_a"), take("lokr_w1_b")], None)?;
         let right = factor(&bad, [take("lokr_w2"), take("lokr_w2_a"), take("lokr_w2_b")], take("lokr_t2"))?;
@@ -278,6 +316,9 @@ fn assemble(name: &str, mut parts: Parts, settings: &Value) -> Result<Module> {
             _ => return Err(bad("its tensors make no whole module".to_owned()).into()),
         }
     };
+    if rescaled && !matches!(form, Form::Turned { .. }) {
+        return Err(bad("`rescale` does not belong to a module of this form".to_owned()).into());
+    }
     if let Some(left) = parts.keys().next() {
         return Err(bad(format!("`{left}` does not belong to a module of this form")).into());
     }

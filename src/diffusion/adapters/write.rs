@@ -3,19 +3,22 @@
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
-use half::f16;
+use half::{bf16, f16};
 use serde_json::{Map, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::Result;
 
 /// The type that numbers are stored in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Store {
     /// Four bytes each, exact.
+    #[default]
     F32,
     /// Two bytes each.
     F16,
+    /// Two bytes each, of the range of f32.
+    Bf16,
 }
 
 impl Store {
@@ -24,6 +27,7 @@ impl Store {
         match self {
             Self::F32 => "F32",
             Self::F16 => "F16",
+            Self::Bf16 => "BF16",
         }
     }
 }
@@ -55,6 +59,7 @@ pub fn write(tensors: &[(String, Tensor, Store)], metadata: &BTreeMap<String, St
             match store {
                 Store::F32 => data.extend(number.to_le_bytes()),
                 Store::F16 => data.extend(f16::from_f32(number).to_le_bytes()),
+                Store::Bf16 => data.extend(bf16::from_f32(number).to_le_bytes()),
             }
         }
         let entry = json!({"dtype": store.word(), "shape": tensor.dims(), "data_offsets": [start, data.len()]});

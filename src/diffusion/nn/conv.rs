@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use super::fused::Add;
-use super::weight::{Geometry, Layers, Weight};
+use super::weight::{Geometry, Layers, Vector, Weight};
 use super::weights::Weights;
 use super::{fused, plain};
 use crate::error::{Error, Result};
@@ -127,6 +127,10 @@ impl Conv2d {
 impl Layers for Conv2d {
     fn visit(&mut self, visit: &mut dyn FnMut(&mut Weight)) {
         visit(&mut self.weight);
+    }
+
+    fn visit_vectors(&mut self, visit: &mut dyn FnMut(Vector<'_>)) {
+        visit(Vector { layer: self.weight.layer(), is_bias: true, numbers: &mut self.bias });
     }
 }
 

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use super::fused::Add;
-use super::weight::{Geometry, Layers, Weight};
+use super::weight::{Geometry, Layers, Vector, Weight};
 use super::weights::Weights;
 use crate::error::{Error, Result};
 
@@ -82,5 +82,11 @@ impl Linear {
 impl Layers for Linear {
     fn visit(&mut self, visit: &mut dyn FnMut(&mut Weight)) {
         visit(&mut self.weight);
+    }
+
+    fn visit_vectors(&mut self, visit: &mut dyn FnMut(Vector<'_>)) {
+        if let Some(numbers) = &mut self.bias {
+            visit(Vector { layer: self.weight.layer(), is_bias: true, numbers });
+        }
     }
 }

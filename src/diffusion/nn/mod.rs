@@ -34,6 +34,6 @@ pub use norm::{GroupNorm, LayerNorm};
 pub use paraflow_kernels::Precision;
 pub use prepacked::{Prepacked, Usage};
 pub(crate) use weight::LARGE;
-pub use weight::{Adapter, Effect, Geometry, Layers, Weight, attach, layers};
+pub use weight::{Adapter, Effect, Geometry, Layers, Vector, Weight, attach, layers};
 pub(crate) use weights::nearest;
 pub use weights::{Renamed, TensorInfo, Weights};

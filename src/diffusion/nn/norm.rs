@@ -2,8 +2,9 @@
 
 use candle_core::Tensor;
 
+use super::weight::{Layers, Vector, Weight};
 use super::weights::Weights;
-use super::{fused, plain};
+use super::{fused, plain, silu};
 use crate::error::{Error, Result};
 
 /// Groups of every group norm in latent diffusion models.
@@ -36,6 +37,11 @@ impl LayerNorm {
     /// [`Error::Shape`] when the last dimension is another.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         check_channels(&self.name, x, &self.scale)?;
+        if is_trained(&self.scale, &self.shift) {
+            let [one, zero] = unit(&self.scale)?;
+            let normed = Self { scale: one, shift: zero, name: self.name.clone(), epsilon: self.epsilon }.forward(x)?;
+            return Ok(normed.broadcast_mul(&self.scale)?.broadcast_add(&self.shift)?);
+        }
         if fused::takes(x) {
             return Ok(fused::layer_norm(x, &self.scale, &self.shift, self.epsilon)?);
         }
@@ -90,12 +96,44 @@ impl GroupNorm {
 
     fn run(&self, x: &Tensor, activate: bool) -> Result<Tensor> {
         check_channels(&self.name, x, &self.scale)?;
+        if is_trained(&self.scale, &self.shift) {
+            let [one, zero] = unit(&self.scale)?;
+            let frozen = Self { scale: one, shift: zero, name: self.name.clone(), epsilon: self.epsilon };
+            let y = frozen.run(x, false)?.broadcast_mul(&self.scale)?.broadcast_add(&self.shift)?;
+            return if activate { silu(&y) } else { Ok(y) };
+        }
         if fused::takes(x) {
             return Ok(fused::group_norm(x, GROUPS, &self.scale, &self.shift, self.epsilon, activate)?);
         }
         let y = plain::group_norm(x, GROUPS, &self.scale, &self.shift, self.epsilon)?;
         if activate { plain::silu(&y) } else { Ok(y) }
     }
+}
+
+/// Shows a norm's two parameters.
+macro_rules! shows_vectors {
+    ($($norm:ty),*) => {$(
+        impl Layers for $norm {
+            fn visit(&mut self, _: &mut dyn FnMut(&mut Weight)) {}
+
+            fn visit_vectors(&mut self, visit: &mut dyn FnMut(Vector<'_>)) {
+                visit(Vector { layer: &self.name, is_bias: false, numbers: &mut self.scale });
+                visit(Vector { layer: &self.name, is_bias: true, numbers: &mut self.shift });
+            }
+        }
+    )*};
+}
+
+shows_vectors!(LayerNorm, GroupNorm);
+
+/// Whether somebody wants the gradient of a norm's parameters, which the kernels take as they are.
+fn is_trained(scale: &Tensor, shift: &Tensor) -> bool {
+    scale.track_op() || shift.track_op()
+}
+
+/// A scale and a shift that leave a norm's result as it is.
+fn unit(like: &Tensor) -> Result<[Tensor; 2]> {
+    Ok([like.ones_like()?, like.zeros_like()?])
 }
 
 fn check_channels(name: &str, x: &Tensor, scale: &Tensor) -> Result<()> {

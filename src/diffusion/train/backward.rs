@@ -3,17 +3,37 @@
 use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
 
-use super::batch::Chunk;
 use crate::error::Result;
 use crate::unet::{Told, UNet};
 
 /// The loss of a chunk and its gradients by the leaves, in their order; `None` for a leaf that has no part in it.
 pub(super) type Gradients = (f64, Vec<Option<Vec<f32>>>);
 
+/// What goes into a network, of a batch.
+#[derive(Clone, Copy)]
+pub(super) struct Inputs<'a> {
+    /// `[batch, channels, height, width]`.
+    pub(super) x: &'a Tensor,
+    /// `[batch]`.
+    pub(super) timesteps: &'a Tensor,
+    /// `[batch, tokens, width]`.
+    pub(super) context: &'a Tensor,
+    /// `[batch, width]`.
+    pub(super) label: Option<&'a Tensor>,
+}
+
+/// Something whose gradients can be taken.
+pub(super) trait Objective {
+    fn inputs(&self) -> Inputs<'_>;
+
+    /// One number, of what the network said, `[batch, channels, height, width]`.
+    fn loss(&self, said: &Tensor) -> Result<Tensor>;
+}
+
 /// Everything at once: what each operation needs for its gradient is kept until then.
-pub(super) fn whole(unet: &UNet, chunk: &Chunk, leaves: &[&Tensor]) -> Result<Gradients> {
-    let said = unet.forward(&chunk.x, &chunk.timesteps, &chunk.context, chunk.label.as_ref())?;
-    let loss = chunk.loss(&said)?;
+pub(super) fn whole(unet: &UNet, objective: &dyn Objective, leaves: &[&Tensor]) -> Result<Gradients> {
+    let Inputs { x, timesteps, context, label } = objective.inputs();
+    let loss = objective.loss(&unet.forward(x, timesteps, context, label)?)?;
     let mut sums = Sums::new(leaves);
     sums.add(&loss.backward()?)?;
     Ok((f64::from(loss.to_scalar::<f32>()?), sums.0.into_iter().map(|(_, sum)| sum).collect()))
@@ -42,15 +62,16 @@ impl<'a> Sums<'a> {
 
 /// Block by block: only what goes from one block to the next is kept, and a block's forward pass is done again when its
 /// gradient is due.
-pub(super) fn by_blocks(unet: &UNet, chunk: &Chunk, leaves: &[&Tensor]) -> Result<Gradients> {
-    let told = unet.told(&chunk.timesteps, &chunk.context, chunk.label.as_ref())?;
+pub(super) fn by_blocks(unet: &UNet, objective: &dyn Objective, leaves: &[&Tensor]) -> Result<Gradients> {
+    let Inputs { x, timesteps, context, label } = objective.inputs();
+    let told = unet.told(timesteps, context, label)?;
     let trains_time = told.time.track_op();
     let time = Var::from_tensor(&told.time.detach())?;
     let given = if trains_time { time.as_tensor().clone() } else { time.as_detached_tensor() };
     let given = Told { time: given, context: told.context.clone() };
     let down = unet.down_blocks();
 
-    let first = unet.enter(&chunk.x)?;
+    let first = unet.enter(x)?;
     let mut h = first.detach();
     let mut skips = vec![h.clone()];
     let mut inputs = Vec::with_capacity(unet.blocks());
@@ -67,7 +88,7 @@ pub(super) fn by_blocks(unet: &UNet, chunk: &Chunk, leaves: &[&Tensor]) -> Resul
     let mut sums = Sums::new(leaves);
     let mut to_time = None;
     let last = Var::from_tensor(&h)?;
-    let loss = chunk.loss(&unet.leave(&last)?)?;
+    let loss = objective.loss(&unet.leave(&last)?)?;
     let gradients = loss.backward()?;
     sums.add(&gradients)?;
     let mut to_h = gradient(&gradients, &last)?;

@@ -2,6 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
+use super::backward::{Inputs, Objective};
 use super::random::{Stream, generator, in_rounds};
 use super::settings::Settings;
 use super::trainer::TrainRequest;
@@ -164,9 +165,13 @@ fn chunk(request: &TrainRequest<'_>, items: &[Item<'_>]) -> Result<Chunk> {
     })
 }
 
-impl Chunk {
+impl Objective for Chunk {
+    fn inputs(&self) -> Inputs<'_> {
+        Inputs { x: &self.x, timesteps: &self.timesteps, context: &self.context, label: self.label.as_ref() }
+    }
+
     /// The weighted squared error of what the network said.
-    pub(super) fn loss(&self, said: &Tensor) -> Result<Tensor> {
+    fn loss(&self, said: &Tensor) -> Result<Tensor> {
         Ok((said - &self.target)?.sqr()?.broadcast_mul(&self.weights)?.sum_all()?)
     }
 }

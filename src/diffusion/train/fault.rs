@@ -61,6 +61,32 @@ pub enum Fault {
         /// The first layer where it shows.
         layer: String,
     },
+    /// The loss of a training that keeps no state is no number any more.
+    #[error("the training diverged in batch {batch}: its loss is {loss}\nhint: lower the learning rate")]
+    Lost {
+        /// The batch, from 1.
+        batch: usize,
+        /// What it came to.
+        loss: f32,
+    },
+    /// An adapter that a training is to go on with cannot be trained.
+    #[error(
+        "the adapter of `{module}` cannot be trained on: {fact}\nhint: begin with another file, or without one: `existing_lora` [None]"
+    )]
+    Existing {
+        /// The layer, as the file names it.
+        module: String,
+        /// What is wrong with it.
+        fact: String,
+    },
+    /// There are not as many prompts as pictures.
+    #[error("there are {prompts} prompts for {pictures} pictures\nhint: give one prompt for all, or one for each")]
+    Prompts {
+        /// How many prompts came.
+        prompts: usize,
+        /// How many pictures.
+        pictures: usize,
+    },
     /// A trained tensor has no part in the result: a fault of the model or of this program.
     #[error("layer `{layer}` gets no gradient")]
     NoGradient {

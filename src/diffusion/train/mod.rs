@@ -8,6 +8,7 @@
 mod adamw;
 mod backward;
 mod batch;
+mod comfy;
 mod fault;
 mod frame;
 mod layer;
@@ -20,6 +21,10 @@ mod tests;
 mod trainer;
 
 pub use batch::Example;
+pub use comfy::{
+    AdapterSettings, AdapterTraining, Algorithm, Latents, LossFunction, Optimizer, Prompted, TrainedAdapters,
+    train_adapters,
+};
 pub use fault::Fault;
 pub use layer::{Trained, TrainedLayer};
 pub use settings::{Decay, Init, Method, ParaMode, Settings};

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::adamw;
-use super::backward::{self, Gradients};
+use super::backward::{self, Gradients, Objective as _};
 use super::batch::{self, Chunk, Example};
 use super::fault::Fault;
 use super::layer::{Layer, Trained};

@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::Config;
 use crate::error::Result;
-use crate::nn::{Compute, Embedding, Layers, Linear, Weight, Weights, silu};
+use crate::nn::{Compute, Embedding, Layers, Linear, Vector, Weight, Weights, silu};
 
 /// The slowest wave of the timestep's embedding has this period, over 2π.
 const LONGEST_PERIOD: f32 = 10_000.0;
@@ -64,6 +64,13 @@ impl Layers for Embedder {
         self.time.iter_mut().for_each(|linear| linear.visit(visit));
         if let Some(Label::Vector(layers)) = &mut self.label {
             layers.iter_mut().for_each(|linear| linear.visit(visit));
+        }
+    }
+
+    fn visit_vectors(&mut self, visit: &mut dyn FnMut(Vector<'_>)) {
+        self.time.iter_mut().for_each(|linear| linear.visit_vectors(visit));
+        if let Some(Label::Vector(layers)) = &mut self.label {
+            layers.iter_mut().for_each(|linear| linear.visit_vectors(visit));
         }
     }
 }

@@ -29,7 +29,7 @@ use residual::Residual;
 use transformer::SpatialTransformer;
 
 use crate::error::{Error, Result};
-use crate::nn::{Conv2d, Geometry, GroupNorm, Layers, Weight, Weights, give_picture, silu, upsample_nearest};
+use crate::nn::{Conv2d, Geometry, GroupNorm, Layers, Vector, Weight, Weights, give_picture, silu, upsample_nearest};
 
 const EPSILON: f64 = 1e-5;
 /// How much wider the timestep's embedding is than the first level.
@@ -413,6 +413,18 @@ impl Layers for UNet {
         self.up.visit(visit);
         self.conv_out.visit(visit);
     }
+
+    fn visit_vectors(&mut self, visit: &mut dyn FnMut(Vector<'_>)) {
+        self.embedder.visit_vectors(visit);
+        self.conv_in.visit_vectors(visit);
+        self.down.visit_vectors(visit);
+        self.middle.0.visit_vectors(visit);
+        self.middle.1.visit_vectors(visit);
+        self.middle.2.visit_vectors(visit);
+        self.up.visit_vectors(visit);
+        self.norm_out.visit_vectors(visit);
+        self.conv_out.visit_vectors(visit);
+    }
 }
 
 impl Layers for DownBlock {
@@ -425,6 +437,16 @@ impl Layers for DownBlock {
             Self::Halve(conv) => conv.visit(visit),
         }
     }
+
+    fn visit_vectors(&mut self, visit: &mut dyn FnMut(Vector<'_>)) {
+        match self {
+            Self::Residual(block) => {
+                block.0.visit_vectors(visit);
+                block.1.visit_vectors(visit);
+            }
+            Self::Halve(conv) => conv.visit_vectors(visit),
+        }
+    }
 }
 
 impl Layers for UpBlock {
@@ -432,6 +454,12 @@ impl Layers for UpBlock {
         self.residual.visit(visit);
         self.transformer.visit(visit);
         self.double.visit(visit);
+    }
+
+    fn visit_vectors(&mut self, visit: &mut dyn FnMut(Vector<'_>)) {
+        self.residual.visit_vectors(visit);
+        self.transformer.visit_vectors(visit);
+        self.double.visit_vectors(visit);
     }
 }
 

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use crate::error::Result;
-use crate::nn::{Conv2d, GroupNorm, Layers, Linear, Weight, Weights};
+use crate::nn::{Conv2d, GroupNorm, Layers, Linear, Vector, Weight, Weights};
 
 const EPSILON: f64 = 1e-5;
 
@@ -53,5 +53,14 @@ impl Layers for Residual {
         self.time.visit(visit);
         self.conv_out.visit(visit);
         self.skip.visit(visit);
+    }
+
+    fn visit_vectors(&mut self, visit: &mut dyn FnMut(Vector<'_>)) {
+        self.norm_in.visit_vectors(visit);
+        self.conv_in.visit_vectors(visit);
+        self.time.visit_vectors(visit);
+        self.norm_out.visit_vectors(visit);
+        self.conv_out.visit_vectors(visit);
+        self.skip.visit_vectors(visit);
     }
 }

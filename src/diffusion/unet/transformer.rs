@@ -6,7 +6,7 @@ use super::config::Config;
 use super::pass::{Middle, Pass};
 use super::prompt::Remembered;
 use crate::error::{Error, Result};
-use crate::nn::{GroupNorm, LayerNorm, Layers, Linear, Mask, Weight, Weights, attention_in, geglu};
+use crate::nn::{GroupNorm, LayerNorm, Layers, Linear, Mask, Vector, Weight, Weights, attention_in, geglu};
 
 /// Smaller than in the residual blocks.
 const GROUP_EPSILON: f64 = 1e-6;
@@ -62,6 +62,13 @@ impl Layers for SpatialTransformer {
         self.proj_in.visit(visit);
         self.blocks.visit(visit);
         self.proj_out.visit(visit);
+    }
+
+    fn visit_vectors(&mut self, visit: &mut dyn FnMut(Vector<'_>)) {
+        self.norm.visit_vectors(visit);
+        self.proj_in.visit_vectors(visit);
+        self.blocks.visit_vectors(visit);
+        self.proj_out.visit_vectors(visit);
     }
 }
 
@@ -119,6 +126,16 @@ impl Layers for Block {
         self.attn2.visit(visit);
         self.widen.visit(visit);
         self.narrow.visit(visit);
+    }
+
+    fn visit_vectors(&mut self, visit: &mut dyn FnMut(Vector<'_>)) {
+        for norm in [&mut self.norm1, &mut self.norm2, &mut self.norm3] {
+            norm.visit_vectors(visit);
+        }
+        self.attn1.visit_vectors(visit);
+        self.attn2.visit_vectors(visit);
+        self.widen.visit_vectors(visit);
+        self.narrow.visit_vectors(visit);
     }
 }
 
@@ -231,6 +248,13 @@ impl Layers for Attention {
         self.prompt.forget();
         for linear in [&mut self.to_q, &mut self.to_k, &mut self.to_v, &mut self.to_out] {
             linear.visit(visit);
+        }
+    }
+
+    fn visit_vectors(&mut self, visit: &mut dyn FnMut(Vector<'_>)) {
+        self.prompt.forget();
+        for linear in [&mut self.to_q, &mut self.to_k, &mut self.to_v, &mut self.to_out] {
+            linear.visit_vectors(visit);
         }
     }
 }

@@ -347,7 +347,9 @@ impl Weight {
     /// was checked.
     pub(super) fn apply(&self, x: &Tensor, bias: Option<&Tensor>, add: Add<'_>) -> Result<Tensor> {
         self.check_added(x, add)?;
-        if self.adapters.is_empty() && self.has_kernel(x) {
+        // The kernels take a bias as it is; one that is trained is added behind them.
+        let is_frozen = bias.is_none_or(|bias| !bias.track_op());
+        if self.adapters.is_empty() && self.has_kernel(x) && is_frozen {
             return Ok(fused::product(x, self, bias, add)?);
         }
         let y = if self.has_kernel(x) {
@@ -359,7 +361,7 @@ impl Weight {
             plain::product(x, &self.base.kept()?, self.geometry)?
         };
         let y = self.adapters.iter().try_fold(y, |y, adapter| adapter.output(self.geometry, x, y))?;
-        if fused::takes(&y) {
+        if fused::takes(&y) && is_frozen {
             return Ok(fused::finish(y, bias, add)?);
         }
         let y = bias.map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))?;
@@ -408,17 +410,40 @@ impl Weight {
 pub trait Layers {
     /// Shows every weight that adapters may act on, in the file's order of depth.
     fn visit(&mut self, visit: &mut dyn FnMut(&mut Weight));
+
+    /// Shows every parameter of one dimension. Networks that nothing trains show none.
+    fn visit_vectors(&mut self, visit: &mut dyn FnMut(Vector<'_>)) {
+        let _ = visit;
+    }
+}
+
+/// A parameter of one dimension, `[channels]` f32. In its place one may be put that gradients are taken by.
+pub struct Vector<'a> {
+    /// The name of the layer or the norm, as [`Weight::layer`] has it.
+    pub layer: &'a str,
+    /// Whether it is added: the bias of a layer, or what a norm adds. Else it is a norm's scale.
+    pub is_bias: bool,
+    /// The numbers.
+    pub numbers: &'a mut Tensor,
 }
 
 impl<T: Layers> Layers for Option<T> {
     fn visit(&mut self, visit: &mut dyn FnMut(&mut Weight)) {
         self.iter_mut().for_each(|part| part.visit(visit));
     }
+
+    fn visit_vectors(&mut self, visit: &mut dyn FnMut(Vector<'_>)) {
+        self.iter_mut().for_each(|part| part.visit_vectors(visit));
+    }
 }
 
 impl<T: Layers> Layers for Vec<T> {
     fn visit(&mut self, visit: &mut dyn FnMut(&mut Weight)) {
         self.iter_mut().for_each(|part| part.visit(visit));
+    }
+
+    fn visit_vectors(&mut self, visit: &mut dyn FnMut(Vector<'_>)) {
+        self.iter_mut().for_each(|part| part.visit_vectors(visit));
     }
 }
 
