@@ -59,8 +59,8 @@ pub(super) fn factors(side: usize, near: usize) -> (usize, usize) {
         let other = side / near;
         return (near.min(other), near.max(other));
     }
-    let divisors = (1..=near.min(side)).filter(|small| side.is_multiple_of(*small) && small * small <= side);
-    let small = divisors.last().unwrap_or(1);
+    let mut divisors = (1..=near.min(side)).filter(|small| side.is_multiple_of(*small) && small * small <= side);
+    let small = divisors.next_back().unwrap_or(1);
     (small, side / small)
 }
 

@@ -223,7 +223,7 @@ impl<'a> Trainer<'a> {
         let (loss, gradients) = by(&self.attached, &objective, &leaves)?;
         let round = rounding(settings.half_adapters);
         for (place, gradient) in moving.into_iter().zip(gradients) {
-            let Some(gradient) = gradient else { continue };
+            let gradient = gradient.ok_or_else(|| Fault::NoGradient { layer: parameters[place].key.clone() })?;
             let sum = self.gradients[place].get_or_insert_with(|| vec![0.0; gradient.len()]);
             sum.iter_mut().zip(gradient).for_each(|(sum, x)| *sum = round(*sum + round(x * share as f32)));
         }
@@ -252,7 +252,7 @@ impl<'a> Trainer<'a> {
         let settings = self.request.settings;
         let round = rounding(settings.half_adapters);
         for (parameter, gradient) in self.parameters.all.iter_mut().zip(&mut self.gradients) {
-            // What has no part in a result stays, as in torch.
+            // An alpha that is not trained has none.
             if let Some(gradient) = gradient.take() {
                 parameter.memory.step(settings.optimizer, &mut parameter.numbers, &gradient, settings.rate, round);
                 parameter.show()?;
