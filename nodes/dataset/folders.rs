@@ -130,7 +130,7 @@ impl Run for SaveImageTextDataSetToFolder {
     }
 }
 
-fn one(texts: &[String]) -> &str {
+pub(super) fn one(texts: &[String]) -> &str {
     texts.first().map_or("", String::as_str)
 }
 

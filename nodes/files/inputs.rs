@@ -203,6 +203,42 @@ impl Input for FolderName {
     }
 }
 
+/// The name of a folder among the outputs, which may come to be while its graph runs. What lies in it is part of its node's signature.
+pub(crate) struct OutputFolderName(String);
+
+impl OutputFolderName {
+    /// The files directly in it, sorted by name.
+    ///
+    /// # Errors
+    /// As [`FolderName::files`].
+    pub(crate) fn files(&self, services: &Services) -> Result<Vec<PathBuf>, Error> {
+        FolderName(format!("{} [output]", self.0)).files(services)
+    }
+}
+
+impl Input for OutputFolderName {
+    const KIND: &'static str = "STRING";
+
+    fn widget(services: &Services) -> Widget {
+        String::widget(services)
+    }
+
+    fn fingerprint(literal: &Value, services: &Services) -> paraflow_engine::Result<Option<Vec<u8>>> {
+        let name = literal.get::<String>().map_or("", String::as_str);
+        let Ok(files) = Self(name.to_owned()).files(services) else { return Ok(None) };
+        let mut print = Vec::new();
+        for file in files {
+            print.extend(file.file_name().unwrap_or_default().as_encoded_bytes());
+            print.extend(fingerprint(&file).map_err(tell)?.as_bytes());
+        }
+        Ok(Some(print))
+    }
+
+    fn take(given: Given<'_>) -> Result<Self, Mismatch> {
+        String::take(given).map(Self)
+    }
+}
+
 /// The files directly in a folder, sorted by name.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 mod inputs;
 
-pub(crate) use inputs::{AnyPictureName, CaptureName, FolderName, LatentName, PictureName, files_of};
+pub(crate) use inputs::{AnyPictureName, CaptureName, FolderName, LatentName, OutputFolderName, PictureName, files_of};
 
 use crate::embedded::{self, Embedded};
 use crate::error::{Error, tell};

@@ -8,7 +8,6 @@ use crate::personalize::{Strictness, open, put};
 use crate::wires::{Conditioning, Latent, Lora, LossMap, Model, Prompt};
 use candle_core::Tensor;
 use paraflow_diffusion::adapters::{LoraModel, Store, write};
-use paraflow_diffusion::guidance::Condition;
 use paraflow_diffusion::nn::Weights;
 use paraflow_diffusion::train::{
     AdapterSettings, AdapterTraining, Algorithm, Latents, LossFunction, Optimizer, Prompted, TrainedAdapters,
@@ -173,7 +172,7 @@ impl TrainLoraNode {
         let (_, _, rows, columns) = first(&self.latents, "`latents`")?.dims();
         let pixels = ((columns * CELL) as u32, (rows * CELL) as u32);
         let prompts: Vec<Prompt> = self.positive.iter().flat_map(|prompts| prompts.0.iter().cloned()).collect();
-        prompts.iter().try_for_each(require_whole)?;
+        prompts.iter().try_for_each(|prompt| prompt.require_words("`positive`"))?;
         let conditions = Conditioning(prompts).conditions(model, pixels, false, seed)?;
         let read = conditions.into_iter();
         Ok(read
@@ -207,32 +206,6 @@ fn require_plain(model: &Model) -> Result<(), Error> {
     };
     let expected = "a model of Stable Diffusion 1, 2 or SDXL as it was loaded, LoRAs aside".to_owned();
     Err(Error::Unfit { what: "`model`", expected, found: found.to_owned() })
-}
-
-/// Refuses a prompt that says more than words.
-fn require_whole(prompt: &Prompt) -> Result<(), Error> {
-    let Condition { context, picture, control, control_context, grounding, area, mask, start, end, .. } =
-        &prompt.condition;
-    let Condition { encoded_for, hooks, fills_in, .. } = &prompt.condition;
-    let found = if area.is_some() || mask.is_some() || *fills_in {
-        "one for a part of the picture"
-    } else if [*start, *end] != [0.0, 1.0] || *encoded_for != [0.0, 1.0] {
-        "one for a part of the way"
-    } else if control.is_some() || control_context.is_some() {
-        "one with a control network"
-    } else if grounding.is_some() {
-        "one with boxes"
-    } else if picture.latent.is_some() || picture.small.is_some() || !prompt.seen.is_empty() {
-        "one with a picture"
-    } else if !hooks.is_empty() {
-        "one with hooks"
-    } else if context.dims().first() != Some(&1) {
-        "a batch of prompts in one"
-    } else {
-        return Ok(());
-    };
-    let expected = "prompts of words alone, as CLIPTextEncode makes them".to_owned();
-    Err(Error::Unfit { what: "`positive`", expected, found: found.to_owned() })
 }
 
 /// The tensors of a LoRA's file, f32.

@@ -32,6 +32,34 @@ impl Prompt {
         Self { condition: Condition::new(context), pooled, size: PictureSize::default(), seen: Vec::new() }
     }
 
+    /// Refuses a prompt that says more than words, where only these are read; `what` names the input.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] with what else it says.
+    pub(crate) fn require_words(&self, what: &'static str) -> Result<(), Error> {
+        let Condition { context, picture, control, control_context, grounding, area, mask, .. } = &self.condition;
+        let Condition { start, end, encoded_for, hooks, fills_in, .. } = &self.condition;
+        let found = if area.is_some() || mask.is_some() || *fills_in {
+            "one for a part of the picture"
+        } else if [*start, *end] != [0.0, 1.0] || *encoded_for != [0.0, 1.0] {
+            "one for a part of the way"
+        } else if control.is_some() || control_context.is_some() {
+            "one with a control network"
+        } else if grounding.is_some() {
+            "one with boxes"
+        } else if picture.latent.is_some() || picture.small.is_some() || !self.seen.is_empty() {
+            "one with a picture"
+        } else if !hooks.is_empty() {
+            "one with hooks"
+        } else if context.dims().first() != Some(&1) {
+            "a batch of prompts in one"
+        } else {
+            return Ok(());
+        };
+        let expected = "prompts of words alone, as CLIPTextEncode makes them".to_owned();
+        Err(Error::Unfit { what, expected, found: found.to_owned() })
+    }
+
     /// What sums the prompt up for a model that is told so many numbers: its words, or the pictures that it brings along. Beside it
     /// is what drew the noise in these.
     ///

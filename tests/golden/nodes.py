@@ -62,7 +62,7 @@ ConditioningSetAreaPercentageVideo ContextWindowsManual ReplaceVideoLatentFrames
 SV3D_Conditioning SVD_img2vid_Conditioning WebcamCapture
 ImageOnlyCheckpointLoader ImageOnlyCheckpointSave SD_4XUpscale_Conditioning StableZero123_Conditioning
 StableZero123_Conditioning_Batched PhotoMakerEncode PhotoMakerLoader
-LossGraphNode MergeTextLists TrainLoraNode
+LoadTrainingDataset LossGraphNode MergeTextLists SaveTrainingDataset TrainLoraNode
 """.split()
 # Inputs whose choices are files.
 FILES = {"ckpt_name", "image", "clip_name", "clip_name1", "clip_name2", "unet_name", "vae_name", "model_path",
