@@ -87,6 +87,7 @@ mod tests {
             }],
             "canvas": ["EmptyLatentImage", latent],
             "cut": ["ContextWindowsManual", cut],
+            "watched": ["SelfAttentionGuidance", {"model": ["cut", 0], "scale": 0.5, "blur_sigma": 2.0}],
             "sample": ["KSampler", {
                 "model": ["cut", 0], "seed": 5, "steps": 2, "cfg": 1.0, "sampler_name": "euler", "scheduler": "normal",
                 "positive": ["part", 0], "negative": ["bear", 0], "latent_image": ["canvas", 0], "denoise": 1.0,
@@ -120,6 +121,10 @@ mod tests {
             let told = outcome.failure().1.to_string();
             assert!(told.contains(fact), "{windows}: {told}");
         }
+        let mut watched = graph(&many, &json!({}));
+        watched["sample"][1]["model"] = json!(["watched", 0]);
+        let told = bench.run(watched).failure().1.to_string();
+        assert!(told.contains("self-attention guidance looks at whole latents"), "{told}");
         let outcome = bench.run(graph(&many, &json!({})));
         assert_eq!(outcome.value::<crate::wires::Latent>("end").dims(), (7, 4, 8, 8));
     }

@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use super::region::{Counts, Entry};
 use super::{Model, batch};
 use crate::noise::Generator;
-use crate::unet::Pass;
+use crate::unet::{Middle, Pass};
 use crate::{Error, Result};
 
 /// How latents are cut into windows, and how these become one again.
@@ -289,6 +289,10 @@ pub(super) fn denoise(
         return Err(
             windows.fault("a network needs all channels of a latent", "use 0 for the batch, 2 for rows, 3 for columns")
         );
+    }
+    if let Middle::Watched(_) = pass.middle {
+        let fact = "self-attention guidance looks at whole latents";
+        return Err(windows.fault(fact, "take SelfAttentionGuidance or the windows away"));
     }
     let total = x.dim(windows.dim)?;
     let mut mean = Mean::new(windows, x, sides.len())?;
