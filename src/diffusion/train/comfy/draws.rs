@@ -2,16 +2,6 @@
 
 use crate::noise::Generator;
 
-/// `torch.randperm(count)`: an order of the first `count` numbers.
-pub(super) fn order(generator: &mut Generator, count: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..count).collect();
-    for place in 0..count.saturating_sub(1) {
-        let ahead = u64::from(generator.next_u32()) % (count - place) as u64;
-        order.swap(place, place + ahead as usize);
-    }
-    order
-}
-
 /// `torch.multinomial(weights, 1)`: the index of the greatest of the weights, each over an exponential number.
 pub(super) fn one_of(generator: &mut Generator, weights: &[f32]) -> usize {
     let mut best = (0, f32::NEG_INFINITY);
@@ -71,7 +61,7 @@ mod tests {
     /// `torch.manual_seed(3)`, torch 2.15: `randperm(7)`, then ten times `multinomial([3, 1, 2], 1)` after the same seed.
     #[test]
     fn orders_and_choices_are_torch_s() {
-        assert_eq!(order(&mut Generator::new(3), 7), ORDER);
+        assert_eq!(Generator::new(3).permutation(7), ORDER);
         let mut generator = Generator::new(3);
         let chosen: Vec<usize> = (0..10).map(|_| one_of(&mut generator, &[3.0, 1.0, 2.0])).collect();
         assert_eq!(chosen, [0, 0, 0, 1, 0, 0, 1, 1, 1, 0]);

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use candle_core::{DType, Tensor};
 
-use super::draws::{one_of, order};
+use super::draws::one_of;
 use super::objective::{Batch, Noised, Share};
 use super::parameters::Parameters;
 use super::settings::{AdapterSettings, rounding, to_bf16};
@@ -177,7 +177,7 @@ impl<'a> Trainer<'a> {
     fn draw(&mut self) -> Result<Vec<Drawn>> {
         let batch = self.request.settings.batch;
         let pick = |bucket: &Tensor, generator: &mut Generator, before: usize| -> Result<Drawn> {
-            let mut places = order(generator, bucket.dim(0)?);
+            let mut places = generator.permutation(bucket.dim(0)?);
             places.truncate(batch);
             let rows =
                 places.iter().map(|place| bucket.narrow(0, *place, 1)).collect::<candle_core::Result<Vec<_>>>()?;
@@ -186,7 +186,7 @@ impl<'a> Trainer<'a> {
         match &self.latents {
             Latents::Together(latents) => Ok(vec![pick(latents, &mut self.generator, 0)?]),
             Latents::Apart(latents) => {
-                let mut places = order(&mut self.generator, latents.len());
+                let mut places = self.generator.permutation(latents.len());
                 places.truncate(batch);
                 Ok(places
                     .iter()
